@@ -1,0 +1,392 @@
+"""The experiment's typed configuration: every key, its unit, its range.
+
+A configuration file is YAML; `load` turns it into an `Experiment` or explains in one sentence what is wrong with it.
+Nothing here imports torch: Snakemake reads the configuration at every start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+PROJECT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the key, what was expected and the way out."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorldConfig(Section):
+    """Where prompts, offline pairs and gold rewards come from."""
+
+    name: Literal["tiny"] = "tiny"
+    seeds: list[int] = Field([0], min_length=1, description="one world (data, SFT, reward model) a seed")
+    pairs_per_iteration: int = Field(1024, ge=8, description="offline pairs (= prompts) in each iteration's part")
+
+
+class ModelConfig(Section):
+    """Shape of the small Llama that is trained from scratch in the tiny world."""
+
+    hidden_size: int = Field(96, ge=8)
+    layers: int = Field(3, ge=1)
+    heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(256, ge=8)
+    max_positions: int = Field(128, ge=16, description="longest prompt plus response, in tokens")
+
+
+class SFTConfig(Section):
+    """Supervised fine-tuning: from random weights to the policy from which every method starts."""
+
+    demonstrations: int = Field(6000, ge=8)
+    epochs: float = Field(3, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(32, ge=1)
+
+
+class RewardModelConfig(Section):
+    """The annotator: a reward model trained on noisy pairs."""
+
+    pairs: int = Field(16000, ge=8)
+    epochs: float = Field(3, gt=0)
+    lr: float = Field(5e-4, gt=0)
+    batch_size: int = Field(64, ge=1)
+
+
+class TrainConfig(Section):
+    """Preference optimization, shared by all methods."""
+
+    batch_size: int = Field(16, ge=1, description="prompts an optimizer step, over all processes")
+    micro_batch_size: int = Field(16, ge=1, description="prompts a forward pass")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate of each iteration")
+    lr_end_ratio: float = Field(0.1, ge=0, le=1, description="the cosine ends at this fraction of lr")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="fraction of an iteration's steps, linear from 0")
+    beta: float = Field(0.2, gt=0, description="DPO temperature")
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(128, ge=8, description="tokens of prompt plus response; longer is an error")
+    start: Literal["sft", "dpo"] = Field("sft", description="policy at the start of iteration 1")
+    reference: Literal["fixed", "moving", "lagged"] = Field(
+        "fixed",
+        description="fixed: the SFT policy; moving: the policy at the start of the iteration; "
+        "lagged: the policy at the start of the iteration before (the authors' code)",
+    )
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
+        return self
+
+
+class SamplingConfig(Section):
+    """Responses sampled from the policy for annotation."""
+
+    k: int = Field(8, ge=2, description="responses a prompt")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(32, ge=1)
+    batch_size: int = Field(512, ge=1, description="sequences generated side by side")
+
+
+class EvaluationConfig(Section):
+    """What the policies are evaluated on, and by whom."""
+
+    benchmarks: list[Literal["alpacaeval2", "arenahard", "mtbench"]] = Field(list(BENCHMARKS), min_length=1)
+    judges: list[str] = Field(["gold"], min_length=1)
+    temperature: float = Field(0.7, ge=0)
+    max_new_tokens: int = Field(32, ge=1)
+    batch_size: int = Field(512, ge=1)
+
+
+class HealthConfig(Section):
+    """Whether a world out of its sane ranges stops the workflow."""
+
+    enforce: bool = True
+
+
+class MethodConfig(Section):
+    """What every method's entry may hold; a method's page adds its own keys in a subclass named `Params`."""
+
+    module: str | None = Field(None, description="the page, where it is not named like the entry")
+    budget: list[float] = Field(
+        [1.0],
+        min_length=1,
+        description="caps on the fraction of prompts sampled online; 1 = the natural rate",
+    )
+    seeds: list[int] | None = Field(None, min_length=1, description="instead of the experiment's")
+    train: dict[str, Any] = Field({}, description="overrides of the section `train`")
+    sampling: dict[str, Any] = Field({}, description="overrides of the section `sampling`")
+
+    @field_validator("budget")
+    @classmethod
+    def _fractions(cls, budget: list[float]) -> list[float]:
+        if any(not 0 < b <= 1 for b in budget):
+            raise ValueError("each budget must be above 0 and at most 1")
+        return [float(b) for b in budget]
+
+    def needs(self) -> list[str]:
+        """Methods whose run of the same seed must be finished before this one starts."""
+        return []
+
+
+class Run(BaseModel):
+    """One training run: a method at a budget with a seed."""
+
+    model_config = ConfigDict(frozen=True)
+    method: str
+    budget: float
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """The run's folder below `runs/`, such as "dpo/budget1.0/seed0"."""
+        return f"{self.method}/budget{self.budget}/seed{self.seed}"
+
+    @classmethod
+    def parse(cls, run_id: str) -> Self:
+        """Read a run's folder name back.
+
+        Raises:
+            ConfigError: not of the form METHOD/budgetB/seedS.
+        """
+        parts = run_id.split("/")
+        try:
+            method, budget, seed = parts
+            return cls(
+                method=method,
+                budget=float(budget.removeprefix("budget")),
+                seed=int(seed.removeprefix("seed")),
+            )
+        except ValueError as error:
+            raise ConfigError(f"run {run_id!r}: expected METHOD/budgetB/seedS, such as dpo/budget1.0/seed0") from error
+
+
+class Experiment(Section):
+    """A whole experiment: one configuration file."""
+
+    experiment: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="its results lie in results/<experiment>")
+    results_dir: str = "results"
+    seeds: list[int] = Field(min_length=1, description="training seeds")
+    iterations: int = Field(3, ge=1)
+    world: WorldConfig = WorldConfig()
+    model: ModelConfig = ModelConfig()
+    sft: SFTConfig = SFTConfig()
+    reward_model: RewardModelConfig = RewardModelConfig()
+    train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    methods: dict[str, Any] = Field(min_length=1)
+    evaluation: EvaluationConfig = EvaluationConfig()
+    health: HealthConfig = HealthConfig()
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("seeds must be distinct")
+        return seeds
+
+    @property
+    def results(self) -> Path:
+        """Folder of everything that this experiment makes."""
+        return Path(self.results_dir) / self.experiment
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Benchmarks to evaluate on."""
+        return list(self.evaluation.benchmarks)
+
+    @property
+    def judges(self) -> list[str]:
+        """Judges to ask, each for all benchmarks."""
+        return list(self.evaluation.judges)
+
+    def runs(self) -> list[Run]:
+        """All training runs, in the order of the configuration."""
+        return [
+            Run(method=name, budget=budget, seed=seed)
+            for name, method in self.methods.items()
+            for budget in method.budget
+            for seed in method.seeds or self.seeds
+        ]
+
+    def run_ids(self) -> list[str]:
+        """Folders of all training runs below `runs/`."""
+        return [run.id for run in self.runs()]
+
+    def world_of(self, seed: int) -> int:
+        """The world seed that a training seed belongs to."""
+        return self.world.seeds[seed % len(self.world.seeds)]
+
+    def world_path(self, world: int) -> Path:
+        """Folder of one world: data, SFT policy, reward model."""
+        return self.results / f"world{world}"
+
+    def run_path(self, run: Run) -> Path:
+        """Folder of one training run."""
+        return self.results / "runs" / run.id
+
+    def train_of(self, method: str) -> TrainConfig:
+        """The section `train` with a method's overrides."""
+        return TrainConfig.model_validate(self.train.model_dump() | self.methods[method].train)
+
+    def sampling_of(self, method: str) -> SamplingConfig:
+        """The section `sampling` with a method's overrides."""
+        return SamplingConfig.model_validate(self.sampling.model_dump() | self.methods[method].sampling)
+
+    def run_config(self, run: Run) -> dict[str, Any]:
+        """Everything in the configuration that a training run's result depends on, as plain JSON data."""
+        method = self.methods[run.method]
+        return {
+            "method": run.method,
+            "module": module_of(run.method, method),
+            "budget": run.budget,
+            "seed": run.seed,
+            "world": self.world_of(run.seed),
+            "iterations": self.iterations,
+            "params": method.model_dump(mode="json", exclude={"module", "budget", "seeds", "train", "sampling"}),
+            "train": self.train_of(run.method).model_dump(mode="json"),
+            "sampling": self.sampling_of(run.method).model_dump(mode="json"),
+        }
+
+    def world_config(self) -> dict[str, Any]:
+        """Everything in the configuration that the data, SFT policy and reward model depend on."""
+        return self.model_dump(mode="json", include={"iterations", "world", "model", "sft", "reward_model"})
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved configuration as plain data that `resolve` reads back to the same experiment."""
+        plain = self.model_dump(mode="json", exclude={"methods"})
+        return plain | {"methods": {name: m.model_dump(mode="json") for name, m in self.methods.items()}}
+
+
+def module_of(name: str, method: MethodConfig) -> str:
+    """The importable name of a method's page."""
+    page = method.module or name
+    return "metaapo.metaapo" if page == "metaapo" else f"baselines.{page}"
+
+
+def known_methods() -> list[str]:
+    """Names of all method pages: MetaAPO and every file under `baselines/`."""
+    pages = (PROJECT / "baselines").glob("*.py")
+    return ["metaapo", *sorted(page.stem for page in pages if not page.stem.startswith("_"))]
+
+
+def method_page(name: str, key: str) -> ModuleType:
+    """Import a method's page; pages import no torch at the top, so this is fast.
+
+    Args:
+        name: a name from `known_methods`.
+        key: the place in the configuration, for the message.
+
+    Raises:
+        ConfigError: no such page.
+    """
+    if name not in known_methods():
+        raise ConfigError(f"{key}: unknown method {name!r}{_did_you_mean(name, known_methods())}")
+    return importlib.import_module("metaapo.metaapo" if name == "metaapo" else f"baselines.{name}")
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{hint} known: {', '.join(known)}"
+
+
+def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> ConfigError:
+    """The first validation error as one sentence that names the key and the way out."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join([prefix, *location] if prefix else location) or "configuration"
+    if first["type"] == "extra_forbidden":
+        section: Any = model
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        return ConfigError(f"{key}: unknown key{_did_you_mean(location[-1], sorted(section.model_fields))}")
+    if first["type"] == "missing":
+        return ConfigError(f"{key}: this key is required")
+    found = first.get("input")
+    return ConfigError(f"{key}: {first['msg'].removeprefix('Value error, ')}; found {found!r}")
+
+
+def _resolve_method(name: str, entry: Any, base: Experiment) -> MethodConfig:
+    key = f"methods.{name}"
+    entry = entry or {}
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{key}: expected a mapping of settings ({{}} for none); found {entry!r}")
+    page = method_page(entry.get("module") or name, key)
+    params: type[MethodConfig] = getattr(page, "Params", MethodConfig)
+    try:
+        method = params.model_validate(entry)
+    except ValidationError as error:
+        raise _explain(error, params, key) from error
+    for section, model in (("train", TrainConfig), ("sampling", SamplingConfig)):
+        try:
+            model.model_validate(getattr(base, section).model_dump() | getattr(method, section))
+        except ValidationError as error:
+            raise _explain(error, model, f"{key}.{section}") from error
+    return method
+
+
+def _check_needs(experiment: Experiment) -> None:
+    runs = set(experiment.run_ids())
+    for run in experiment.runs():
+        for needed in experiment.methods[run.method].needs():
+            if needed not in experiment.methods:
+                raise ConfigError(f"methods.{run.method}: needs the method {needed!r}; add it under methods")
+            if run.model_copy(update={"method": needed}).id not in runs:
+                raise ConfigError(
+                    f"methods.{run.method}: needs {needed} with budget {run.budget} and seed {run.seed}; "
+                    "give both methods the same budgets and seeds"
+                )
+
+
+def resolve(document: Any) -> Experiment:
+    """Validate a configuration document.
+
+    Args:
+        document: the parsed YAML, a mapping.
+
+    Raises:
+        ConfigError: naming the key, what was expected and the way out.
+    """
+    if not isinstance(document, dict):
+        raise ConfigError("configuration: expected a mapping of keys such as experiment, seeds, methods")
+    try:
+        experiment = Experiment.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, Experiment) from error
+    methods = {name: _resolve_method(name, entry, experiment) for name, entry in experiment.methods.items()}
+    experiment = experiment.model_copy(update={"methods": methods})
+    _check_needs(experiment)
+    return experiment
+
+
+def load(path: str | Path) -> Experiment:
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or not a valid experiment.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a configuration file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+    try:
+        return resolve(document)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

@@ -35,6 +35,12 @@ class WorldConfig(Section):
     name: Literal["tiny"] = "tiny"
     seeds: list[int] = Field([0], min_length=1, description="one world (data, SFT, reward model) a seed")
     pairs_per_iteration: int = Field(1024, ge=8, description="offline pairs (= prompts) in each iteration's part")
+    label_tau: float = Field(
+        0.3, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
+    )
+    alpacaeval2: int = Field(256, ge=1, le=2048, description="mixed single-turn questions")
+    arenahard: int = Field(128, ge=1, le=2048, description="composed single-turn questions")
+    mtbench: int = Field(80, ge=1, le=400, description="two-turn questions")
 
 
 class ModelConfig(Section):
@@ -139,8 +145,12 @@ class MethodConfig(Section):
         return [float(b) for b in budget]
 
     def needs(self) -> list[str]:
-        """Methods whose run of the same seed must be finished before this one starts."""
+        """Methods whose run of the same budget and seed must be finished before this one starts."""
         return []
+
+    def overrides(self) -> dict[str, Any]:
+        """Settings of the section `train` that the method's own keys imply."""
+        return {}
 
 
 class Run(BaseModel):
@@ -240,12 +250,21 @@ class Experiment(Section):
         return self.results / "runs" / run.id
 
     def train_of(self, method: str) -> TrainConfig:
-        """The section `train` with a method's overrides."""
-        return TrainConfig.model_validate(self.train.model_dump() | self.methods[method].train)
+        """The section `train` with a method's overrides; DPO itself always starts from the SFT policy."""
+        entry = self.methods[method]
+        start = {"start": "sft"} if method == "dpo" else {}
+        return TrainConfig.model_validate(self.train.model_dump() | entry.overrides() | entry.train | start)
 
     def sampling_of(self, method: str) -> SamplingConfig:
         """The section `sampling` with a method's overrides."""
         return SamplingConfig.model_validate(self.sampling.model_dump() | self.methods[method].sampling)
+
+    def needs(self, run: Run) -> list[Run]:
+        """Runs that must be finished before this one starts."""
+        names = list(self.methods[run.method].needs())
+        if self.train_of(run.method).start == "dpo":
+            names.append("dpo")
+        return [run.model_copy(update={"method": name}) for name in names]
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Everything in the configuration that a training run's result depends on, as plain JSON data."""
@@ -343,13 +362,12 @@ def _resolve_method(name: str, entry: Any, base: Experiment) -> MethodConfig:
 def _check_needs(experiment: Experiment) -> None:
     runs = set(experiment.run_ids())
     for run in experiment.runs():
-        for needed in experiment.methods[run.method].needs():
-            if needed not in experiment.methods:
-                raise ConfigError(f"methods.{run.method}: needs the method {needed!r}; add it under methods")
-            if run.model_copy(update={"method": needed}).id not in runs:
+        for needed in experiment.needs(run):
+            if needed.method not in experiment.methods:
+                raise ConfigError(f"methods.{run.method}: needs the method {needed.method!r}; add it under methods")
+            if needed.id not in runs:
                 raise ConfigError(
-                    f"methods.{run.method}: needs {needed} with budget {run.budget} and seed {run.seed}; "
-                    "give both methods the same budgets and seeds"
+                    f"methods.{run.method}: needs the run {needed.id}; give both methods the same budgets and seeds"
                 )
 
 

@@ -1,0 +1,29 @@
+"""Online DPO (iterative): every prompt is sampled, the annotator's best and worst of K make the only pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from metaapo import selection
+from metaapo.config import MethodConfig
+from metaapo.method import Method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from metaapo.run import RunContext
+
+
+def online_only(scores: Tensor) -> Tensor:
+    """w = 0: the loss of a prompt is its online pair's."""
+    return scores.new_zeros(scores.shape)
+
+
+def build(params: MethodConfig, context: RunContext) -> Method:
+    """All prompts (a budget below 1: a random subset of them), online pairs only."""
+    return Method(
+        select=lambda request: selection.random_fraction(len(request.scores), request.budget, request.rng),
+        weigh=online_only,
+        uses_offline=False,
+        keep_unsampled=False,
+    )

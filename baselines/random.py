@@ -1,0 +1,44 @@
+"""The random-selection control: as many prompts as MetaAPO sampled, drawn at random, both losses weighed equally.
+
+Without it, "MetaAPO is better at 58 % of the annotations" cannot be told from "58 % of the annotations is enough".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from metaapo import selection
+from metaapo.config import MethodConfig
+from metaapo.method import Method, SelectionRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from metaapo.run import RunContext
+
+
+class Params(MethodConfig):
+    """The control's keys in the configuration."""
+
+    match: str = Field("metaapo", description="the method whose realised budget is matched, seed by seed")
+
+    def needs(self) -> list[str]:
+        """The matched method's run has to be there first."""
+        return [self.match]
+
+
+def equal_weights(scores: Tensor) -> Tensor:
+    """w = 1/2 for every prompt."""
+    return scores.new_full(scores.shape, 0.5)
+
+
+def build(params: Params, context: RunContext) -> Method:
+    """The matched run's fraction of each iteration, drawn uniformly."""
+    fractions = [summary["sampled"] / summary["prompts"] for summary in context.summaries_of(params.match)]
+
+    def select(request: SelectionRequest) -> selection.Selection:
+        return selection.random_fraction(len(request.scores), fractions[request.iteration - 1], request.rng)
+
+    return Method(select=select, weigh=equal_weights)

@@ -1,0 +1,178 @@
+"""The run directory: what one training run reads, writes and can be traced by; resuming from finished iterations.
+
+    runs/{method}/budget{budget}/seed{seed}/
+        iter1/ iter2/ ...   a finished iteration each: model/ train.jsonl annotations.jsonl probes.jsonl summary.json
+        run.json            written last: configuration, code, data, packages, totals
+
+An iteration is made in a hidden folder and renamed when it is complete, so a killed run goes on from its last finished
+iteration. Every random stream is seeded by (run seed, iteration, purpose): resuming changes no number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metaapo.config import PROJECT, Experiment, Run, module_of
+from metaapo.data import read_json, sha256_file, write_json
+
+CORE = ("annotate", "generate", "logps", "losses", "method", "models", "run", "selection", "train", "trainer")
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "numpy", "safetensors", "snakemake", "vllm")
+
+
+def code_files(method: str, experiment: Experiment) -> list[str]:
+    """Source files whose change makes a method's runs out of date: the training core and the method's page."""
+    page = module_of(method, experiment.methods[method])
+    names = [f"metaapo/{name}.py" for name in CORE] + [page.replace(".", "/") + ".py"]
+    return names + (["metaapo/meta_learner.py"] if page == "metaapo.metaapo" else [])
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One training run: what to train and where everything lies."""
+
+    experiment: Experiment
+    run: Run
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.experiment.run_path(self.run)
+
+    @property
+    def world(self) -> Path:
+        """The folder of the run's world: data/, sft/, reward_model/."""
+        return self.experiment.world_path(self.experiment.world_of(self.run.seed))
+
+    def iteration_path(self, iteration: int) -> Path:
+        """The folder of a finished iteration, counted from 1."""
+        return self.path / f"iter{iteration}"
+
+    def summaries_of(self, method: str) -> list[dict[str, Any]]:
+        """Per-iteration summaries of another method's finished run with the same budget and seed."""
+        other = self.run.model_copy(update={"method": method})
+        return read_json(self.experiment.run_path(other) / "run.json")["iterations"]
+
+    def start_path(self, iteration: int) -> Path:
+        """The policy that an iteration starts from."""
+        if iteration > 1:
+            return self.iteration_path(iteration - 1) / "model"
+        if self.experiment.train_of(self.run.method).start == "sft":
+            return self.world / "sft"
+        dpo = self.run.model_copy(update={"method": "dpo"})
+        return self.experiment.run_path(dpo) / f"iter{self.experiment.iterations}" / "model"
+
+    def reference_path(self, iteration: int) -> Path:
+        """The reference of an iteration, by the setting `train.reference`."""
+        kind = self.experiment.train_of(self.run.method).reference
+        if kind == "moving":
+            return self.start_path(iteration)
+        if kind == "lagged" and iteration > 1:
+            return self.start_path(iteration - 1)
+        return self.world / "sft"
+
+    def rng(self, iteration: int, purpose: str) -> np.random.Generator:
+        """A random stream of its own for each iteration and purpose, such as "select"."""
+        return np.random.default_rng([self.run.seed, iteration, zlib.crc32(purpose.encode())])
+
+    def torch_seed(self, iteration: int, purpose: str) -> int:
+        """A seed for torch generators, derived like `rng`."""
+        return int(self.rng(iteration, purpose).integers(2**63))
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of what the run reads: data, SFT policy, reward model."""
+        files = [self.world / "data" / "pairs.jsonl"]
+        for model in ("sft", "reward_model"):
+            files += sorted((self.world / model).glob("*.safetensors"))
+        return {str(file.relative_to(self.world)): sha256_file(file) for file in files}
+
+    def code_hash(self) -> str:
+        """SHA-256 over the source files that the run depends on."""
+        digest = hashlib.sha256()
+        for name in code_files(self.run.method, self.experiment):
+            digest.update((PROJECT / name).read_bytes())
+        return digest.hexdigest()
+
+
+def git_commit() -> str:
+    """The commit that the code stands at, with "-dirty" where files differ from it; "unknown" outside git."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that numbers depend on."""
+    return {d.name: d.version for d in distributions() if d.name in PACKAGES} | {"python": sys.version.split()[0]}
+
+
+def _stamp(context: RunContext, data: dict[str, str]) -> str:
+    """What an iteration's result depends on, as one hash: a finished iteration with another stamp is not reused."""
+    parts = [context.experiment.run_config(context.run), data, context.code_hash()]
+    parts += [context.summaries_of(other.method) for other in context.experiment.needs(context.run)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_finished(folder: Path, stamp: str) -> bool:
+    summary = folder / "summary.json"
+    return summary.is_file() and read_json(summary)["stamp"] == stamp
+
+
+def _totals(iterations: list[dict[str, Any]]) -> dict[str, float]:
+    keys = ("prompts", "sampled", "responses_generated", "responses_scored", "reward_model_calls", "tokens_generated")
+    totals = {key: sum(summary[key] for summary in iterations) for key in (*keys, "pairs", "ties", "identical")}
+    return totals | {"seconds": round(sum(sum(s["seconds"].values()) for s in iterations), 3)}
+
+
+def run_iterations(context: RunContext, iterate: Callable[[int, Path], dict[str, Any]]) -> None:
+    """Run all iterations that are not finished yet, then write run.json.
+
+    Args:
+        context: the run.
+        iterate: trains one iteration, given its number and an empty folder to write into (model/, train.jsonl,
+            annotations.jsonl, ...); returns the iteration's summary.
+    """
+    data = context.data_hashes()
+    stamp = _stamp(context, data)
+    summaries = []
+    reuse = True
+    for iteration in range(1, context.experiment.iterations + 1):
+        final = context.iteration_path(iteration)
+        reuse = reuse and _is_finished(final, stamp)
+        if not reuse:
+            partial = context.path / f".iter{iteration}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            summary = iterate(iteration, partial)
+            write_json(partial / "summary.json", {"iteration": iteration, "stamp": stamp, **summary})
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        else:
+            print(f"{context.run.id}: iteration {iteration} is finished, reused", file=sys.stderr)
+        summaries.append(read_json(final / "summary.json"))
+    write_json(
+        context.path / "run.json",
+        {
+            **context.experiment.run_config(context.run),
+            "config": context.experiment.dump(),
+            "commit": git_commit(),
+            "code_sha256": context.code_hash(),
+            "packages": package_versions(),
+            "data": data,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "iterations": summaries,
+            "annotations": _totals(summaries),
+        },
+    )

@@ -1,0 +1,57 @@
+"""Selection: which prompts get online samples. Pure functions of scores, a budget and a random stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which prompts of a part get online samples.
+
+    Attributes:
+        sampled: bool (n,).
+        probability: float (n,), in [0, 1]: the chance that each prompt had, for the ledger.
+    """
+
+    sampled: NDArray[np.bool_]
+    probability: Floats
+
+
+def none(n: int) -> Selection:
+    """No prompt: offline methods."""
+    return Selection(np.zeros(n, bool), np.zeros(n))
+
+
+def random_fraction(n: int, fraction: float, rng: np.random.Generator) -> Selection:
+    """A random subset of exactly round(fraction * n) prompts; fraction 1 takes all.
+
+    Args:
+        n: prompts in the part.
+        fraction: in [0, 1].
+        rng: the run's random stream.
+    """
+    sampled = np.zeros(n, bool)
+    sampled[rng.permutation(n)[: round(fraction * n)]] = True
+    return Selection(sampled, np.full(n, fraction, float))
+
+
+def by_probability(probability: Floats, budget: float, rng: np.random.Generator) -> Selection:
+    """Each prompt independently with its own probability: u < p, for MetaAPO u > w with p = 1 - w.
+
+    Where the expected fraction exceeds the budget, all probabilities are scaled down by one factor, which keeps
+    their order.
+
+    Args:
+        probability: float (n,), in [0, 1].
+        budget: in (0, 1]; 1 changes nothing.
+        rng: the run's random stream.
+    """
+    mean = float(np.mean(probability))
+    scaled = probability * min(1.0, budget / mean) if mean > 0 else probability
+    return Selection(rng.random(len(scaled)) < scaled, scaled)

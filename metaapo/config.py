@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from metaapo.data import write_text
+
 PROJECT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
 
@@ -266,20 +268,37 @@ class Experiment(Section):
             names.append("dpo")
         return [run.model_copy(update={"method": name}) for name in names]
 
-    def run_config(self, run: Run) -> dict[str, Any]:
-        """Everything in the configuration that a training run's result depends on, as plain JSON data."""
-        method = self.methods[run.method]
+    def needed_methods(self) -> set[str]:
+        """Methods that others wait for."""
+        return {needed.method for run in self.runs() for needed in self.needs(run)}
+
+    def needed_files(self, method: str, budget: str, seed: str) -> list[str]:
+        """The run.json files that a run of a method waits for, as a Snakemake input."""
+        run = Run(method=method, budget=float(budget), seed=int(seed))
+        return [str(self.run_path(needed) / "run.json") for needed in self.needs(run)]
+
+    def world_files(self, seed: int) -> list[str]:
+        """What a run with this training seed reads of its world, as a Snakemake input; health.json: it was checked."""
+        world = self.world_path(self.world_of(seed))
+        models = [world / model / "model.safetensors" for model in ("sft", "reward_model")]
+        return [str(path) for path in (world / "data" / "pairs.jsonl", *models, world / "health.json")]
+
+    def method_config(self, name: str) -> dict[str, Any]:
+        """Everything in the configuration that all runs of a method depend on, as plain JSON data."""
+        method = self.methods[name]
         return {
-            "method": run.method,
-            "module": module_of(run.method, method),
-            "budget": run.budget,
-            "seed": run.seed,
-            "world": self.world_of(run.seed),
+            "method": name,
+            "module": module_of(name, method),
             "iterations": self.iterations,
             "params": method.model_dump(mode="json", exclude={"module", "budget", "seeds", "train", "sampling"}),
-            "train": self.train_of(run.method).model_dump(mode="json"),
-            "sampling": self.sampling_of(run.method).model_dump(mode="json"),
+            "train": self.train_of(name).model_dump(mode="json"),
+            "sampling": self.sampling_of(name).model_dump(mode="json"),
         }
+
+    def run_config(self, run: Run) -> dict[str, Any]:
+        """Everything in the configuration that one training run's result depends on, as plain JSON data."""
+        own = {"budget": run.budget, "seed": run.seed, "world": self.world_of(run.seed)}
+        return self.method_config(run.method) | own
 
     def world_config(self) -> dict[str, Any]:
         """Everything in the configuration that the data, SFT policy and reward model depend on."""
@@ -408,3 +427,16 @@ def load(path: str | Path) -> Experiment:
         return resolve(document)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def write_resolved(experiment: Experiment) -> str:
+    """Write the resolved configuration to results/<experiment>/config.yaml, only where it differs from what is there.
+
+    Returns:
+        the file's path.
+    """
+    path = experiment.results / "config.yaml"
+    text = yaml.safe_dump(experiment.dump(), sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return str(path)

@@ -1,0 +1,42 @@
+# Two commands do everything on a machine with Python 3.11 or 3.12 and nothing else:
+#   make reproduce    the embedded experiment, from data to report
+#   make test         all tests
+# Without an NVIDIA GPU, set UV_TORCH_BACKEND=cpu to be spared gigabytes of CUDA.
+
+PYTHON ?= python3
+CONFIG ?= config/default.yaml
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: reproduce test lint format clean
+
+reproduce: .venv
+	$(BIN)/snakemake --cores all --configfile $(CONFIG)
+
+test: .venv
+	$(BIN)/python -m pytest
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile metaapo eval reports
+	$(BIN)/snakemake --lint
+
+format: .venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile metaapo eval reports
+
+# torch first and by pip, which finds local wheels; uv, which is fast, for everything else.
+# UV_TORCH_BACKEND leaves the choice of the torch build to uv.
+.venv: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	test -n "$(UV_TORCH_BACKEND)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	touch .venv
+
+clean:
+	rm -rf results .snakemake

@@ -1,0 +1,174 @@
+"""Readers of what an experiment left behind, as data frames: the public functions that notebooks and figures use.
+
+    from reports.runs import Results
+    results = Results.load("config/default.yaml")
+    results.scores          one row per model x benchmark x metric (scores.csv)
+    results.claims          the verdicts (claims.json)
+    results.runs            one row a run, with its provenance
+    results.iterations      one row per run x iteration: annotations, KL, length, seconds
+    results.training        one row per optimizer step
+    results.annotations     one row per prompt of every run: the annotation ledger
+    results.probes          one row per probed response: KL, length and proxy reward along training
+    results.maps            h_phi on a grid, at the start of training and after each iteration
+    results.items("arenahard", "gold")   one row per model x question
+
+Every frame names its runs by `method`, `budget` (text, such as "1.0"), `seed` and, where it applies, `iteration`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metaapo.config import Experiment, Run, load
+from metaapo.data import read_json, read_jsonl
+from reports.collect import responses_per_prompt
+
+KEYS = ["method", "budget", "seed"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """One experiment's results folder, read as needed.
+
+    Attributes:
+        experiment: the configuration.
+        folder: results/<experiment>, or where a replay put it.
+    """
+
+    experiment: Experiment
+    folder: Path
+
+    @classmethod
+    def load(cls, config: str | Path, folder: str | Path | None = None) -> Results:
+        """The results of a configuration file; `folder` instead of the configuration's own, for a replay."""
+        experiment = load(config)
+        return cls(experiment, Path(folder) if folder else experiment.results)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """scores.csv; win rates in percent (0 to 100), MT-Bench grades 1 to 10."""
+        return pd.read_csv(self.folder / "scores.csv", dtype={"budget": str}, float_precision="round_trip")
+
+    @cached_property
+    def claims(self) -> list[dict[str, Any]]:
+        """claims.json: one verdict a claim."""
+        return read_json(self.folder / "claims.json")
+
+    @cached_property
+    def records(self) -> dict[Run, dict[str, Any]]:
+        """run.json of every run, in the order of the configuration."""
+        return {run: read_json(self.folder / "runs" / run.id / "run.json") for run in self.experiment.runs()}
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row a run: world, commit, annotation totals, seconds."""
+        rows = []
+        for run, record in self.records.items():
+            totals = record.get("annotations", {})
+            row = _keys(run) | {"run": run.id, "world": record["world"], "commit": record.get("commit", "unknown")}
+            row["annotation_ratio_total"] = self._ratio(record["iterations"])
+            rows.append(row | {name: value for name, value in totals.items() if np.isscalar(value)})
+        return pd.DataFrame(rows)
+
+    def _ratio(self, summaries: list[dict[str, Any]]) -> float:
+        k = responses_per_prompt(self.experiment)
+        return sum(s["responses_scored"] for s in summaries) / (k * sum(s["prompts"] for s in summaries))
+
+    @cached_property
+    def iterations(self) -> pd.DataFrame:
+        """One row per run x iteration; `seconds_*` by stage, `sampling_rate` the share of prompts sampled online."""
+        rows = []
+        k = responses_per_prompt(self.experiment)
+        for run, record in self.records.items():
+            for number, summary in enumerate(record["iterations"], start=1):
+                plain = {name: value for name, value in summary.items() if np.isscalar(value)}
+                seconds = {f"seconds_{stage}": value for stage, value in summary.get("seconds", {}).items()}
+                derived = {
+                    "iteration": number,
+                    "sampling_rate": summary["sampled"] / summary["prompts"],
+                    "annotation_ratio": summary["responses_scored"] / (k * summary["prompts"]),
+                }
+                rows.append(_keys(run) | plain | seconds | derived)
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """One row per optimizer step; `progress` counts iterations, 0 at the start, T at the end."""
+        frame = self._logs("train.jsonl")
+        return _with_progress(frame)
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """One row per probed response, with `kl` = log pi(y) - log pi_sft(y) in nats, and `progress` as in training."""
+        frame = self._logs("probes.jsonl")
+        if len(frame):
+            frame["kl"] = frame["policy_logp"] - frame["sft_logp"]
+        return _with_progress(frame)
+
+    @cached_property
+    def annotations(self) -> pd.DataFrame:
+        """The ledger: one row per prompt of every run and iteration."""
+        return self._logs("annotations.jsonl")
+
+    @cached_property
+    def maps(self) -> pd.DataFrame:
+        """h_phi(score) on a grid: columns score, weight and `iteration`, 0 being the start of training."""
+        rows = []
+        for run, t, folder in self._iteration_folders():
+            if not (folder / "meta_learner.json").exists():
+                continue
+            record = read_json(folder / "meta_learner.json")
+            curves = {0: record["start"], 1: record["end"]} if t == 1 else {t: record["end"]}
+            for iteration, curve in curves.items():
+                keys = _keys(run) | {"iteration": iteration}
+                rows += [keys | {"score": s, "weight": w} for s, w in zip(record["grid"], curve)]
+        return pd.DataFrame(rows, columns=[*KEYS, "iteration", "score", "weight"])
+
+    def items(self, benchmark: str, judge: str) -> pd.DataFrame:
+        """One row per model x question; `value` is a share (0 to 1) or, for MT-Bench, a grade (1 to 10)."""
+        path = self.folder / "scores" / benchmark / f"{judge}.items.csv.gz"
+        return pd.read_csv(path, dtype={"budget": str, "question": str}, float_precision="round_trip")
+
+    def world_health(self) -> list[dict[str, Any]]:
+        """health.json of every world that has one, and of the whole experiment."""
+        paths = [self.folder / f"world{world}" / "health.json" for world in self.experiment.world.seeds]
+        return [read_json(path) for path in [*paths, self.folder / "health.json"] if path.exists()]
+
+    def natural(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Only the runs at each method's largest budget: the main comparison, without a budget sweep's points."""
+        largest = {name: str(max(method.budget)) for name, method in self.experiment.methods.items()}
+        return frame[[budget == largest.get(method, budget) for method, budget in zip(frame.method, frame.budget)]]
+
+    def _iteration_folders(self) -> list[tuple[Run, int, Path]]:
+        return [
+            (run, t, self.folder / "runs" / run.id / f"iter{t}")
+            for run in self.experiment.runs()
+            for t in range(1, self.experiment.iterations + 1)
+        ]
+
+    def _logs(self, name: str) -> pd.DataFrame:
+        """The rows of one log file of every run; .gz where a replay stored it so, missing files are left out."""
+        frames = []
+        for run, t, folder in self._iteration_folders():
+            path = next((p for p in (folder / name, folder / f"{name}.gz") if p.exists()), None)
+            if path is not None:
+                frames.append(pd.DataFrame(read_jsonl(path)).assign(**_keys(run), iteration=t))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*KEYS, "iteration", "step"])
+
+
+def _keys(run: Run) -> dict[str, Any]:
+    return {"method": run.method, "budget": str(run.budget), "seed": run.seed}
+
+
+def _with_progress(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add `progress` = iteration - 1 + share of the iteration's steps done: comparable where step counts differ."""
+    if not len(frame):
+        return frame.assign(progress=pd.Series(dtype=float))
+    last = frame.groupby([*KEYS, "iteration"])["step"].transform("max").clip(lower=1)
+    return frame.assign(progress=frame["iteration"] - 1 + frame["step"] / last)

@@ -1,0 +1,473 @@
+"""A made-up results tree, file for file as the workflow writes it, whose truth is known because it is put in.
+
+`write_results` takes the true win rate of each method and makes runs, answers, judgments, scores and items around it, so
+that tests of the report can ask: does it say what was put in?
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from metaapo.data import write_bytes, write_json, write_jsonl, write_text
+
+PROMPTS = 48  # prompts of an iteration's part
+K = 8
+STEPS = 6
+PROBED = 8
+NUMBERS = ("two", "three", "four", "five")
+PLURALS = ("animals", "fruits", "tools", "toys", "foods", "drinks")
+NAMES = ("anna", "ben", "clara", "david", "emma", "felix", "grace", "henry")
+WORDS = ("cat", "dog", "hen", "cow", "apple", "plum", "hammer", "saw", "ball", "kite", "bread", "tea")
+
+
+@dataclass(frozen=True)
+class FakeMethod:
+    """The truth about one method: `win_rate` in points after the last iteration, and what it samples."""
+
+    win_rate: float
+    rates: tuple[float, ...] = (1.0, 1.0, 1.0)
+    learns: bool = False  # writes meta_learner.json
+    map_shift: float = 1.0  # how far h_phi moves, in logits
+    config: dict = field(default_factory=dict)
+
+
+BASIC = {
+    "dpo": FakeMethod(54, (0.0, 0.0, 0.0)),
+    "online_dpo": FakeMethod(58),
+    "metaapo": FakeMethod(62, (0.62, 0.55, 0.50), learns=True),
+    "random": FakeMethod(57, (0.62, 0.55, 0.50)),
+}
+
+
+def prompts(n: int) -> list[str]:
+    """Distinct prompts that the tiny world can read."""
+    return [
+        f"list {NUMBERS[i % 4]} {PLURALS[(i // 4) % 6]} for {NAMES[(i // 24) % 8]}."
+        + (f" again {i // 192}" if i >= 192 else "")
+        for i in range(n)
+    ]
+
+
+def write_results(
+    folder: Path,
+    methods: dict[str, FakeMethod] | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    iterations: int = 3,
+    questions: int = 60,
+    seed_sd: float = 0.5,
+    noise: float = 0.12,
+    judges: tuple[str, ...] = ("gold",),
+    benchmarks: tuple[str, ...] = ("alpacaeval2", "arenahard", "mtbench"),
+    worlds: tuple[int, ...] = (0,),
+    chance: int = 0,
+    failed: int = 0,
+) -> Path:
+    """Write results/<experiment>/ and its configuration below `folder`.
+
+    Args:
+        folder: an empty folder.
+        methods: name -> truth.
+        seeds: training seeds.
+        iterations: iterations of a run.
+        questions: questions of each benchmark.
+        seed_sd: standard deviation between training seeds, in points of win rate.
+        noise: standard deviation of one judgment, as a share (0 to 1).
+        judges: names of judges; all agree up to noise.
+        benchmarks: of the experiment.
+        worlds: world seeds.
+        chance: seed of everything random here.
+        failed: judgments of each model on each benchmark that could not be read.
+
+    Returns:
+        The path of the configuration file.
+    """
+    methods = BASIC if methods is None else methods
+    config = {
+        "experiment": "synthetic",
+        "results_dir": str(folder / "results"),
+        "seeds": list(seeds),
+        "iterations": iterations,
+        "world": {"seeds": list(worlds)},
+        "methods": {name: {"module": "dpo", **method.config} for name, method in methods.items()},
+        "evaluation": {"judges": list(judges), "benchmarks": list(benchmarks)},
+    }
+    path = folder / "config.yaml"
+    write_text(path, yaml.safe_dump(config, sort_keys=False))
+    tree = _Tree(folder / "results" / "synthetic", methods, seeds, iterations, questions, worlds, failed)
+    tree.rng = np.random.default_rng(chance)
+    tree.write(seed_sd, noise, judges, benchmarks)
+    return path
+
+
+@dataclass
+class _Tree:
+    root: Path
+    methods: dict[str, FakeMethod]
+    seeds: tuple[int, ...]
+    iterations: int
+    questions: int
+    worlds: tuple[int, ...]
+    failed: int
+
+    def write(self, seed_sd: float, noise: float, judges: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
+        for world in self.worlds:
+            self._world(world, benchmarks)
+        for name, method in self.methods.items():
+            for seed in self.seeds:
+                self._run(name, method, seed)
+        models = [("sft", "0.0", world, 0, 50.0) for world in self.worlds]
+        for name, method in self.methods.items():
+            for budget in method.config.get("budget", [1.0]):
+                for seed in self.seeds:
+                    luck = self.rng.normal(0, seed_sd)
+                    for t in range(1, self.iterations + 1):
+                        truth = 50 + (method.win_rate - 50) * t / self.iterations + luck
+                        models.append((name, str(float(budget)), seed, t, truth))
+        for benchmark in benchmarks:
+            easy = self.rng.normal(0, 0.05, self.questions)
+            shares = {m[:4]: m[4] / 100 + easy * (m[0] != "sft") for m in models}
+            texts = {key: self._answers(benchmark, key) for key in shares}
+            for judge in judges:
+                self._judge(benchmark, judge, shares, texts, noise)
+
+    def _world(self, world: int, benchmarks: tuple[str, ...]) -> None:
+        data = self.root / f"world{world}" / "data"
+        asked = prompts(self.questions)
+        write_json(data / "eval/alpacaeval2.json", [{"dataset": "tiny", "instruction": p} for p in asked])
+        write_jsonl(
+            data / "eval/arenahard.jsonl",
+            [{"uid": f"q{i}", "category": "hard", "subcategory": "list", "prompt": p} for i, p in enumerate(asked)],
+        )
+        write_jsonl(
+            data / "eval/mtbench.jsonl",
+            [
+                {"question_id": i, "category": ("lists", "plans")[i % 2], "turns": [p, "give me two more."]}
+                for i, p in enumerate(asked)
+            ],
+        )
+        pairs = [
+            {
+                "id": f"{t}-{i}",
+                "messages": [{"role": "user", "content": prompts(PROMPTS)[i]}],
+                "chosen": "cat.",
+                "rejected": "dog.",
+                "task": ("list", "describe")[i % 2],
+                "iteration": t,
+            }
+            for t in range(1, self.iterations + 1)
+            for i in range(PROMPTS)
+        ]
+        write_jsonl(data / "pairs.jsonl", pairs)
+        write_json(data / "manifest.json", {"world": "tiny", "seed": world, "files": {}})
+        write_json(
+            self.root / f"world{world}" / "health.json",
+            {
+                "world": world,
+                "checks": [
+                    {"name": "room", "value": 1.2, "low": 0.5, "high": 3.0, "ok": True},
+                    {"name": "reward_model_agreement", "value": 0.84, "low": 0.8, "high": 0.95, "ok": True},
+                ],
+            },
+        )
+
+    def _run(self, name: str, method: FakeMethod, seed: int) -> None:
+        for budget in method.config.get("budget", [1.0]):
+            folder = self.root / "runs" / name / f"budget{float(budget)}" / f"seed{seed}"
+            summaries = [
+                self._iteration(folder / f"iter{t}", method, min(method.rates[t - 1], budget), t)
+                for t in range(1, self.iterations + 1)
+            ]
+            totals = ("prompts", "sampled", "responses_generated", "responses_scored", "tokens_generated")
+            write_json(
+                folder / "run.json",
+                {
+                    "method": name,
+                    "module": "baselines.dpo",
+                    "budget": float(budget),
+                    "seed": seed,
+                    "world": self.worlds[seed % len(self.worlds)],
+                    "config": {"experiment": "synthetic"},
+                    "commit": "0" * 40,
+                    "packages": {"torch": "2.13.0", "python": "3.11"},
+                    "data": {"data/pairs.jsonl": "ab" * 32},
+                    "iterations": summaries,
+                    "annotations": {key: sum(s[key] for s in summaries) for key in totals}
+                    | {"seconds": sum(sum(s["seconds"].values()) for s in summaries)},
+                },
+            )
+
+    def _iteration(self, folder: Path, method: FakeMethod, rate: float, t: int) -> dict:
+        sampled = self.rng.permutation(PROMPTS) < round(rate * PROMPTS)
+        scores = -np.abs(self.rng.normal(0, 1 / t, PROMPTS))
+        write_jsonl(
+            folder / "annotations.jsonl",
+            [
+                {
+                    "id": f"{t}-{i}",
+                    "task": ("list", "describe")[i % 2],
+                    "offline_score": float(scores[i]),
+                    "sample_probability": rate,
+                    "sampled": bool(sampled[i]),
+                    "responses": K * int(sampled[i]),
+                    "tokens": 10 * K * int(sampled[i]),
+                    **({"reward_chosen": 1.0, "reward_rejected": -1.0} if sampled[i] else {}),
+                    "outcome": "pair" if sampled[i] else "not_sampled",
+                }
+                for i in range(PROMPTS)
+            ],
+        )
+        write_jsonl(
+            folder / "train.jsonl",
+            [
+                {
+                    "iteration": t,
+                    "step": step,
+                    "lr": 1e-4,
+                    "loss": 0.69 - 0.02 * step,
+                    "offline_loss": 0.69 - 0.02 * step if rate < 1 else None,
+                    "online_loss": 0.6 - 0.02 * step if rate else None,
+                    "meta_weight": 0.45,
+                    "offline_score": -0.69 + 0.02 * step if rate < 1 else None,
+                    "grad_norm": 1.0,
+                }
+                for step in range(1, STEPS + 1)
+            ],
+        )
+        write_jsonl(
+            folder / "probes.jsonl",
+            [
+                {
+                    "iteration": t,
+                    "step": step,
+                    "id": f"{t}-{i}",
+                    "response": f"{WORDS[i % 12]}, {WORDS[(i + t) % 12]}.",
+                    "policy_logp": -10.0,
+                    "sft_logp": -10.0 - 0.3 * (t - 1 + step / STEPS) - 0.01 * i,
+                    "reward": 0.2 * t + 0.1 * step / STEPS,
+                    "tokens": 8 + t,
+                    "finished": True,
+                }
+                for step in (0, STEPS // 2, STEPS)
+                for i in range(PROBED)
+            ],
+        )
+        if method.learns:
+            write_json(folder / "meta_learner.json", _map(t, method.map_shift))
+        summary = {
+            "iteration": t,
+            "prompts": PROMPTS,
+            "sampled": int(sampled.sum()),
+            "responses_generated": K * int(sampled.sum()),
+            "responses_scored": K * int(sampled.sum()),
+            "tokens_generated": 80 * int(sampled.sum()),
+            "pairs": int(sampled.sum()),
+            "ties": 0,
+            "identical": 0,
+            "annotation_ratio": float(sampled.mean()),
+            "kl": 0.3 * t,
+            "mean_length": 8.0 + t,
+            "proxy_reward": 0.2 * t + 0.1,
+            "seconds": {"score": 1.0, "sample": 3.0 * rate, "annotate": 1.5 * rate, "train": 8.0},
+        }
+        write_json(folder / "summary.json", summary)
+        return summary
+
+    def _answers(self, benchmark: str, key: tuple[str, str, int, int]) -> list[str]:
+        method, budget, seed, t = key
+        path = f"answers/{benchmark}/{method}/budget{budget}/seed{seed}/iter{t}"
+        asked = prompts(self.questions)
+        texts = [
+            f"{WORDS[int(self.rng.integers(12))]}, {WORDS[int(self.rng.integers(12))]} and {WORDS[i % 12]}."
+            for i in range(self.questions)
+        ]
+        model = model_id(*key)
+        if benchmark == "alpacaeval2":
+            rows = [
+                {"dataset": "tiny", "instruction": p, "output": x, "generator": model} for p, x in zip(asked, texts)
+            ]
+            write_json(self.root / f"{path}.json", rows)
+        elif benchmark == "arenahard":
+            rows = [
+                {
+                    "uid": f"q{i}",
+                    "ans_id": f"{model}-{i}",
+                    "model": model,
+                    "messages": [
+                        {"role": "user", "content": p},
+                        {"role": "assistant", "content": {"answer": x}},
+                    ],
+                    "metadata": {},
+                }
+                for i, (p, x) in enumerate(zip(asked, texts))
+            ]
+            write_jsonl(self.root / f"{path}.jsonl", rows)
+        else:
+            rows = [
+                {"question_id": i, "answer_id": f"{model}-{i}", "model_id": model}
+                | {"choices": [{"index": 0, "turns": [x, "cat and dog."]}]}
+                for i, x in enumerate(texts)
+            ]
+            write_jsonl(self.root / f"{path}.jsonl", rows)
+        return texts
+
+    def _judge(self, benchmark: str, judge: str, shares: dict, texts: dict, noise: float) -> None:
+        items, rows = [], []
+        for key, share in shares.items():
+            method, budget, seed, t = key
+            path = self.root / f"judgments/{benchmark}/{judge}/{method}/budget{budget}/seed{seed}/iter{t}"
+            spread = 0 if method == "sft" and benchmark != "mtbench" else noise
+            values = (
+                np.clip(share + self.rng.normal(0, spread, self.questions), 0, 1)
+                if spread
+                else share * np.ones(self.questions)
+            )
+            values = self._write_judgments(benchmark, judge, path, key, values, texts)
+            lengths = [len(text) for text in texts[key]]
+            for i, value in enumerate(values):
+                question = (
+                    prompts(self.questions)[i]
+                    if benchmark == "alpacaeval2"
+                    else (f"q{i}" if benchmark == "arenahard" else i)
+                )
+                items.append(
+                    [*key, question, "" if math.isnan(value) else value, lengths[i], ("lists", "plans")[i % 2]]
+                )
+            if not (method == "sft" and benchmark != "mtbench"):
+                rows.append(self._score_row(benchmark, key, values, lengths))
+        baseline = None if benchmark == "mtbench" else "sft"
+        document = {"benchmark": benchmark, "version": VERSIONS[benchmark], "judge": judge, "baseline": baseline}
+        write_json(self.root / f"scores/{benchmark}/{judge}.json", document | {"rows": rows})
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow("method budget seed iteration question value length category".split())
+        writer.writerows(items)
+        write_bytes(
+            self.root / f"scores/{benchmark}/{judge}.items.csv.gz", gzip.compress(text.getvalue().encode(), mtime=0)
+        )
+
+    def _write_judgments(self, benchmark, judge, path, key, values, texts) -> np.ndarray:
+        """Write raw judgments near `values`; returns the values that they amount to, NaN where one failed."""
+        method, _, seed, _ = key
+        base = ("sft", "0.0", self.worlds[seed % len(self.worlds)] if method != "sft" else seed, 0)
+        asked = prompts(self.questions)
+        lost = np.arange(self.questions) < (self.failed if method != "sft" else 0)
+        if benchmark == "alpacaeval2":
+            values = np.where(lost, np.nan, np.round(values, 6))
+            write_json(
+                Path(f"{path}.json"),
+                [
+                    {
+                        "dataset": "tiny",
+                        "instruction": p,
+                        "output_1": texts[base][i],
+                        "output_2": texts[key][i],
+                        "generator_1": model_id(*base),
+                        "generator_2": model_id(*key),
+                        "annotator": judge,
+                        "preference": None if lost[i] else 1 + values[i],
+                        "preference_raw_completion": None,
+                    }
+                    for i, p in enumerate(asked)
+                ],
+            )
+            return values
+        if benchmark == "arenahard":
+            wins = self.rng.random((2, self.questions)) < values
+            if method == "sft":
+                return np.full(self.questions, 0.5)
+            write_jsonl(
+                Path(f"{path}.jsonl"),
+                [
+                    {
+                        "uid": f"q{i}",
+                        "category": "hard",
+                        "judge": judge,
+                        "model": model_id(*key),
+                        "baseline": model_id(*base),
+                        "games": [
+                            {"score": ("B>A" if wins[0, i] else "A>B") if not lost[i] else None, "judgment": "seen"},
+                            {"score": ("A>B" if wins[1, i] else "B>A") if not lost[i] else None, "judgment": "seen"},
+                        ],
+                    }
+                    for i in range(self.questions)
+                ],
+            )
+            return np.where(lost, np.nan, wins.mean(axis=0))
+        grades = np.round(1 + 9 * np.clip(values - 0.1, 0, 1), 1)
+        write_jsonl(
+            Path(f"{path}.jsonl"),
+            [
+                {
+                    "question_id": i,
+                    "model": model_id(*key),
+                    "judge": [judge, "single-v1"],
+                    "user_prompt": asked[i],
+                    "judgment": f"Graded. Rating: [[{grades[i]}]]",
+                    "score": -1 if lost[i] else float(grades[i]),
+                    "turn": turn,
+                }
+                for i in range(self.questions)
+                for turn in (1, 2)
+            ],
+        )
+        return np.where(lost, np.nan, grades)
+
+    def _score_row(self, benchmark: str, key: tuple, values: np.ndarray, lengths: list[int]) -> dict:
+        method, budget, seed, t = key
+        scale = 1.0 if benchmark == "mtbench" else 100.0
+        mean = float(np.nanmean(values)) * scale
+        stderr = float(np.nanstd(values, ddof=1)) * scale / math.sqrt(int((~np.isnan(values)).sum()))
+        metric = {"value": mean, "ci_low": mean - 2 * stderr, "ci_high": mean + 2 * stderr, "stderr": stderr}
+        shifted = {k: v + 0.5 if k != "stderr" else v for k, v in metric.items()}
+        metrics = {
+            "alpacaeval2": {"win_rate": metric, "length_controlled_winrate": shifted, "discrete_win_rate": metric},
+            "arenahard": {"win_rate": metric, "style_controlled_win_rate": shifted},
+            "mtbench": {"average": metric, "turn_1": metric, "turn_2": metric, "category:lists": metric},
+        }[benchmark]
+        world = seed if method == "sft" else self.worlds[seed % len(self.worlds)]
+        return {
+            "method": method,
+            "budget": budget,
+            "seed": seed,
+            "world": world,
+            "iteration": t,
+            "metrics": metrics,
+            "n": int((~np.isnan(values)).sum()),
+            "n_failed": int(np.isnan(values).sum()),
+            "mean_length": float(np.mean(lengths)),
+            "position_inconsistency": 0.1 if benchmark == "arenahard" else None,
+        }
+
+
+VERSIONS = {"alpacaeval2": "2.0-minimal", "arenahard": "v0.1-2024", "mtbench": "1.0"}
+
+
+def model_id(method: str, budget: str, seed: int, iteration: int) -> str:
+    """The name of a model in upstream's files."""
+    return f"{method}-budget{budget}-seed{seed}-iter{iteration}"
+
+
+def _map(t: int, shift: float) -> dict:
+    grid = np.linspace(-6, 0, 61)
+
+    def h(logit_shift: float) -> list[float]:
+        return [
+            round(float(x), 6) for x in 1 / (1 + np.exp(-(10 * np.tanh(0.1 * grid) + logit_shift * (1 + grid / 3))))
+        ]
+
+    return {"grid": grid.round(6).tolist(), "start": h(shift * (t - 1)), "end": h(shift * t), "updates": 1}
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(json.dumps({"config": str(write_results(Path(sys.argv[1])))}))

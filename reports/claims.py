@@ -1,0 +1,596 @@
+"""The paper's claims C1 to C6 as data, and a machine that says of each: supported, contradicted or undecided.
+
+    python -m reports.claims --config config/default.yaml
+
+A claim is a conjunction of parts. A part is a contrast (one method better than another on one metric, after the last
+iteration) or a measure (a quantity of the run logs beyond a bound). Each part is estimated over training seeds and prompts
+together (`eval.stats`: crossed random effects, Satterthwaite), paired by seed and prompt, and gives two one-sided p-values:
+
+- for the claim: the effect is above the part's bound;
+- against it: the effect is below `bound + margin`, the smallest gain that would matter. So "no gain of 1 point" can be
+  shown, and a claim of equality in disguise can't hide behind "not significant".
+
+Correction for the number of comparisons. A conjunction is supported only if its *weakest* part is (intersection-union
+test, Berger 1982: the largest p-value needs no correction), and contradicted if *any* part is (Holm over the parts). Both
+are then corrected over all claims that could be tested (Holm, 1979). Each side is tested at 2.5 %, the tails of a 95 %
+interval: at most 2.5 % of experiments report any false "supported".
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from eval import stats
+from metaapo.config import load
+from metaapo.data import write_json
+from reports.runs import Results
+
+Verdict = Literal["supported", "contradicted", "undecided"]
+Table = NDArray[np.float64]  # (seeds, prompts) of differences or measures; worlds instead of seeds where there are several
+
+ALPHA = 0.025  # one-sided, the tail of a two-sided 95 % interval
+POWER = 0.8
+MAX_SEEDS = 200
+PAPER_BUDGET = 0.58  # of Online DPO's annotations (paper, figure 1)
+SAME_BUDGET = 0.02  # realised annotation ratios closer than this count as the same budget
+MAP_CHANGE = 0.05  # mean change of w = h_phi(l_off) over the pairs met in training, as a share of 1
+
+OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100, prompts of a benchmark weighing the same
+MAIN_METRICS = (
+    ("alpacaeval2", "length_controlled_winrate"),
+    ("alpacaeval2", "win_rate"),
+    ("arenahard", "style_controlled_win_rate"),
+    ("arenahard", "win_rate"),
+    ("mtbench", "average"),
+)
+RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}  # what the items average to
+POINTS = {"alpacaeval2": 100.0, "arenahard": 100.0, "mtbench": 1.0}  # unit of the scores per unit of the items
+MARGINS = {"alpacaeval2": 1.0, "arenahard": 1.0, "mtbench": 0.1, "overall": 1.0}
+
+BASELINES = ("dpo", "ipo", "kto", "simpo", "selective_dpo", "online_dpo", "ppo", "selm", "adpo")
+REQUIRED_BASELINES = ("dpo", "online_dpo", "selm", "ppo")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`better` scores above `worse` after the last iteration, on each of `metrics`, at each method's largest budget."""
+
+    better: str
+    worse: str
+    metrics: tuple[tuple[str, str], ...] = (OVERALL,)
+    same_budget: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity of the run logs of `method` that the claim says is above `bound`; see `Logs.measure` for the names."""
+
+    method: str
+    name: Literal["unspent_annotations", "sampling_decline", "map_change"]
+    label: str
+    bound: float = 0.0
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper.
+
+    Attributes:
+        id: C1 to C6.
+        statement: the claim, in the paper's sense.
+        against: what would count against it.
+        parts: all must hold.
+        required: groups of methods; of each group at least one must be in the experiment for the claim to be supported.
+            A part whose methods are absent is left out, and one that is present can still contradict the claim.
+    """
+
+    id: str
+    statement: str
+    against: str
+    parts: tuple[Contrast | Measure, ...]
+    required: tuple[tuple[str, ...], ...]
+
+
+ADAPTIVE_SAMPLING = ("metaapo_random_sampling", "metaapo_all_sampling", "metaapo_threshold_sampling")
+META_WEIGHTING = ("metaapo_uniform_weights",)
+META_LEARNER = ("metaapo_no_meta_learner",)
+
+CLAIMS = (
+    Claim(
+        "C1",
+        "MetaAPO beats every offline, online and hybrid baseline on AlpacaEval 2, Arena-Hard and MT-Bench.",
+        "Any baseline for which a gain of 1 point of win rate (0.1 of a grade) can be ruled out on any of the five metrics.",
+        tuple(Contrast("metaapo", name, MAIN_METRICS) for name in BASELINES),
+        tuple((name,) for name in REQUIRED_BASELINES),
+    ),
+    Claim(
+        "C2",
+        "It does so with at most 58 % of Online DPO's annotations.",
+        "A measured ratio of annotations above 58 %, or no gain of 1 point over Online DPO.",
+        (
+            Measure("metaapo", "unspent_annotations", "Online DPO's annotations left unspent", 1 - PAPER_BUDGET),
+            Contrast("metaapo", "online_dpo"),
+        ),
+        (("online_dpo",),),
+    ),
+    Claim(
+        "C3",
+        "Adaptive sampling, meta-weighting and the learnable meta-learner each matter: removing any one hurts.",
+        "Any of them whose removal costs less than 1 point.",
+        tuple(Contrast("metaapo", name) for name in (*ADAPTIVE_SAMPLING, *META_WEIGHTING, *META_LEARNER)),
+        (ADAPTIVE_SAMPLING, META_WEIGHTING, META_LEARNER),
+    ),
+    Claim(
+        "C4",
+        "The meta-learner samples more early in training and less later, as the policy aligns.",
+        "A sampling rate that is as high in the last iteration as in the first (a decline below 1 point is ruled in).",
+        (Measure("metaapo", "sampling_decline", "sampling rate, first minus last iteration", 0.0, 0.01),),
+        (("metaapo",),),
+    ),
+    Claim(
+        "C5",
+        "The meta-learner learns: its trained map differs from its initial one, and beats it.",
+        "A map that moved by less than 5 points of weight, or a gain below 1 point over the untrained map.",
+        (
+            Measure("metaapo", "map_change", "mean change of the weight h_phi over the pairs met", MAP_CHANGE),
+            Contrast("metaapo", "metaapo_untrained"),
+        ),
+        (("metaapo_untrained",),),
+    ),
+    Claim(
+        "C6",
+        "Adaptive selection beats random selection at the same annotation budget.",
+        "A gain below 1 point over random selection of the same number of prompts.",
+        (Contrast("metaapo", "random", same_budget=True),),
+        (("random",),),
+    ),
+)
+
+
+class Evidence(Protocol):
+    """Where the numbers come from: results on disk, or a test's construction."""
+
+    methods: Sequence[str]
+
+    def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
+        """Differences better - worse, (seeds, prompts), in the metric's unit; None where it was not scored."""
+
+    def measure(self, method: str, name: str) -> Table | None:
+        """A quantity of the logs, (seeds, prompts), as a share; None where it was not logged."""
+
+    def budget(self, method: str) -> float:
+        """Realised annotation ratio over the whole training, mean over seeds."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One estimated part of a claim.
+
+    Attributes:
+        label: what is compared.
+        benchmark: "" for a measure.
+        metric: "" for a measure.
+        unit: of `estimate`.
+        bound: what the claim says the effect is above.
+        margin: smallest gain over the bound that would matter.
+        table: (seeds, prompts) values.
+        estimate: mean and 95 % interval.
+    """
+
+    label: str
+    benchmark: str
+    metric: str
+    unit: str
+    bound: float
+    margin: float
+    table: Table = field(repr=False)
+    estimate: stats.Estimate
+
+    @property
+    def p_for(self) -> float:
+        """One-sided p-value of "the effect is at most the bound"."""
+        return _upper_tail(self.estimate, self.bound)
+
+    @property
+    def p_against(self) -> float:
+        """One-sided p-value of "the effect is at least bound + margin"."""
+        return 1.0 - _upper_tail(self.estimate, self.bound + self.margin)
+
+    @property
+    def strength(self) -> float:
+        """Standard errors above the bound; the weakest part of a claim has the lowest."""
+        distance = self.estimate.value - self.bound
+        return distance / self.estimate.stderr if self.estimate.stderr else math.copysign(math.inf, distance)
+
+
+def _upper_tail(estimate: stats.Estimate, bound: float) -> float:
+    """One-sided p-value against "mean <= bound"; 1/2 without information: a single seed says nothing about others."""
+    if estimate.stderr is None or estimate.n_seeds < 2:
+        return 0.5
+    distance = estimate.value - bound
+    if estimate.stderr == 0:
+        return 0.5 if distance == 0 else float(distance < 0)
+    return float(stdtr(estimate.df, -distance / estimate.stderr))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From claims and evidence to parts
+
+
+def estimate_parts(claim: Claim, evidence: Evidence) -> list[Part]:
+    """All parts of a claim that the experiment has the methods and scores for."""
+    parts = []
+    for part in claim.parts:
+        if isinstance(part, Measure):
+            parts += _measured(part, evidence)
+        elif {part.better, part.worse} <= set(evidence.methods):
+            parts += _contrasted(part, evidence)
+    return parts
+
+
+def _measured(part: Measure, evidence: Evidence) -> list[Part]:
+    table = evidence.measure(part.method, part.name) if part.method in evidence.methods else None
+    if table is None:
+        return []
+    percent = 100 * table
+    estimate = stats.mean_over_seeds_and_prompts(percent)
+    return [Part(part.label, "", "", "%", 100 * part.bound, 100 * part.margin, percent, estimate)]
+
+
+def _contrasted(part: Contrast, evidence: Evidence) -> list[Part]:
+    if part.same_budget and abs(evidence.budget(part.better) - evidence.budget(part.worse)) > SAME_BUDGET:
+        return []
+    parts = []
+    for benchmark, metric in part.metrics:
+        table = evidence.contrast(part.better, part.worse, benchmark, metric)
+        if table is not None:
+            unit = "grade" if benchmark == "mtbench" else "points"
+            label = f"{part.better} - {part.worse}"
+            estimate = stats.mean_over_seeds_and_prompts(table)
+            parts.append(Part(label, benchmark, metric, unit, 0.0, MARGINS[benchmark], table, estimate))
+    return parts
+
+
+def missing(claim: Claim, evidence: Evidence) -> list[str]:
+    """What the experiment lacks for the claim to be supported, in words; empty if nothing."""
+    present = set(evidence.methods)
+    lacks = [" or ".join(group) for group in claim.required if not present & set(group)]
+    for part in claim.parts:
+        if isinstance(part, Measure):
+            if part.method in present and evidence.measure(part.method, part.name) is None:
+                lacks.append(f"the log of {part.label}")
+            continue
+        if not {part.better, part.worse} <= present:
+            continue
+        lacks += [f"scores on {b}" for b in _unscored(part, evidence)]
+        gap = abs(evidence.budget(part.better) - evidence.budget(part.worse)) if part.same_budget else 0.0
+        if gap > SAME_BUDGET:
+            lacks.append(f"{part.worse} at the budget of {part.better} (realised ratios differ by {100 * gap:.1f} points)")
+    if any(part.method not in present for part in claim.parts if isinstance(part, Measure)):
+        lacks.insert(0, "metaapo")
+    return list(dict.fromkeys(lacks))
+
+
+def _unscored(part: Contrast, evidence: Evidence) -> list[str]:
+    """Benchmarks of a contrast that have no score at all (a benchmark's variants of a metric may be absent)."""
+    scored = {b for b, m in part.metrics if evidence.contrast(part.better, part.worse, b, m) is not None}
+    return [b for b in dict.fromkeys(b for b, _ in part.metrics) if b not in scored]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Verdicts
+
+
+def decide(claims: Sequence[Claim], evidence: Evidence, judge: str) -> list[dict[str, Any]]:
+    """A verdict on every claim, corrected for their number.
+
+    Args:
+        claims: what is put to the test.
+        evidence: the numbers.
+        judge: whose scores they are, for the record.
+
+    Returns:
+        One record a claim, in their order, as claims.json holds them.
+    """
+    parts = {claim.id: estimate_parts(claim, evidence) for claim in claims}
+    lacks = {claim.id: missing(claim, evidence) for claim in claims}
+    tested = [id for id, own in parts.items() if own]
+    # a claim that lacks a part cannot be supported, only contradicted: it is no part of the family of the former
+    p_for = _holm({id: max(part.p_for for part in parts[id]) for id in tested if not lacks[id]})
+    p_against = _holm({id: float(stats.holm([part.p_against for part in parts[id]]).min()) for id in tested})
+    return [
+        _record(claim, parts[claim.id], lacks[claim.id], (p_for.get(claim.id), p_against.get(claim.id)), len(tested), judge)
+        for claim in claims
+    ]
+
+
+def _holm(p_values: dict[str, float]) -> dict[str, float]:
+    return dict(zip(p_values, map(float, stats.holm(list(p_values.values())))))
+
+
+def _record(
+    claim: Claim,
+    parts: list[Part],
+    lacks: list[str],
+    p_adjusted: tuple[float | None, float | None],
+    n_tested: int,
+    judge: str,
+) -> dict[str, Any]:
+    p_for, p_against = p_adjusted
+    verdict: Verdict = "undecided"
+    if p_for is not None and p_for < ALPHA:
+        verdict = "supported"
+    elif p_against is not None and p_against < ALPHA:
+        verdict = "contradicted"
+    alpha = 2 * ALPHA / max(1, n_tested)
+    weakest = min(parts, key=lambda part: part.strength) if parts else None
+    needed = seeds_to_decide(parts, alpha) if parts and verdict == "undecided" and not lacks else (None, None)
+    return {
+        "id": claim.id,
+        "statement": claim.statement,
+        "verdict": verdict,
+        "reason": _reason(verdict, parts, lacks, needed),
+        "against": claim.against,
+        "judge": judge,
+        **_effect(weakest),
+        "p_supported": _round(p_for),
+        "p_contradicted": _round(p_against),
+        "correction": f"intersection-union over {len(parts)} parts (for), Holm over {len(parts)} parts (against), "
+        f"then Holm over {n_tested} tested claims; each side at {100 * ALPHA:g} %",
+        "seeds_to_decide": needed[0],
+        "seeds_limit": needed[1],
+        "missing": lacks,
+        "parts": [_part_record(part, alpha) for part in parts],
+    }
+
+
+def _effect(part: Part | None) -> dict[str, Any]:
+    """The weakest part, which decides: the headline of a verdict."""
+    if part is None:
+        return dict.fromkeys(("effect", "ci_low", "ci_high", "unit", "bound", "effect_of")) | {"n_seeds": 0, "n_prompts": 0}
+    e = part.estimate
+    where = f" on {part.benchmark} {part.metric}" if part.benchmark else ""
+    low, high = (_round(e.low), _round(e.high)) if e.n_seeds > 1 else (None, None)
+    return {
+        "effect": _round(e.value),
+        "ci_low": low,
+        "ci_high": high,
+        "unit": part.unit,
+        "bound": _round(part.bound),
+        "effect_of": part.label + where,
+        "n_seeds": e.n_seeds,
+        "n_prompts": e.n_prompts,
+    }
+
+
+def _part_record(part: Part, alpha: float) -> dict[str, Any]:
+    plan = _plan(part, part.estimate.value - part.bound, part.bound, alpha)
+    return {
+        "label": part.label,
+        "benchmark": part.benchmark,
+        "metric": part.metric,
+        **{key: value for key, value in _effect(part).items() if key != "effect_of"},
+        "margin": _round(part.margin),
+        "p_for": _round(part.p_for),
+        "p_against": _round(part.p_against),
+        "seeds_to_decide": plan[0],
+    }
+
+
+def seeds_to_decide(parts: list[Part], alpha: float) -> tuple[int | None, str | None]:
+    """Seeds that would decide a claim with power 80 % if the effects stay as observed.
+
+    Args:
+        parts: of one undecided claim.
+        alpha: two-sided level after correction.
+
+    Returns:
+        (seeds, None), or (None, why not): "seeds" beyond MAX_SEEDS, "prompts" where more prompts would help, or a sentence.
+    """
+    if any(part.estimate.n_seeds < 2 for part in parts):
+        return None, "one seed says nothing about others; train at least one more"
+    hopeless = [part for part in parts if part.estimate.value <= part.bound]
+    if hopeless:  # one part below its bound is enough to contradict: the quickest one
+        plans = [_plan(p, p.estimate.value - p.bound - p.margin, p.bound + p.margin, alpha) for p in hopeless]
+        return min(plans, key=lambda plan: plan[0] or math.inf)
+    plans = [_plan(part, part.estimate.value - part.bound, part.bound, alpha) for part in parts]
+    return max(plans, key=lambda plan: plan[0] or math.inf)
+
+
+def _plan(part: Part, effect: float, bound: float, alpha: float) -> tuple[int | None, str | None]:
+    if part.estimate.n_seeds < 2:
+        return None, "seeds"
+    plan = stats.seeds_needed(part.table - bound, effect, POWER, alpha, MAX_SEEDS)
+    return plan["seeds"], None if plan["seeds"] else str(plan["limit"])
+
+
+def _reason(
+    verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple[int | None, str | None]
+) -> str:
+    """The verdict in one or two sentences."""
+    if not parts:
+        return f"not tested in this experiment: needs {', '.join(lacks)}"
+    held = sum(part.p_for < ALPHA for part in parts)
+    if verdict == "supported":
+        return f"all {len(parts)} comparisons are above their bound after correction"
+    if verdict == "contradicted":
+        worst = min(parts, key=lambda part: part.p_against)
+        against = sum(part.p_against < ALPHA for part in parts)
+        where = f" on {worst.benchmark} {worst.metric}" if worst.benchmark else ""
+        return (
+            f"{against} of {len(parts)} comparisons rule out the claimed effect, most clearly {worst.label}{where}: "
+            f"{_amount(worst)}, claimed above {worst.bound:g}"
+        )
+    if lacks:
+        return f"{held} of {len(parts)} comparisons hold one by one; not tested in this experiment: needs {', '.join(lacks)}"
+    return f"{held} of {len(parts)} comparisons hold one by one; {_plan_in_words(*needed)}"
+
+
+def _amount(part: Part) -> str:
+    e = part.estimate
+    return f"{e.value:+.2f} {part.unit} [{e.low:+.2f}, {e.high:+.2f}]"
+
+
+def _plan_in_words(seeds: int | None, limit: str | None) -> str:
+    if seeds:
+        return f"if the effects stay as observed, {seeds} seeds would decide it (power {100 * POWER:g} %)"
+    if limit == "prompts":
+        return "more seeds alone would not decide it: the benchmarks have too few prompts for an effect of this size"
+    if limit == "seeds":
+        return f"not even {MAX_SEEDS} seeds would decide it if the effects stay as observed"
+    return limit or "undecided"
+
+
+def _round(value: float | None) -> float | None:
+    """Seven significant digits: beyond the last bits, in which machines differ. JSON knows no infinity: None."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.7g}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evidence from results on disk
+
+
+class Logs:
+    """Evidence from an experiment's scores and run logs, under one judge."""
+
+    def __init__(self, results: Results, judge: str) -> None:
+        self.results, self.judge = results, judge
+        self.experiment = results.experiment
+        self.methods = list(self.experiment.methods)
+
+    def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
+        """See `Evidence.contrast`.
+
+        A score that is not a mean over prompts (length- or style-controlled) has no value a prompt: its differences
+        between seeds are its own, its spread over prompts is that of the raw rate.
+        """
+        if benchmark == "overall":
+            tables = [self.contrast(better, worse, b, RAW[b]) for b in self.experiment.benchmarks]
+            return None if any(t is None for t in tables) else _overall(tables, self.experiment.benchmarks)
+        if benchmark not in self.experiment.benchmarks:
+            return None
+        left, right = self._values(benchmark, better), self._values(benchmark, worse)
+        seeds = left.index.intersection(right.index)
+        questions = left.columns.intersection(right.columns)
+        difference = (left.loc[seeds, questions] - right.loc[seeds, questions]).to_numpy() * POINTS[benchmark]
+        difference = difference[:, ~np.isnan(difference).any(axis=0)]
+        if min(difference.shape) < 1 or difference.shape[1] < 2:
+            return None
+        if metric != RAW[benchmark]:
+            controlled = [self._score(benchmark, metric, better, s) - self._score(benchmark, metric, worse, s) for s in seeds]
+            if np.isnan(controlled).any():
+                return None
+            difference += np.array(controlled)[:, None] - difference.mean(axis=1, keepdims=True)
+        return self._by_world(difference, seeds)
+
+    def measure(self, method: str, name: str) -> Table | None:
+        """See `Evidence.measure`; each prompt of the logs is a column, in its order."""
+        frame = self._ledger(method)
+        if name == "unspent_annotations":
+            k = self.experiment.sampling_of("online_dpo" if "online_dpo" in self.methods else method).k
+            return self._table(frame.assign(value=1 - frame["responses"] / k))
+        if name == "sampling_decline":
+            first, last = (frame[frame["iteration"] == t] for t in (1, self.experiment.iterations))
+            tables = [self._table(f.assign(value=f["sampled"].astype(float))) for f in (first, last)]
+            columns = min(table.shape[1] for table in tables)
+            return None if self.experiment.iterations < 2 else tables[0][:, :columns] - tables[1][:, :columns]
+        return self._map_change(method, frame)
+
+    def budget(self, method: str) -> float:
+        """See `Evidence.budget`."""
+        runs = self.results.natural(self.results.runs)
+        return float(runs[runs["method"] == method]["annotation_ratio_total"].mean())
+
+    @lru_cache(maxsize=256)  # noqa: B019 (one instance a process)
+    def _values(self, benchmark: str, method: str) -> Any:
+        """Items of a method after its last iteration: a frame with seeds as rows, questions as columns."""
+        frame = self._natural_items(benchmark)
+        frame = frame[(frame["method"] == method) & (frame["iteration"] == self.experiment.iterations)]
+        return frame.pivot(index="seed", columns="question", values="value").sort_index()
+
+    @lru_cache(maxsize=8)  # noqa: B019
+    def _natural_items(self, benchmark: str) -> Any:
+        return self.results.natural(self.results.items(benchmark, self.judge))
+
+    def _score(self, benchmark: str, metric: str, method: str, seed: int) -> float:
+        return self._last_scores().get((benchmark, metric, method, seed), math.nan)
+
+    @lru_cache(maxsize=1)  # noqa: B019
+    def _last_scores(self) -> Mapping[tuple[str, str, str, int], float]:
+        frame = self.results.natural(self.results.scores)
+        frame = frame[(frame["judge"] == self.judge) & (frame["iteration"] == self.experiment.iterations)]
+        keys = zip(frame["benchmark"], frame["metric"], frame["method"], frame["seed"])
+        return dict(zip(keys, frame["value"]))
+
+    def _ledger(self, method: str) -> Any:
+        frame = self.results.natural(self.results.annotations)
+        return frame[frame["method"] == method]
+
+    def _table(self, frame: Any) -> Table:
+        """Values of a ledger as (seeds, prompts), prompts in the order of the log, cut to the shortest run."""
+        rows = {seed: own["value"].to_numpy(float) for seed, own in frame.groupby("seed")}
+        shortest = min(map(len, rows.values()))
+        return self._by_world(np.array([row[:shortest] for row in rows.values()]), list(rows))
+
+    def _map_change(self, method: str, frame: Any) -> Table | None:
+        maps = self.results.natural(self.results.maps)
+        maps = maps[maps["method"] == method]
+        if not len(maps):
+            return None
+        frame = frame.assign(value=0.0)
+        for seed, own in maps.groupby("seed"):
+            curves = {t: c.sort_values("score") for t, c in own.groupby("iteration")}
+            first, last = curves[min(curves)], curves[max(curves)]
+            scores = frame.loc[frame["seed"] == seed, "offline_score"]
+            before, after = (np.interp(scores, c["score"], c["weight"]) for c in (first, last))
+            frame.loc[frame["seed"] == seed, "value"] = np.abs(after - before)
+        return self._table(frame)
+
+    def _by_world(self, table: Table, seeds: Sequence[int]) -> Table:
+        """Rows averaged within a world where there are several: seeds that share a world are no independent witnesses."""
+        if len(self.experiment.world.seeds) == 1:
+            return table
+        worlds = np.array([self.experiment.world_of(int(seed)) for seed in seeds])
+        return np.array([table[worlds == world].mean(axis=0) for world in dict.fromkeys(worlds)])
+
+
+def _overall(tables: list[Table], benchmarks: list[str]) -> Table:
+    """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark weighs the same."""
+    total = sum(table.shape[1] for table in tables)
+    scales = [100 / 9 if benchmark == "mtbench" else 1.0 for benchmark in benchmarks]
+    return np.hstack([t * s * total / (len(tables) * t.shape[1]) for t, s in zip(tables, scales)])
+
+
+def verdicts(results: Results, evidence_of: Callable[[Results, str], Evidence] = Logs) -> list[dict[str, Any]]:
+    """All verdicts under the first judge of the configuration, with what the other judges say beside them."""
+    first, *others = results.experiment.judges
+    records = decide(CLAIMS, evidence_of(results, first), first)
+    for judge in others:
+        for record, other in zip(records, decide(CLAIMS, evidence_of(results, judge), judge)):
+            kept = ("verdict", "effect", "ci_low", "ci_high", "unit", "reason")
+            record.setdefault("other_judges", {})[judge] = {key: other[key] for key in kept}
+    return records
+
+
+def main() -> None:
+    """Command line: python -m reports.claims --config FILE."""
+    parser = argparse.ArgumentParser(prog="python -m reports.claims", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="configuration file of the experiment")
+    args = parser.parse_args()
+    load(args.config)
+    results = Results.load(args.config)
+    write_json(results.folder / "claims.json", verdicts(results))
+
+
+if __name__ == "__main__":
+    main()

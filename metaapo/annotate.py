@@ -22,7 +22,7 @@ class OnlinePair:
     Attributes:
         chosen: index of the best candidate.
         rejected: index of the worst candidate.
-        outcome: "pair"; or "tie" (equal rewards) or "identical" (equal texts), which carry no information.
+        outcome: "pair"; or, carrying no information, "tie" (all rewards equal) or "identical" (all texts equal).
     """
 
     chosen: int
@@ -45,9 +45,11 @@ def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
     if not np.all(np.isfinite(rewards)):
         raise DataError("annotation: a reward is not finite; check the reward model's weights and precision")
     best, worst = int(np.argmax(rewards)), int(np.argmin(rewards))
-    if texts[best] == texts[worst]:
-        return OnlinePair(best, worst, "identical")
-    return OnlinePair(best, worst, "tie" if rewards[best] == rewards[worst] else "pair")
+    if rewards[best] == rewards[worst]:
+        outcome = "tie" if len(set(texts)) > 1 else "identical"
+    else:
+        outcome = "pair" if texts[best] != texts[worst] else "identical"
+    return OnlinePair(best, worst, outcome)
 
 
 @torch.no_grad()

@@ -1,0 +1,39 @@
+"""Annotation: best and worst, pairs without information, each text scored once."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaapo.annotate import best_worst, reward_responses
+from metaapo.data import DataError
+
+CONVERSATIONS = [[{"role": "user", "content": "list animals"}], [{"role": "user", "content": "sort 7 3 9 1"}]]
+
+
+@given(st.lists(st.tuples(st.text("abc", min_size=1), st.floats(-5, 5)), min_size=2, max_size=8))
+def test_chosen_is_best_and_rejected_is_worst(candidates):
+    texts, rewards = zip(*candidates)
+    pair = best_worst(texts, rewards)
+    assert rewards[pair.chosen] == max(rewards)
+    assert rewards[pair.rejected] == min(rewards)
+    assert (pair.outcome == "pair") == (max(rewards) > min(rewards) and texts[pair.chosen] != texts[pair.rejected])
+
+
+def test_ties_and_identical_texts_make_no_pair():
+    assert best_worst(["a", "b"], [1.0, 1.0]).outcome == "tie"
+    assert best_worst(["a", "a"], [1.0, 1.0]).outcome == "identical"
+
+
+@pytest.mark.parametrize("rewards", [[1.0], [1.0, float("nan")]])
+def test_too_few_candidates_or_a_broken_reward_is_an_error(rewards):
+    with pytest.raises(DataError):
+        best_worst(["a", "b"][: len(rewards)], rewards)
+
+
+def test_batching_changes_no_reward_and_equal_texts_are_scored_once(reward_model, tokenizer):
+    responses = [["cat dog", "cat", "cat dog"], ["1 3 7 9", "9", "1 3"]]
+    small, calls = reward_responses(reward_model, tokenizer, CONVERSATIONS, responses, batch_size=1)
+    large, _ = reward_responses(reward_model, tokenizer, CONVERSATIONS, responses, batch_size=8)
+    assert calls == 5
+    assert small[0][0] == small[0][2]
+    assert sum(small, []) == pytest.approx(sum(large, []), rel=1e-5)

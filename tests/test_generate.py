@@ -1,0 +1,77 @@
+"""Sampling: log-probabilities agree with a full forward, greedy agrees with transformers, seeds repeat."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_policy, random_text
+
+from metaapo.data import DataError
+from metaapo.generate import generate
+from metaapo.logps import all_sequence_logps
+from metaapo.models import encode_prompt
+
+SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 10, "batch_size": 16, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def conversations():
+    rng = np.random.default_rng(0)
+    return [[{"role": "user", "content": random_text(rng)}] for _ in range(7)]
+
+
+def test_sampled_logps_equal_a_full_forward(policy, tokenizer, conversations):
+    responses = generate(policy, tokenizer, conversations, n=4, **SETTINGS)
+    prompts = [encode_prompt(tokenizer, c) for c in conversations for _ in range(4)]
+    flat = [response for own in responses for response in own]
+    recomputed = all_sequence_logps(policy, prompts, [r.token_ids for r in flat], tokenizer.pad_token_id)
+    np.testing.assert_allclose([sum(r.logps) for r in flat], recomputed.numpy(), rtol=1e-4)
+
+
+def test_greedy_equals_transformers_generate(policy, tokenizer, conversations):
+    ours = generate(policy, tokenizer, conversations, n=1, **SETTINGS | {"temperature": 0.0})
+    for conversation, (response,) in zip(conversations, ours):
+        ids = torch.tensor([encode_prompt(tokenizer, conversation)])
+        theirs = policy.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=10)
+        assert response.token_ids == theirs[0, ids.shape[1] :].tolist()
+
+
+def test_the_same_seed_gives_the_same_responses_and_another_seed_others(policy, tokenizer, conversations):
+    first = generate(policy, tokenizer, conversations, n=2, **SETTINGS)
+    assert first == generate(policy, tokenizer, conversations, n=2, **SETTINGS)
+    assert first != generate(policy, tokenizer, conversations, n=2, **SETTINGS | {"seed": 6})
+
+
+def test_sampling_follows_the_model_s_probabilities(tokenizer):
+    """First tokens of 4,000 samples against the softmax at temperature 0.7: total variation is small."""
+    policy, n = make_policy(3), 4000
+    conversation = [{"role": "user", "content": "list three animals"}]
+    settings = SETTINGS | {"temperature": 0.7, "max_new_tokens": 1, "batch_size": n}
+    (responses,) = generate(policy, tokenizer, [conversation], n=n, **settings)
+    counts = np.bincount([r.token_ids[0] for r in responses], minlength=policy.config.vocab_size)
+    logits = policy(input_ids=torch.tensor([encode_prompt(tokenizer, conversation)])).logits[0, -1]
+    expected = (logits / 0.7).softmax(-1).detach().numpy()
+    assert abs(counts / n - expected).sum() / 2 < 0.05
+
+
+def test_top_p_takes_only_the_nucleus(policy, tokenizer):
+    conversation = [{"role": "user", "content": "sort 7 3 9"}]
+    settings = SETTINGS | {"top_p": 0.3, "max_new_tokens": 1, "batch_size": 500}
+    (responses,) = generate(policy, tokenizer, [conversation], n=500, **settings)
+    logits = policy(input_ids=torch.tensor([encode_prompt(tokenizer, conversation)])).logits[0, -1]
+    probabilities, tokens = logits.softmax(-1).sort(descending=True)
+    nucleus = tokens[: int((probabilities.cumsum(-1) < 0.3).sum()) + 1].tolist()
+    assert {r.token_ids[0] for r in responses} <= set(nucleus)
+
+
+def test_finished_means_that_eos_was_sampled(policy, tokenizer, conversations):
+    for own in generate(policy, tokenizer, conversations, n=4, **SETTINGS):
+        for response in own:
+            assert response.finished == (response.token_ids[-1] == tokenizer.eos_token_id)
+            assert tokenizer.eos_token_id not in response.token_ids[:-1]
+            assert response.finished or len(response.token_ids) == 10
+
+
+def test_a_prompt_longer_than_the_context_is_an_error(policy, tokenizer):
+    long = [{"role": "user", "content": " ".join(["cat"] * 60)}]
+    with pytest.raises(DataError, match=r"prompt 1: \d+ tokens and max_new_tokens 10 exceed .* context of 64"):
+        generate(policy, tokenizer, [[{"role": "user", "content": "cat"}], long], n=1, **SETTINGS)

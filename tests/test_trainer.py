@@ -1,0 +1,238 @@
+"""The shared loop: micro-batching, selection, weights, ledger, resume after SIGKILL, errors."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import experiment_document, make_policy, write_world
+
+from metaapo.config import Run, resolve
+from metaapo.data import DataError, read_json, read_jsonl, write_jsonl
+from metaapo.losses import dpo
+from metaapo.train import train
+
+RUNS = ("dpo", "online_dpo", "metaapo", "random")
+
+
+def experiment_in(folder, **changes):
+    experiment = resolve(experiment_document(folder, **changes))
+    write_world(experiment.world_path(0))
+    return experiment
+
+
+def run_of(method, seed=0):
+    return Run(method=method, budget=1.0, seed=seed)
+
+
+def weights_of(path):
+    from safetensors.torch import load_file
+
+    return torch.cat([t.flatten() for _, t in sorted(load_file(path / "model" / "model.safetensors").items())])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run of every method."""
+    experiment = experiment_in(tmp_path_factory.mktemp("results"))
+    for method in RUNS:
+        train(experiment, run_of(method))
+    return experiment
+
+
+def ledger(experiment, method, iteration):
+    return read_jsonl(experiment.run_path(run_of(method)) / f"iter{iteration}" / "annotations.jsonl")
+
+
+def test_every_iteration_is_kept_and_differs(finished):
+    for method in RUNS:
+        path = finished.run_path(run_of(method))
+        models = [weights_of(path / f"iter{t}") for t in (1, 2, 3)]
+        assert not torch.equal(models[0], models[1])
+        assert not torch.equal(models[1], models[2])
+
+
+def test_the_ledger_counts_what_was_sampled(finished):
+    for method, expected in (("dpo", 0.0), ("online_dpo", 1.0)):
+        for summary in read_json(finished.run_path(run_of(method)) / "run.json")["iterations"]:
+            assert summary["annotation_ratio"] == expected
+    for summary in read_json(finished.run_path(run_of("metaapo")) / "run.json")["iterations"]:
+        rows = ledger(finished, "metaapo", summary["iteration"])
+        sampled = [row for row in rows if row["sampled"]]
+        assert 0 < len(sampled) < len(rows)
+        assert summary["responses_scored"] == 3 * len(sampled) == sum(row["responses"] for row in rows)
+        assert summary["annotation_ratio"] == len(sampled) / len(rows)
+        assert {row["outcome"] for row in rows if not row["sampled"]} == {"not_sampled"}
+
+
+def test_the_random_control_takes_as_many_prompts_as_metaapo_and_others(finished):
+    for iteration in (1, 2, 3):
+        own, matched = (ledger(finished, method, iteration) for method in ("random", "metaapo"))
+        assert sum(row["sampled"] for row in own) == sum(row["sampled"] for row in matched)
+    assert any(
+        a["sampled"] != b["sampled"]
+        for t in (1, 2, 3)
+        for a, b in zip(ledger(finished, "random", t), ledger(finished, "metaapo", t))
+    )
+
+
+def test_metaapo_samples_with_one_minus_its_weight(finished):
+    """The first iteration's probabilities are 1 - h at the untrained map, of scores that are log(1/2) for pi = ref."""
+    from metaapo.meta_learner import MetaLearner
+
+    rows = ledger(finished, "metaapo", 1)
+    scores = torch.tensor([row["offline_score"] for row in rows])
+    assert scores.tolist() == pytest.approx([np.log(0.5)] * len(rows), rel=1e-5)
+    expected = 1 - MetaLearner(seed=0).weigh(scores)
+    assert [row["sample_probability"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_weights_follow_the_current_policy_not_the_scores_at_the_start(finished):
+    log = read_jsonl(finished.run_path(run_of("metaapo")) / "iter1" / "train.jsonl")
+    assert len({row["meta_weight"] for row in log}) == len(log)
+    for row in read_jsonl(finished.run_path(run_of("random")) / "iter1" / "train.jsonl"):
+        assert row["meta_weight"] == 0.5
+
+
+def test_the_meta_learner_is_carried_over(finished):
+    path = finished.run_path(run_of("metaapo"))
+    records = [read_json(path / f"iter{t}" / "meta_learner.json") for t in (1, 2, 3)]
+    assert records[1]["start"] == records[0]["end"]
+    assert records[2]["start"] == records[1]["end"]
+    assert records[0]["start"] != records[0]["end"]
+    assert [r["updates"] for r in records] == [2, 2, 2]
+
+
+def test_run_json_says_where_the_numbers_come_from(finished):
+    record = read_json(finished.run_path(run_of("metaapo")) / "run.json")
+    assert set(record["data"]) == {
+        "data/pairs.jsonl", "sft/model.safetensors", "reward_model/model.safetensors",
+    }  # fmt: skip
+    assert record["params"]["t_meta"] == 2
+    assert record["packages"]["torch"] == torch.__version__
+    assert resolve(record["config"]) == finished
+
+
+def test_micro_batches_change_nothing_but_rounding(tmp_path):
+    results = {}
+    for size in (4, 1):
+        settings = {"batch_size": 4, "micro_batch_size": size, "lr": 1e-3, "max_length": 48}
+        experiment = experiment_in(tmp_path / str(size), train=settings, iterations=1)
+        train(experiment, run_of("metaapo"))
+        results[size] = weights_of(experiment.run_path(run_of("metaapo")) / "iter1")
+    start = torch.cat([t.flatten() for _, t in sorted(make_policy().state_dict().items())])
+    moved = (results[4] - start[: len(results[4])]).norm() if len(start) == len(results[4]) else results[4].norm()
+    assert moved > 0
+    assert (results[4] - results[1]).abs().max() < 1e-4
+
+
+def test_the_weighted_loss_of_a_step_by_hand(tmp_path):
+    """w * L_off + (1 - w) * L_on, a prompt without online pair giving w * L_off, and its gradient without dw."""
+    from metaapo.run import RunContext
+    from metaapo.train import importlib, module_of
+    from metaapo.trainer import IteratedTrainer, Pair, Prompt, StepSums
+
+    experiment = experiment_in(tmp_path)
+    context = RunContext(experiment, run_of("metaapo"))
+    params = experiment.methods["metaapo"]
+    method = importlib.import_module(module_of("metaapo", params)).build(params, context)
+    trainer = IteratedTrainer(context, method)
+    model = make_policy(5)
+    offline = Pair([6, 7, 2], [8, 2], -3.0, -2.5)
+    online = Pair([9, 10, 2], [11, 2], -4.0, -2.0)
+    prompts = [
+        Prompt("a", [], [1, 4, 6, 5], offline, ("", ""), online),
+        Prompt("b", [], [1, 4, 7, 8, 5], offline, ("", "")),
+    ]
+    losses = trainer._losses(model, prompts, 1, StepSums())
+    for index, prompt in enumerate(prompts):
+        off, on = trainer._forward(model, [prompt], [prompt] if prompt.online else [])
+        l_off = dpo(off, experiment.train.beta)
+        w = method.learner.weigh(-l_off.detach())
+        by_hand = w * l_off + ((1 - w) * dpo(on, experiment.train.beta) if on else 0)
+        assert losses[index].item() == pytest.approx(by_hand.item(), rel=1e-5)
+    gradient = torch.autograd.grad(losses[1], model.lm_head.weight)[0]
+    off, _ = trainer._forward(model, [prompts[1]], [])
+    l_off = dpo(off, experiment.train.beta)
+    expected = method.learner.weigh(-l_off.detach()) * torch.autograd.grad(l_off, model.lm_head.weight)[0]
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "message"),
+    [
+        ("chosen", " ", r"pairs\.jsonl:1: empty chosen response"),
+        ("chosen", "cat " * 60, r"pair p0 has \d+ tokens, train\.max_length is 48"),
+        ("rejected", None, r"pairs\.jsonl:1: key 'rejected' is missing"),
+    ],
+)
+def test_bad_pairs_are_named_and_nothing_is_written(tmp_path, row, value, message):
+    experiment = experiment_in(tmp_path)
+    path = experiment.world_path(0) / "data" / "pairs.jsonl"
+    rows = read_jsonl(path)
+    if value is None:
+        del rows[0][row]
+    else:
+        rows[0][row] = value
+    write_jsonl(path, rows)
+    with pytest.raises(DataError, match=message):
+        train(experiment, run_of("dpo"))
+    assert not (experiment.run_path(run_of("dpo")) / "run.json").exists()
+    assert not list(experiment.run_path(run_of("dpo")).glob("iter*"))
+
+
+def start_training(folder, experiment, method):
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(experiment.dump()))
+    command = [sys.executable, "-m", "metaapo.train", "--config", str(config), "--run", run_of(method).id]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def test_a_killed_run_goes_on_from_its_last_finished_iteration_to_the_same_result(finished, tmp_path):
+    experiment = experiment_in(tmp_path)
+    path = experiment.run_path(run_of("metaapo"))
+    process = start_training(tmp_path, experiment, "metaapo")
+    deadline = time.monotonic() + 120
+    while not (path / ".iter2.partial").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (path / "iter1" / "summary.json").exists()
+    assert not (path / "iter2").exists()
+    assert not (path / "run.json").exists()
+    untouched = (path / "iter1" / "summary.json").stat().st_mtime_ns
+    assert start_training(tmp_path, experiment, "metaapo").wait() == 0
+    assert (path / "iter1" / "summary.json").stat().st_mtime_ns == untouched
+    for t in (1, 2, 3):
+        reference = finished.run_path(run_of("metaapo")) / f"iter{t}"
+        for name in ("train.jsonl", "annotations.jsonl", "probes.jsonl", "model/model.safetensors"):
+            assert (path / f"iter{t}" / name).read_bytes() == (reference / name).read_bytes(), (t, name)
+
+
+def test_iterations_of_other_settings_are_not_reused(tmp_path):
+    train(experiment_in(tmp_path, iterations=1), run_of("dpo"))
+    changed = experiment_in(tmp_path, iterations=1, train={"lr": 5e-3, "batch_size": 4, "micro_batch_size": 4})
+    before = weights_of(changed.run_path(run_of("dpo")) / "iter1")
+    train(changed, run_of("dpo"))
+    assert not torch.equal(before, weights_of(changed.run_path(run_of("dpo")) / "iter1"))
+
+
+@pytest.mark.parametrize("row", ["score", "meta_init", "unsampled", "meta_buffer", "start", "ties"])
+def test_every_fidelity_switch_changes_the_run(finished, tmp_path, row):
+    methods = {"dpo": {}, "metaapo": {"t_meta": 2, "fidelity": {row: "official-code"}}}
+    experiment = experiment_in(tmp_path, methods=methods)
+    if row == "start":
+        train(experiment, run_of("dpo"))
+    train(experiment, run_of("metaapo"))
+    own, paper = (e.run_path(run_of("metaapo")) / "iter3" for e in (experiment, finished))
+    if row == "ties":  # the random world has no ties: nothing may change
+        assert torch.equal(weights_of(own), weights_of(paper))
+    else:
+        assert not torch.equal(weights_of(own), weights_of(paper))

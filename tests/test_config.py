@@ -89,3 +89,10 @@ def test_official_code_changes_start_and_reference_of_that_method_only():
 def test_reading_a_configuration_imports_no_torch():
     code = "import sys; from metaapo.config import load; load('config/default.yaml'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+def test_the_documentation_of_the_keys_is_in_step_with_the_code():
+    from metaapo.config_docs import reference
+
+    written = (PROJECT / "docs" / "configuration.md").read_text()
+    assert written == reference(), "refresh it: python -m metaapo.config_docs > docs/configuration.md"

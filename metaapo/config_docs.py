@@ -26,8 +26,8 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "An experiment is one YAML file under `config/`. This page is made by `python -m metaapo.config_docs`; a test keeps",
-        "it in step with the code. Unknown keys are errors.",
+        "An experiment is one YAML file under `config/`. Unknown keys are errors. This page is made by",
+        "`python -m metaapo.config_docs`; a test keeps it in step with the code.",
         "",
         *_section_table("The experiment", Experiment),
     ]

@@ -40,9 +40,9 @@ class WorldConfig(Section):
     label_tau: float = Field(
         0.3, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
     )
-    alpacaeval2: int = Field(256, ge=1, le=2048, description="mixed single-turn questions")
+    alpacaeval2: int = Field(256, ge=1, le=320, description="mixed single-turn questions")
     arenahard: int = Field(128, ge=1, le=2048, description="composed single-turn questions")
-    mtbench: int = Field(80, ge=1, le=400, description="two-turn questions")
+    mtbench: int = Field(80, ge=1, le=320, description="two-turn questions")
 
 
 class ModelConfig(Section):

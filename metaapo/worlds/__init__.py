@@ -1,0 +1,1 @@
+"""Worlds: where prompts, offline preference pairs, evaluation questions and gold rewards come from."""

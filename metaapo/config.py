@@ -31,10 +31,32 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class CheckpointConfig(Section):
+    """A released checkpoint that stands where the tiny world trains its own model; safetensors or GGUF, no pickles."""
+
+    path: str = Field("", description="hub name, folder, .gguf file, or package:NAME; empty: trained here")
+    revision: str = Field("", description="commit, tag or branch on the hub; a commit keeps the experiment fixed")
+    eos_token: str = Field(
+        "", description="instead of the tokenizer's, where the chat template ends turns with another"
+    )
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the checkpoint")
+
+
+class DatasetConfig(Section):
+    """Preference pairs in UltraFeedback's layout or TRL's conversational or standard format."""
+
+    path: str = Field("", description="hub name, folder (parquet, JSONL or JSON) or file; empty: none")
+    revision: str = Field("", description="commit, tag or branch on the hub")
+    split: str = Field("train_prefs", description="files whose names start so; ignored for a single file")
+    max_prompt_tokens: int = Field(2048, ge=1, description="pairs with a longer prompt are dropped and counted")
+    max_tokens: int = Field(4096, ge=2, description="pairs longer than this, prompt plus response, are dropped")
+    shuffle: bool = Field(True, description="prompts in a random order of the world's seed; false: in file order")
+
+
 class WorldConfig(Section):
     """Where prompts, offline pairs and gold rewards come from."""
 
-    name: Literal["tiny"] = "tiny"
+    name: Literal["tiny", "ultrafeedback"] = "tiny"
     seeds: list[int] = Field([0], min_length=1, description="one world (data, SFT, reward model) a seed")
     pairs_per_iteration: int = Field(1024, ge=8, description="offline pairs (= prompts) in each iteration's part")
     label_tau: float = Field(
@@ -43,6 +65,7 @@ class WorldConfig(Section):
     alpacaeval2: int = Field(256, ge=1, le=320, description="mixed single-turn questions")
     arenahard: int = Field(128, ge=1, le=2048, description="composed single-turn questions")
     mtbench: int = Field(80, ge=1, le=320, description="two-turn questions")
+    dataset: DatasetConfig = DatasetConfig()
 
 
 class ModelConfig(Section):
@@ -62,6 +85,7 @@ class SFTConfig(Section):
     epochs: float = Field(3, gt=0)
     lr: float = Field(1e-3, gt=0)
     batch_size: int = Field(32, ge=1)
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
 
 class RewardModelConfig(Section):
@@ -71,6 +95,18 @@ class RewardModelConfig(Section):
     epochs: float = Field(3, gt=0)
     lr: float = Field(5e-4, gt=0)
     batch_size: int = Field(64, ge=1)
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    dataset: DatasetConfig = DatasetConfig()
+
+
+class LoraConfig(Section):
+    """Low-rank adapters instead of all weights (peft); checkpoints are saved merged, so nothing else changes."""
+
+    rank: int = Field(0, ge=0, description="0 trains all weights")
+    alpha: float = Field(16.0, gt=0)
+    targets: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
+    )
 
 
 class TrainConfig(Section):
@@ -92,12 +128,31 @@ class TrainConfig(Section):
         description="fixed: the SFT policy; moving: the policy at the start of the iteration; "
         "lagged: the policy at the start of the iteration before (the authors' code)",
     )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="of the arithmetic and of saved checkpoints; optimizer state and its weights stay float32",
+    )
+    gradient_checkpointing: bool = Field(False, description="activations are computed twice instead of kept")
+    share_prompt: bool = Field(
+        False, description="read each prompt once for all its responses: the same losses up to rounding, less work"
+    )
+    lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
     def _micro_batches_fit(self) -> Self:
         if self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} must divide batch_size {self.batch_size}")
         return self
+
+
+class VLLMConfig(Section):
+    """The vLLM engine; it runs in a process of its own, so that its memory is free again before training."""
+
+    python: str = Field("", description="interpreter of an environment that has vLLM; empty: this one")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs an engine; every so many training processes share one")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    enforce_eager: bool = Field(False, description="no CUDA graphs: slower, starts faster")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class SamplingConfig(Section):
@@ -108,6 +163,8 @@ class SamplingConfig(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(32, ge=1)
     batch_size: int = Field(512, ge=1, description="sequences generated side by side")
+    backend: Literal["transformers", "vllm"] = Field("transformers", description="vllm: needs vLLM and, best, a GPU")
+    vllm: VLLMConfig = VLLMConfig()
 
 
 class EvaluationConfig(Section):
@@ -124,6 +181,29 @@ class HealthConfig(Section):
     """Whether a world out of its sane ranges stops the workflow."""
 
     enforce: bool = True
+
+
+class JobConfig(Section):
+    """What one job asks a cluster for."""
+
+    gpus: int = Field(0, ge=0)
+    cpus: int = Field(1, ge=1)
+    memory_gb: float = Field(8.0, gt=0, description="main memory")
+    hours: float = Field(1.0, gt=0, description="wall-clock limit")
+
+
+class HardwareConfig(Section):
+    """What jobs run on and what that costs; no result depends on it."""
+
+    launcher: str = Field(
+        "", description="accelerate configuration of the training jobs, such as accelerate/zero3.yaml"
+    )
+    processes: int = Field(1, ge=1, description="training processes, over all machines; one a GPU")
+    prepare: JobConfig = JobConfig()
+    train: JobConfig = JobConfig()
+    answer: JobConfig = JobConfig()
+    gpu: str = Field("H100-80GB", description="for the estimate: a name in metaapo/estimate.py")
+    dollars_per_gpu_hour: float = Field(3.0, ge=0, description="for the estimate")
 
 
 class MethodConfig(Section):
@@ -203,6 +283,9 @@ class Experiment(Section):
     methods: dict[str, Any] = Field(min_length=1)
     evaluation: EvaluationConfig = EvaluationConfig()
     health: HealthConfig = HealthConfig()
+    hardware: HardwareConfig = HardwareConfig()
+    assets_dir: str = Field("assets", description="where `snakemake prefetch` puts checkpoints and datasets")
+    network: bool = Field(False, description="true: the workflow itself prefetches what is missing")
 
     @field_validator("seeds")
     @classmethod
@@ -390,6 +473,36 @@ def _check_needs(experiment: Experiment) -> None:
                 )
 
 
+def _check_world(experiment: Experiment) -> None:
+    """A world of real data needs its dataset and models named; the tiny world makes its own."""
+    world, given = experiment.world, _given_sources(experiment)
+    if world.name == "tiny":
+        if given:
+            raise ConfigError(f"{given[0]}: the tiny world makes its own; set world.name to ultrafeedback or remove it")
+        return
+    if "world.dataset.path" not in given:
+        raise ConfigError("world.dataset.path: this key is required where world.name is ultrafeedback")
+    if "sft.checkpoint.path" not in given:
+        raise ConfigError("sft.checkpoint.path: this key is required where world.name is ultrafeedback")
+    if not {"reward_model.checkpoint.path", "reward_model.dataset.path"} & set(given):
+        raise ConfigError("reward_model.checkpoint.path: give it, or reward_model.dataset.path to train one on")
+    if "gold" in experiment.judges:
+        raise ConfigError(
+            "evaluation.judges: the gold judge knows the tiny world only; name others (config/judges.yaml)"
+        )
+
+
+def _given_sources(experiment: Experiment) -> list[str]:
+    """The keys among the places of released checkpoints and datasets that the configuration fills in."""
+    sources = {
+        "world.dataset.path": experiment.world.dataset.path,
+        "sft.checkpoint.path": experiment.sft.checkpoint.path,
+        "reward_model.checkpoint.path": experiment.reward_model.checkpoint.path,
+        "reward_model.dataset.path": experiment.reward_model.dataset.path,
+    }
+    return [key for key, path in sources.items() if path]
+
+
 def resolve(document: Any) -> Experiment:
     """Validate a configuration document.
 
@@ -408,6 +521,7 @@ def resolve(document: Any) -> Experiment:
     methods = {name: _resolve_method(name, entry, experiment) for name, entry in experiment.methods.items()}
     experiment = experiment.model_copy(update={"methods": methods})
     _check_needs(experiment)
+    _check_world(experiment)
     return experiment
 
 

@@ -7,6 +7,15 @@ from pydantic import BaseModel
 from metaapo.config import Experiment, MethodConfig, Section, known_methods, method_page
 
 
+def _sections(title: str, model: type[BaseModel]) -> list[str]:
+    """A section's table and those of the sections inside it."""
+    lines = _section_table(f"`{title}:`", model)
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, Section):
+            lines += _sections(f"{title}.{name}", type(field.default))
+    return lines
+
+
 def _section_table(title: str, model: type[BaseModel], inherited: type[BaseModel] | None = None) -> list[str]:
     lines = [f"## {title}", "", (model.__doc__ or "").strip().splitlines()[0], ""]
     lines += ["| key | type | default | meaning, unit, range |", "| --- | --- | --- | --- |"]
@@ -33,7 +42,7 @@ def reference() -> str:
     ]
     for name, field in Experiment.model_fields.items():
         if isinstance(field.default, Section):
-            lines += _section_table(f"`{name}:`", type(field.default))
+            lines += _sections(name, type(field.default))
     lines += _section_table("`methods.<name>:` of every method", MethodConfig)
     for method in known_methods():
         params = getattr(method_page(method, method), "Params", MethodConfig)

@@ -30,12 +30,15 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from eval import stats
-from metaapo.config import load
+from metaapo.config import Experiment, module_of
 from metaapo.data import write_json
+from reports.collect import responses_per_prompt
 from reports.runs import Results
 
 Verdict = Literal["supported", "contradicted", "undecided"]
-Table = NDArray[np.float64]  # (seeds, prompts) of differences or measures; worlds instead of seeds where there are several
+Table = NDArray[
+    np.float64
+]  # (seeds, prompts) of differences or measures; worlds instead of seeds where there are several
 
 ALPHA = 0.025  # one-sided, the tail of a two-sided 95 % interval
 POWER = 0.8
@@ -56,13 +59,24 @@ RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}
 POINTS = {"alpacaeval2": 100.0, "arenahard": 100.0, "mtbench": 1.0}  # unit of the scores per unit of the items
 MARGINS = {"alpacaeval2": 1.0, "arenahard": 1.0, "mtbench": 0.1, "overall": 1.0}
 
+# MetaAPO with one part taken away: an entry of the configuration on the page metaapo that differs from the entry
+# `metaapo` in this key alone is found by that, whatever it is called.
+VARIANT_KEYS = ("map", "sampling_rule", "weights")
+ADAPTIVE_SAMPLING = ("sampling_rule: random", "sampling_rule: all", "sampling_rule: threshold")
+META_WEIGHTING = ("weights: uniform",)
+META_LEARNER = ("map: sigmoid",)
+UNTRAINED = "map: untrained"
+
 BASELINES = ("dpo", "ipo", "kto", "simpo", "selective_dpo", "online_dpo", "ppo", "selm", "adpo")
 REQUIRED_BASELINES = ("dpo", "online_dpo", "selm", "ppo")
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """`better` scores above `worse` after the last iteration, on each of `metrics`, at each method's largest budget."""
+    """`better` scores above `worse` after the last iteration, on each of `metrics`, at each method's largest budget.
+
+    Methods are named by their entry in the configuration, or as variants of MetaAPO, such as "map: untrained".
+    """
 
     better: str
     worse: str
@@ -72,13 +86,17 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Measure:
-    """A quantity of the run logs of `method` that the claim says is above `bound`; see `Logs.measure` for the names."""
+    """A quantity of the run logs of `method` that the claim says is above `bound`, or at most it where `below` is set.
+
+    All are shares, 0 to 1; see `Logs.measure` for the names.
+    """
 
     method: str
-    name: Literal["unspent_annotations", "sampling_decline", "map_change"]
+    name: Literal["annotation_ratio", "sampling_decline", "map_change"]
     label: str
     bound: float = 0.0
     margin: float = 0.0
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,10 +119,6 @@ class Claim:
     required: tuple[tuple[str, ...], ...]
 
 
-ADAPTIVE_SAMPLING = ("metaapo_random_sampling", "metaapo_all_sampling", "metaapo_threshold_sampling")
-META_WEIGHTING = ("metaapo_uniform_weights",)
-META_LEARNER = ("metaapo_no_meta_learner",)
-
 CLAIMS = (
     Claim(
         "C1",
@@ -118,7 +132,7 @@ CLAIMS = (
         "It does so with at most 58 % of Online DPO's annotations.",
         "A measured ratio of annotations above 58 %, or no gain of 1 point over Online DPO.",
         (
-            Measure("metaapo", "unspent_annotations", "Online DPO's annotations left unspent", 1 - PAPER_BUDGET),
+            Measure("metaapo", "annotation_ratio", "annotations relative to Online DPO's", PAPER_BUDGET, below=True),
             Contrast("metaapo", "online_dpo"),
         ),
         (("online_dpo",),),
@@ -143,9 +157,9 @@ CLAIMS = (
         "A map that moved by less than 5 points of weight, or a gain below 1 point over the untrained map.",
         (
             Measure("metaapo", "map_change", "mean change of the weight h_phi over the pairs met", MAP_CHANGE),
-            Contrast("metaapo", "metaapo_untrained"),
+            Contrast("metaapo", UNTRAINED),
         ),
-        (("metaapo_untrained",),),
+        ((UNTRAINED,),),
     ),
     Claim(
         "C6",
@@ -160,7 +174,8 @@ CLAIMS = (
 class Evidence(Protocol):
     """Where the numbers come from: results on disk, or a test's construction."""
 
-    methods: Sequence[str]
+    methods: Mapping[str, str]
+    """Entry of the configuration for each method name and variant that the experiment has."""
 
     def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
         """Differences better - worse, (seeds, prompts), in the metric's unit; None where it was not scored."""
@@ -184,7 +199,8 @@ class Part:
         bound: what the claim says the effect is above.
         margin: smallest gain over the bound that would matter.
         table: (seeds, prompts) values.
-        estimate: mean and 95 % interval.
+        estimate: mean and 95 % interval of the table.
+        sign: -1 where the claim is that the quantity is small: table, bound and estimate are then its negative.
     """
 
     label: str
@@ -195,6 +211,7 @@ class Part:
     margin: float
     table: Table = field(repr=False)
     estimate: stats.Estimate
+    sign: int = 1
 
     @property
     def p_for(self) -> float:
@@ -234,7 +251,7 @@ def estimate_parts(claim: Claim, evidence: Evidence) -> list[Part]:
         if isinstance(part, Measure):
             parts += _measured(part, evidence)
         elif {part.better, part.worse} <= set(evidence.methods):
-            parts += _contrasted(part, evidence)
+            parts += _contrasted(part, evidence.methods[part.better], evidence.methods[part.worse], evidence)
     return parts
 
 
@@ -242,29 +259,34 @@ def _measured(part: Measure, evidence: Evidence) -> list[Part]:
     table = evidence.measure(part.method, part.name) if part.method in evidence.methods else None
     if table is None:
         return []
-    percent = 100 * table
+    sign = -1 if part.below else 1
+    percent = 100 * sign * table
     estimate = stats.mean_over_seeds_and_prompts(percent)
-    return [Part(part.label, "", "", "%", 100 * part.bound, 100 * part.margin, percent, estimate)]
+    return [Part(part.label, "", "", "%", 100 * sign * part.bound, 100 * part.margin, percent, estimate, sign)]
 
 
-def _contrasted(part: Contrast, evidence: Evidence) -> list[Part]:
-    if part.same_budget and abs(evidence.budget(part.better) - evidence.budget(part.worse)) > SAME_BUDGET:
+def _contrasted(part: Contrast, better: str, worse: str, evidence: Evidence) -> list[Part]:
+    if part.same_budget and _budget_gap(better, worse, evidence) > SAME_BUDGET:
         return []
     parts = []
     for benchmark, metric in part.metrics:
-        table = evidence.contrast(part.better, part.worse, benchmark, metric)
+        table = evidence.contrast(better, worse, benchmark, metric)
         if table is not None:
             unit = "grade" if benchmark == "mtbench" else "points"
-            label = f"{part.better} - {part.worse}"
+            label = f"{better} - {worse}"
             estimate = stats.mean_over_seeds_and_prompts(table)
             parts.append(Part(label, benchmark, metric, unit, 0.0, MARGINS[benchmark], table, estimate))
     return parts
 
 
+def _budget_gap(better: str, worse: str, evidence: Evidence) -> float:
+    return abs(evidence.budget(better) - evidence.budget(worse))
+
+
 def missing(claim: Claim, evidence: Evidence) -> list[str]:
     """What the experiment lacks for the claim to be supported, in words; empty if nothing."""
     present = set(evidence.methods)
-    lacks = [" or ".join(group) for group in claim.required if not present & set(group)]
+    lacks = [" or ".join(map(_in_words, group)) for group in claim.required if not present & set(group)]
     for part in claim.parts:
         if isinstance(part, Measure):
             if part.method in present and evidence.measure(part.method, part.name) is None:
@@ -272,18 +294,23 @@ def missing(claim: Claim, evidence: Evidence) -> list[str]:
             continue
         if not {part.better, part.worse} <= present:
             continue
-        lacks += [f"scores on {b}" for b in _unscored(part, evidence)]
-        gap = abs(evidence.budget(part.better) - evidence.budget(part.worse)) if part.same_budget else 0.0
+        better, worse = evidence.methods[part.better], evidence.methods[part.worse]
+        lacks += [f"scores on {benchmark}" for benchmark in _unscored(part, better, worse, evidence)]
+        gap = _budget_gap(better, worse, evidence) if part.same_budget else 0.0
         if gap > SAME_BUDGET:
-            lacks.append(f"{part.worse} at the budget of {part.better} (realised ratios differ by {100 * gap:.1f} points)")
+            lacks.append(f"{worse} at the budget of {better} (the realised ratios differ by {100 * gap:.1f} points)")
     if any(part.method not in present for part in claim.parts if isinstance(part, Measure)):
         lacks.insert(0, "metaapo")
     return list(dict.fromkeys(lacks))
 
 
-def _unscored(part: Contrast, evidence: Evidence) -> list[str]:
+def _in_words(method: str) -> str:
+    return f"metaapo with {method}" if ": " in method else method
+
+
+def _unscored(part: Contrast, better: str, worse: str, evidence: Evidence) -> list[str]:
     """Benchmarks of a contrast that have no score at all (a benchmark's variants of a metric may be absent)."""
-    scored = {b for b, m in part.metrics if evidence.contrast(part.better, part.worse, b, m) is not None}
+    scored = {b for b, m in part.metrics if evidence.contrast(better, worse, b, m) is not None}
     return [b for b in dict.fromkeys(b for b, _ in part.metrics) if b not in scored]
 
 
@@ -309,7 +336,9 @@ def decide(claims: Sequence[Claim], evidence: Evidence, judge: str) -> list[dict
     p_for = _holm({id: max(part.p_for for part in parts[id]) for id in tested if not lacks[id]})
     p_against = _holm({id: float(stats.holm([part.p_against for part in parts[id]]).min()) for id in tested})
     return [
-        _record(claim, parts[claim.id], lacks[claim.id], (p_for.get(claim.id), p_against.get(claim.id)), len(tested), judge)
+        _record(
+            claim, parts[claim.id], lacks[claim.id], (p_for.get(claim.id), p_against.get(claim.id)), len(tested), judge
+        )
         for claim in claims
     ]
 
@@ -354,23 +383,30 @@ def _record(
     }
 
 
+EFFECT_KEYS = ("effect", "ci_low", "ci_high", "unit", "bound", "relation", "effect_of")
+
+
 def _effect(part: Part | None) -> dict[str, Any]:
     """The weakest part, which decides: the headline of a verdict."""
     if part is None:
-        return dict.fromkeys(("effect", "ci_low", "ci_high", "unit", "bound", "effect_of")) | {"n_seeds": 0, "n_prompts": 0}
+        return dict.fromkeys(EFFECT_KEYS) | {"n_seeds": 0, "n_prompts": 0}
     e = part.estimate
-    where = f" on {part.benchmark} {part.metric}" if part.benchmark else ""
-    low, high = (_round(e.low), _round(e.high)) if e.n_seeds > 1 else (None, None)
+    low, high = (part.sign * e.low, part.sign * e.high)[:: part.sign] if e.n_seeds > 1 else (None, None)
     return {
-        "effect": _round(e.value),
-        "ci_low": low,
-        "ci_high": high,
+        "effect": _round(part.sign * e.value),
+        "ci_low": _round(low),
+        "ci_high": _round(high),
         "unit": part.unit,
-        "bound": _round(part.bound),
-        "effect_of": part.label + where,
+        "bound": _round(part.sign * part.bound),
+        "relation": "above" if part.sign > 0 else "at most",
+        "effect_of": part.label + _on(part),
         "n_seeds": e.n_seeds,
         "n_prompts": e.n_prompts,
     }
+
+
+def _on(part: Part) -> str:
+    return f" on {part.benchmark} {part.metric}" if part.benchmark else ""
 
 
 def _part_record(part: Part, alpha: float) -> dict[str, Any]:
@@ -379,7 +415,7 @@ def _part_record(part: Part, alpha: float) -> dict[str, Any]:
         "label": part.label,
         "benchmark": part.benchmark,
         "metric": part.metric,
-        **{key: value for key, value in _effect(part).items() if key != "effect_of"},
+        **_effect(part),
         "margin": _round(part.margin),
         "p_for": _round(part.p_for),
         "p_against": _round(part.p_against),
@@ -414,9 +450,7 @@ def _plan(part: Part, effect: float, bound: float, alpha: float) -> tuple[int | 
     return plan["seeds"], None if plan["seeds"] else str(plan["limit"])
 
 
-def _reason(
-    verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple[int | None, str | None]
-) -> str:
+def _reason(verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple[int | None, str | None]) -> str:
     """The verdict in one or two sentences."""
     if not parts:
         return f"not tested in this experiment: needs {', '.join(lacks)}"
@@ -426,10 +460,9 @@ def _reason(
     if verdict == "contradicted":
         worst = min(parts, key=lambda part: part.p_against)
         against = sum(part.p_against < ALPHA for part in parts)
-        where = f" on {worst.benchmark} {worst.metric}" if worst.benchmark else ""
         return (
-            f"{against} of {len(parts)} comparisons rule out the claimed effect, most clearly {worst.label}{where}: "
-            f"{_amount(worst)}, claimed above {worst.bound:g}"
+            f"{against} of {len(parts)} comparisons rule out the claimed effect, most clearly {worst.label}{_on(worst)}: "
+            f"{_amount(worst)}"
         )
     if lacks:
         return f"{held} of {len(parts)} comparisons hold one by one; not tested in this experiment: needs {', '.join(lacks)}"
@@ -437,8 +470,11 @@ def _reason(
 
 
 def _amount(part: Part) -> str:
-    e = part.estimate
-    return f"{e.value:+.2f} {part.unit} [{e.low:+.2f}, {e.high:+.2f}]"
+    shown = _effect(part)
+    return (
+        f"{shown['effect']:.4g} {part.unit} [{shown['ci_low']:.4g}, {shown['ci_high']:.4g}], "
+        f"claimed {shown['relation']} {shown['bound']:g}"
+    )
 
 
 def _plan_in_words(seeds: int | None, limit: str | None) -> str:
@@ -466,7 +502,7 @@ class Logs:
     def __init__(self, results: Results, judge: str) -> None:
         self.results, self.judge = results, judge
         self.experiment = results.experiment
-        self.methods = list(self.experiment.methods)
+        self.methods = {name: name for name in self.experiment.methods} | _variants(self.experiment)
 
     def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
         """See `Evidence.contrast`.
@@ -487,7 +523,9 @@ class Logs:
         if min(difference.shape) < 1 or difference.shape[1] < 2:
             return None
         if metric != RAW[benchmark]:
-            controlled = [self._score(benchmark, metric, better, s) - self._score(benchmark, metric, worse, s) for s in seeds]
+            controlled = [
+                self._score(benchmark, metric, better, s) - self._score(benchmark, metric, worse, s) for s in seeds
+            ]
             if np.isnan(controlled).any():
                 return None
             difference += np.array(controlled)[:, None] - difference.mean(axis=1, keepdims=True)
@@ -496,9 +534,8 @@ class Logs:
     def measure(self, method: str, name: str) -> Table | None:
         """See `Evidence.measure`; each prompt of the logs is a column, in its order."""
         frame = self._ledger(method)
-        if name == "unspent_annotations":
-            k = self.experiment.sampling_of("online_dpo" if "online_dpo" in self.methods else method).k
-            return self._table(frame.assign(value=1 - frame["responses"] / k))
+        if name == "annotation_ratio":
+            return self._table(frame.assign(value=frame["responses"] / responses_per_prompt(self.experiment)))
         if name == "sampling_decline":
             first, last = (frame[frame["iteration"] == t] for t in (1, self.experiment.iterations))
             tables = [self._table(f.assign(value=f["sampled"].astype(float))) for f in (first, last)]
@@ -564,6 +601,26 @@ class Logs:
         return np.array([table[worlds == world].mean(axis=0) for world in dict.fromkeys(worlds)])
 
 
+def _variants(experiment: Experiment) -> dict[str, str]:
+    """Entries of the configuration that are MetaAPO with a single part changed, by that change."""
+    page = "metaapo.metaapo"
+    entries = {n: m.model_dump() for n, m in experiment.methods.items() if module_of(n, m) == page}
+    reference = entries.get("metaapo")
+    found: dict[str, str] = {}
+    for name, entry in entries.items():
+        changes = _changes(entry, reference) if reference else {}
+        if len(changes) == 1 and set(changes) <= set(VARIANT_KEYS):
+            [(key, value)] = changes.items()
+            found.setdefault(f"{key}: {value}", name)
+    return found
+
+
+def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    """Settings that make a difference between two entries; which run is matched, and which seeds there are, does not."""
+    ignored = ("module", "match", "seeds", "budget")
+    return {key: value for key, value in entry.items() if key not in ignored and value != reference.get(key)}
+
+
 def _overall(tables: list[Table], benchmarks: list[str]) -> Table:
     """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark weighs the same."""
     total = sum(table.shape[1] for table in tables)
@@ -586,9 +643,7 @@ def main() -> None:
     """Command line: python -m reports.claims --config FILE."""
     parser = argparse.ArgumentParser(prog="python -m reports.claims", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
-    args = parser.parse_args()
-    load(args.config)
-    results = Results.load(args.config)
+    results = Results.load(parser.parse_args().config)
     write_json(results.folder / "claims.json", verdicts(results))
 
 

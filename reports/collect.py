@@ -13,7 +13,6 @@ import argparse
 import csv
 import io
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from metaapo.config import Experiment, Run, load
@@ -54,7 +53,7 @@ def ledger(summaries: list[dict[str, Any]], k: int) -> list[dict[str, float]]:
     ]
 
 
-def ledgers(experiment: Experiment, results: Path) -> dict[Model, dict[str, float]]:
+def ledgers(experiment: Experiment) -> dict[Model, dict[str, float]]:
     """The budget columns of every trained model, by (method, budget, seed, iteration).
 
     Raises:
@@ -63,7 +62,7 @@ def ledgers(experiment: Experiment, results: Path) -> dict[Model, dict[str, floa
     k = responses_per_prompt(experiment)
     columns = {}
     for run in experiment.runs():
-        path = results / "runs" / run.id / "run.json"
+        path = experiment.run_path(run) / "run.json"
         record = read_json(path)
         require_keys(record, ("iterations",), str(path))
         if len(record["iterations"]) < experiment.iterations:
@@ -75,17 +74,17 @@ def ledgers(experiment: Experiment, results: Path) -> dict[Model, dict[str, floa
     return columns
 
 
-def score_rows(experiment: Experiment, results: Path) -> list[dict[str, Any]]:
+def score_rows(experiment: Experiment) -> list[dict[str, Any]]:
     """All rows of scores.csv, in the order benchmark, judge, model, metric.
 
     Raises:
         DataError: a score file or run is missing, or a score belongs to no run of the experiment.
     """
-    budgets = ledgers(experiment, results)
+    budgets = ledgers(experiment)
     rows = []
     for benchmark in experiment.benchmarks:
         for judge in experiment.judges:
-            path = results / "scores" / benchmark / f"{judge}.json"
+            path = experiment.results / "scores" / benchmark / f"{judge}.json"
             document = read_json(path)
             require_keys(document, ("benchmark", "version", "judge", "rows"), str(path))
             head = {"experiment": experiment.experiment, "benchmark": benchmark}
@@ -123,17 +122,16 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def collect(experiment: Experiment, results: Path) -> None:
-    """Write scores.csv below `results`."""
-    write_text(results / "scores.csv", to_csv(score_rows(experiment, results)))
+def collect(experiment: Experiment) -> None:
+    """Write scores.csv into the experiment's results."""
+    write_text(experiment.results / "scores.csv", to_csv(score_rows(experiment)))
 
 
 def main() -> None:
     """Command line: python -m reports.collect --config FILE."""
     parser = argparse.ArgumentParser(prog="python -m reports.collect", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
-    experiment = load(parser.parse_args().config)
-    collect(experiment, experiment.results)
+    collect(load(parser.parse_args().config))
 
 
 if __name__ == "__main__":

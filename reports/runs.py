@@ -34,21 +34,19 @@ KEYS = ["method", "budget", "seed"]
 
 @dataclass(frozen=True)
 class Results:
-    """One experiment's results folder, read as needed.
-
-    Attributes:
-        experiment: the configuration.
-        folder: results/<experiment>, or where a replay put it.
-    """
+    """One experiment's results folder, read as needed."""
 
     experiment: Experiment
-    folder: Path
 
     @classmethod
-    def load(cls, config: str | Path, folder: str | Path | None = None) -> Results:
-        """The results of a configuration file; `folder` instead of the configuration's own, for a replay."""
-        experiment = load(config)
-        return cls(experiment, Path(folder) if folder else experiment.results)
+    def load(cls, config: str | Path) -> Results:
+        """The results of a configuration file."""
+        return cls(load(config))
+
+    @property
+    def folder(self) -> Path:
+        """results/<experiment>."""
+        return self.experiment.results
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -112,6 +110,32 @@ class Results:
         return _with_progress(frame)
 
     @cached_property
+    def probe_gold(self) -> pd.Series | None:
+        """Gold reward of each probed response, in the rows of `probes`; None where the world has no gold reward."""
+        probes = self.probes
+        asked = self._probe_prompts()
+        if not len(probes) or not asked:
+            return None
+        from metaapo.worlds.tiny import PromptError, gold  # the world's grader: text in, number out, no torch
+
+        def grade(world: int, id: str, response: str) -> float:
+            try:
+                return gold(asked[world, id], response).reward
+            except (KeyError, PromptError):
+                return np.nan
+
+        worlds = [self.experiment.world_of(int(seed)) for seed in probes["seed"]]
+        rewards = [grade(*row) for row in zip(worlds, probes["id"], probes["response"])]
+        return pd.Series(rewards, index=probes.index)
+
+    def _probe_prompts(self) -> dict[tuple[int, str], list[dict[str, str]]]:
+        """Messages of the offline pairs by (world, id); empty where the world is not the tiny one."""
+        if self.experiment.world.name != "tiny":
+            return {}
+        paths = {world: self.folder / f"world{world}" / "data" / "pairs.jsonl" for world in self.experiment.world.seeds}
+        return {(w, row["id"]): row["messages"] for w, p in paths.items() if p.exists() for row in read_jsonl(p)}
+
+    @cached_property
     def annotations(self) -> pd.DataFrame:
         """The ledger: one row per prompt of every run and iteration."""
         return self._logs("annotations.jsonl")
@@ -153,12 +177,13 @@ class Results:
         ]
 
     def _logs(self, name: str) -> pd.DataFrame:
-        """The rows of one log file of every run; .gz where a replay stored it so, missing files are left out."""
+        """The rows of one log file of every run; files that a method does not write are left out."""
         frames = []
         for run, t, folder in self._iteration_folders():
-            path = next((p for p in (folder / name, folder / f"{name}.gz") if p.exists()), None)
-            if path is not None:
-                frames.append(pd.DataFrame(read_jsonl(path)).assign(**_keys(run), iteration=t))
+            if (folder / name).exists():
+                frame = pd.DataFrame(read_jsonl(folder / name)).assign(**_keys(run), iteration=t)
+                empty = frame.columns[frame.isna().all()]  # a log's None is a missing number
+                frames.append(frame.astype(dict.fromkeys(empty, float)))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*KEYS, "iteration", "step"])
 
 

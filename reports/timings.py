@@ -1,6 +1,6 @@
 """Where the time went: wall seconds per rule, from Snakemake's benchmark files.
 
-    python -m reports.timings results/default
+python -m reports.timings results/default
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def main() -> None:
     results = Path(sys.argv[1])
     print(f"{'rule':24} {'jobs':>5} {'seconds':>9} {'longest':>9} {'MB':>6}")
     for row in rule_seconds(results):
-        print(
-            f"{row['rule']:24} {row['jobs']:5d} {row['seconds']:9.1f} {row['longest']:9.1f} {row['max_rss_mb']:6d}"
-        )
+        print(f"{row['rule']:24} {row['jobs']:5d} {row['seconds']:9.1f} {row['longest']:9.1f} {row['max_rss_mb']:6d}")
     report = results / "report" / "index.html"
     if report.is_file():
         print(f"report: {report}")

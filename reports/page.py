@@ -1,0 +1,279 @@
+"""The report's page: verdicts, figures, tables, runs and sample browser in one file that opens offline.
+
+    python -m reports.page --config config/default.yaml
+
+Writes report/index.html with everything embedded, and each figure (PNG, PDF) and table (CSV, Markdown, LaTeX) beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from metaapo.data import write_text
+from reports import figures, samples, tables
+from reports.runs import Results
+from reports.timings import rule_seconds
+
+HERE = Path(__file__).parent
+SECTIONS = (
+    ("results", "Results"),
+    ("meta", "The meta-learner"),
+    ("training", "Training"),
+    ("costs", "Costs"),
+)
+MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?"}
+BAR_WIDTH, BAR_HEIGHT = 220, 34  # of an effect's bar, in CSS pixels
+
+
+def build(results: Results) -> str:
+    """Write the figures, tables and the page below report/; returns the page's HTML."""
+    folder = results.folder / "report"
+    drawn = [(figure, figures.save(figure, folder)) for figure in figures.draw(results)]
+    made = tables.tables(results)
+    for table in made:
+        tables.save(table, folder)
+    page = render(results, drawn, made)
+    write_text(folder / "index.html", page)
+    return page
+
+
+def render(results: Results, drawn: Sequence[tuple[figures.Drawn, bytes]], made: Sequence[tables.Table]) -> str:
+    """The page as HTML.
+
+    Args:
+        results: of the experiment.
+        drawn: figures with their PNG bytes.
+        made: tables.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    experiment = results.experiment
+    browser = samples.browse(results)
+    return environment.get_template("page.html.j2").render(
+        experiment=experiment,
+        banner=banner(results),
+        claims=[claim_view(claim) for claim in results.claims],
+        counts=count_verdicts(results.claims),
+        sections=[
+            {"id": id, "title": title, "figures": [_figure(f, png) for f, png in drawn if f.section == id]}
+            for id, title in SECTIONS
+        ],
+        tables={table.name: _table(table) for table in made},
+        judges=experiment.judges,
+        health=[health_view(document) for document in results.world_health()],
+        runs=[run_view(run.id, record) for run, record in results.records.items()],
+        shared=shared_provenance(list(results.records.values())),
+        timings=rule_seconds(results.folder),
+        browser=browser,
+        browser_json=_script_json(browser_payload(browser)),
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+    )
+
+
+def banner(results: Results) -> str:
+    """What must be known before any number is read; empty for the paper's own benchmarks and judges."""
+    experiment = results.experiment
+    if experiment.world.name == "tiny":
+        return (
+            "Small world. These are proxy benchmarks in the formats of AlpacaEval 2, Arena-Hard and MT-Bench, answered by small "
+            f"models trained from scratch and judged by {_list(experiment.judges)}. No number here is comparable with "
+            "the paper's numbers; the comparisons between methods are the result."
+        )
+    if any(judge.startswith("gold") for judge in experiment.judges):
+        return "Judged by a program with a known gold reward: not comparable with the paper's numbers."
+    return ""
+
+
+def _list(names: Sequence[str]) -> str:
+    words = [
+        "a gold judge, a program that knows the reward" if name == "gold" else f"the judge {name}" for name in names
+    ]
+    return " and ".join(words)
+
+
+def count_verdicts(claims: Sequence[dict[str, Any]]) -> str:
+    """Such as "0 supported, 1 contradicted, 5 undecided"."""
+    return ", ".join(f"{sum(c['verdict'] == verdict for c in claims)} {verdict}" for verdict in MARKS)
+
+
+def claim_view(claim: dict[str, Any]) -> dict[str, Any]:
+    """A verdict with what the page needs beside it."""
+    parts = [part | {"text": _interval(part), "name": _part_name(part)} for part in claim["parts"]]
+    names = {part["effect_of"]: part["name"] for part in parts}
+    return (
+        {"other_judges": {}}
+        | claim
+        | {
+            "mark": MARKS[claim["verdict"]],
+            "text": _interval(claim),
+            "bar": effect_bar(claim),
+            "parts": parts,
+            "effect_name": names.get(claim["effect_of"], ""),
+        }
+    )
+
+
+def _part_name(part: dict[str, Any]) -> str:
+    if not part["benchmark"]:
+        return part["label"]
+    better, worse = (tables.name_of(name) for name in part["label"].split(" - "))
+    where = (
+        "overall"
+        if part["benchmark"] == "overall"
+        else f"{figures.NAMES[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
+    )
+    return f"{better} − {worse}, {where}"
+
+
+def _interval(part: dict[str, Any]) -> str:
+    if part["effect"] is None:
+        return ""
+    unit = {"points": " points", "grade": " grades", "%": " %"}[part["unit"]]
+    sign = "" if part["unit"] == "%" else "+"
+    interval = "" if part["ci_low"] is None else f" [{part['ci_low']:{sign}.2f}, {part['ci_high']:{sign}.2f}]"
+    return f"{part['effect']:{sign}.2f}{interval}{unit}"
+
+
+def effect_bar(claim: dict[str, Any]) -> Markup:
+    """A small drawing of the deciding effect, its interval and the bound it is held against; empty without an effect."""
+    if claim["ci_low"] is None:
+        return Markup("")
+    bound = claim["bound"]
+    ends = [claim["ci_low"], claim["ci_high"], bound]
+    low, high = min(ends), max(ends)
+    pad = 0.12 * ((high - low) or 1.0)
+
+    def x(value: float) -> float:
+        return round(8 + (BAR_WIDTH - 16) * (value - low + pad) / (high - low + 2 * pad), 1)
+
+    middle = BAR_HEIGHT / 2 - 4
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" role="img" aria-label="effect {claim["effect"]:g}, '
+        f'interval {claim["ci_low"]:g} to {claim["ci_high"]:g}, bound {bound:g}">'
+        f'<line x1="{x(bound)}" x2="{x(bound)}" y1="2" y2="{BAR_HEIGHT - 12}" class="zero"/>'
+        f'<text x="{min(max(x(bound), 14), BAR_WIDTH - 14)}" y="{BAR_HEIGHT - 1}" text-anchor="middle">{bound:g}</text>'
+        f'<line x1="{x(claim["ci_low"])}" x2="{x(claim["ci_high"])}" y1="{middle}" y2="{middle}" class="ci"/>'
+        f'<circle cx="{x(claim["effect"])}" cy="{middle}" r="4.5"/></svg>'
+    )
+
+
+def health_view(document: dict[str, Any]) -> dict[str, Any]:
+    """A health record as a titled table, whatever its checks are called.
+
+    A document with a list of checks shows it as rows; any other shows its plain values.
+    """
+    title = f"World {document['world']}" if "world" in document else "Experiment"
+    checks = document.get("checks", [])
+    if isinstance(checks, dict):
+        checks = [{"name": name} | (row if isinstance(row, dict) else {"value": row}) for name, row in checks.items()]
+    if not checks:
+        checks = [
+            {"name": name, "value": value} for name, value in document.items() if not isinstance(value, (dict, list))
+        ]
+    columns = list(dict.fromkeys(key for row in checks for key in row))
+    return {"title": title, "columns": columns, "rows": [[_plain(row.get(c)) for c in columns] for row in checks]}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return "–" if value is None else str(value)
+
+
+def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
+    """One run with its provenance."""
+    totals = record.get("annotations", {})
+    prompts = sum(summary["prompts"] for summary in record["iterations"])
+    return {
+        "id": id,
+        "anchor": "run-" + id.replace("/", "-"),
+        "method": tables.name_of(record["method"], str(record["budget"])),
+        "seed": record["seed"],
+        "world": record["world"],
+        "commit": record.get("commit", "unknown"),
+        "rates": " / ".join(f"{100 * s['sampled'] / s['prompts']:.0f}" for s in record["iterations"]),
+        "scored": totals.get("responses_scored", 0),
+        "prompts": prompts,
+        "seconds": f"{float(totals.get('seconds', 0)):.0f}",
+        "kl": f"{record['iterations'][-1].get('kl', float('nan')):.2f}",
+        "details": json.dumps(_details(record), indent=1, ensure_ascii=False),
+    }
+
+
+def _details(record: dict[str, Any]) -> dict[str, Any]:
+    """What made this run: settings, code and data, without the tables that are shown elsewhere."""
+    shown = (
+        "module",
+        "budget",
+        "seed",
+        "world",
+        "params",
+        "train",
+        "sampling",
+        "commit",
+        "code_sha256",
+        "data",
+        "finished",
+    )
+    return {key: record[key] for key in shown if key in record}
+
+
+def shared_provenance(records: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Commits and package versions over all runs: one entry each where all agree."""
+    packages = [", ".join(f"{k} {v}" for k, v in sorted(record.get("packages", {}).items())) for record in records]
+    commits = [record.get("commit", "unknown") for record in records]
+    return {"commits": list(dict.fromkeys(commits)), "packages": list(dict.fromkeys(packages))}
+
+
+def browser_payload(browser: dict[str, Any]) -> dict[str, Any]:
+    """The browser's data with names for readers."""
+    models = [{"name": tables.name_of(model["method"]), "seed": model["seed"]} for model in browser["models"]]
+    return browser | {"models": models, "benchmarks": figures.NAMES}
+
+
+def _figure(drawn: figures.Drawn, png: bytes) -> dict[str, Any]:
+    width, height = drawn.figure.get_size_inches()
+    return {
+        "name": drawn.name,
+        "title": drawn.title,
+        "caption": drawn.caption,
+        "alt": drawn.alt,
+        "src": "data:image/png;base64," + base64.b64encode(png).decode(),
+        "width": round(96 * width * 1.25),
+        "height": round(96 * height * 1.25),
+    }
+
+
+def _table(table: tables.Table) -> dict[str, Any]:
+    return {"name": table.name, "title": table.title, "note": table.note, "html": Markup(table.to_html())}
+
+
+def _script_json(document: Any) -> Markup:
+    """JSON that may stand inside a script element."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def main() -> None:
+    """Command line: python -m reports.page --config FILE."""
+    parser = argparse.ArgumentParser(prog="python -m reports.page", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="configuration file of the experiment")
+    build(Results.load(parser.parse_args().config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The data of the sample browser: for a question, what every method answered and what the judge said.
+
+Read from the upstream-format answers and judgments, after the last iteration, at each method's largest budget. A judge is
+no part of training, so its verdict is shown as it stands in the judgment file; the gold rubric is computed from the texts
+where the world has one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval import arenahard
+from eval.questions import load_questions
+from metaapo.data import DataError, read_records
+from reports.runs import Results
+
+MAX_BYTES = 2_500_000  # of the browser's data: leaves the page below 5 MB with its figures
+VERDICT_CHARS = 160  # of a judge's text that is shown
+LABELS = {"A>>B": 0.0, "A>B": 0.25, "A=B": 0.5, "B>A": 0.75, "B>>A": 1.0}  # for the sorting by disagreement only
+Grader = Callable[[list[dict[str, str]], str], dict[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model whose answers are shown."""
+
+    method: str
+    budget: str
+    seed: int
+    iteration: int
+    world: int
+
+    def path(self, folder: Path) -> Path:
+        """Its file of answers or judgments below `folder`."""
+        stem = folder / self.method / f"budget{self.budget}" / f"seed{self.seed}" / f"iter{self.iteration}"
+        for suffix in (".json", ".jsonl", ".json.gz", ".jsonl.gz"):
+            if stem.with_name(stem.name + suffix).exists():
+                return stem.with_name(stem.name + suffix)
+        raise DataError(f"{stem}.json[l]: no such file; it should be written by the answering or judging step")
+
+
+def models(results: Results) -> list[Model]:
+    """The SFT policies and every run after its last iteration, at each method's largest budget."""
+    experiment = results.experiment
+    shown = [Model("sft", "0.0", world, 0, world) for world in experiment.world.seeds]
+    for run in experiment.runs():
+        if run.budget == max(experiment.methods[run.method].budget):
+            world = experiment.world_of(run.seed)
+            shown.append(Model(run.method, str(run.budget), run.seed, experiment.iterations, world))
+    return shown
+
+
+def browse(results: Results, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """All data of the browser.
+
+    Args:
+        results: of the experiment.
+        limit: bytes of JSON at most; the questions on which the methods differ least are left out beyond it.
+
+    Returns:
+        {models: [{method, seed}], questions: [{b, c, q, p, d, a}], left_out}: benchmark, category, id, the user's turns,
+        disagreement (standard deviation of the judge's value over models, 0 to 1) and the answers, one a model:
+        {m: its place in `models`, x: texts, v: verdicts, s: value in [0, 1], n: characters, g: gold rubric, one a turn}.
+    """
+    shown = models(results)
+    questions = [q for benchmark in results.experiment.benchmarks for q in _questions(results, benchmark, shown)]
+    questions.sort(key=lambda question: -question["d"])
+    kept, size = [], 0
+    for question in questions:
+        size += len(json.dumps(question, ensure_ascii=False).encode())
+        if size > limit:
+            break
+        kept.append(question)
+    heads = [{"method": model.method, "seed": model.seed} for model in shown]
+    return {"models": heads, "questions": kept, "left_out": len(questions) - len(kept)}
+
+
+def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dict[str, Any]]:
+    """The questions of one benchmark with all answers; those of models without a file are missing, not an error."""
+    read = {"alpacaeval2": _read_alpaca, "arenahard": _read_arena, "mtbench": _read_mtbench}[benchmark]
+    judge = results.experiment.judges[0]
+    grade = _grader(results)
+    asked = {
+        q.id: q for q in load_questions(results.experiment, benchmark, results.experiment.world.seeds[0]).questions
+    }
+    table: dict[str, dict[str, Any]] = {}
+    for place, model in enumerate(shown):
+        try:
+            answers = read_records(model.path(results.folder / "answers" / benchmark))
+        except DataError:
+            continue
+        try:
+            judgments = read_records(model.path(results.folder / "judgments" / benchmark / judge))
+        except DataError:  # the SFT policy is not compared with itself
+            judgments = []
+        for id, texts, verdicts, value in read(answers, judgments):
+            if id not in asked:
+                continue
+            turns = list(asked[id].turns)
+            question = table.setdefault(id, {"b": benchmark, "q": id, "c": asked[id].category, "p": turns, "a": []})
+            answer = {"m": place, "x": texts, "v": verdicts, "s": value, "n": sum(map(len, texts))}
+            answer["g"] = [grade(messages, text) for messages, text in _conversations(turns, texts)]
+            question["a"].append(answer)
+    for question in table.values():
+        values = [answer["s"] for answer in question["a"] if answer["s"] is not None]
+        question["d"] = round(float(np.std(values)), 4) if values else 0.0
+    return list(table.values())
+
+
+def _conversations(turns: list[str], texts: list[str]) -> list[tuple[list[dict[str, str]], str]]:
+    """Each answer with the conversation before it."""
+    messages: list[dict[str, str]] = []
+    pairs = []
+    for turn, text in zip(turns, texts):
+        messages = [*messages, {"role": "user", "content": turn}]
+        pairs.append((messages, text))
+        messages = [*messages, {"role": "assistant", "content": text}]
+    return pairs
+
+
+def _grader(results: Results) -> Grader:
+    """The gold rubric of an answer, where the world has one."""
+    if results.experiment.world.name != "tiny":
+        return lambda messages, text: None
+    from metaapo.worlds.tiny import PromptError, gold  # the world's grader: text in, numbers out, no torch
+
+    def grade(messages: list[dict[str, str]], text: str) -> dict[str, float] | None:
+        try:
+            graded = gold(messages, text)
+        except PromptError:
+            return None
+        return {"reward": round(graded.reward, 2)} | {part: round(value, 2) for part, value in graded.rubric.items()}
+
+    return grade
+
+
+Row = tuple[str, list[str], list[str], float | None]
+
+
+def _read_alpaca(answers: list[dict], judgments: list[dict]) -> list[Row]:
+    preferences = {row["instruction"]: row.get("preference") for row in judgments}
+    rows = []
+    for row in answers:
+        preference = preferences.get(row["instruction"])
+        value = None if preference is None else preference - 1
+        if row["instruction"] not in preferences:
+            verdict = "baseline"
+        else:
+            verdict = "no verdict" if value is None else f"preferred to the baseline with probability {value:.2f}"
+        rows.append((row["instruction"], [row["output"]], [verdict], value))
+    return rows
+
+
+def _read_arena(answers: list[dict], judgments: list[dict]) -> list[Row]:
+    games = {str(row.get("uid", row.get("question_id"))): row["games"] for row in judgments}
+    rows = []
+    for row in answers:
+        id = str(row.get("uid", row.get("question_id")))
+        text = arenahard.answer_text(row) or ""
+        own = games.get(id, [])
+        labels = [(game or {}).get("score") for game in own]
+        # game 1 has A = baseline, game 2 has A = the model
+        values = [LABELS[x] if i == 0 else 1 - LABELS[x] for i, x in enumerate(labels) if x in LABELS]
+        shown = [_seen(label, first=i == 0) for i, label in enumerate(labels)]
+        rows.append((id, [text], ["; ".join(shown) or "baseline"], float(np.mean(values)) if values else None))
+    return rows
+
+
+def _seen(label: str | None, first: bool) -> str:
+    """A game's label in words, from the model's side."""
+    if label not in LABELS:
+        return "no verdict"
+    value = LABELS[label] if first else 1 - LABELS[label]
+    words = {0.0: "much worse", 0.25: "worse", 0.5: "tie", 0.75: "better", 1.0: "much better"}[value]
+    return f"{'shown second' if first else 'shown first'}: {words}"
+
+
+def _read_mtbench(answers: list[dict], judgments: list[dict]) -> list[Row]:
+    graded = {(str(row["question_id"]), row["turn"]): row for row in judgments}
+    rows = []
+    for row in answers:
+        id, texts = str(row["question_id"]), row["choices"][0]["turns"]
+        own = [graded.get((id, turn)) for turn in range(1, len(texts) + 1)]
+        verdicts = ["no verdict" if r is None or r["score"] < 0 else f"grade {r['score']:g}" for r in own]
+        scores = [r["score"] for r in own if r is not None and r["score"] >= 0]
+        rows.append((id, list(texts), verdicts, (float(np.mean(scores)) - 1) / 9 if scores else None))
+    return rows

@@ -1,0 +1,299 @@
+"""The tables of the report, as data and as CSV, Markdown, LaTeX (booktabs) and HTML.
+
+The main table has the paper's layout: AlpacaEval 2 (LC, WR), Arena-Hard (SC, WR), MT-Bench. One table a judge: scores of
+different judges never share a table. Every cell knows the runs that it is the mean of.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from eval import stats
+from metaapo.config import Run
+from metaapo.data import write_text
+from reports.runs import Results
+
+METHOD_NAMES = {
+    "sft": "SFT",
+    "dpo": "DPO",
+    "online_dpo": "Online DPO",
+    "selm": "SELM",
+    "ppo": "PPO",
+    "metaapo": "MetaAPO",
+    "random": "Random selection",
+    "simpo": "SimPO",
+    "ipo": "IPO",
+    "kto": "KTO",
+    "adpo": "ADPO",
+    "selective_dpo": "Selective DPO",
+}
+MAIN_COLUMNS = (
+    ("alpacaeval2", "length_controlled_winrate", "AlpacaEval 2 LC"),
+    ("alpacaeval2", "win_rate", "AlpacaEval 2 WR"),
+    ("arenahard", "style_controlled_win_rate", "Arena-Hard SC"),
+    ("arenahard", "win_rate", "Arena-Hard WR"),
+    ("mtbench", "average", "MT-Bench"),
+)
+PARTIAL = "†"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds with its 95 % t-interval.
+
+    Attributes:
+        value: mean; None where nothing was scored or logged.
+        low: lower end; None with one seed.
+        high: upper end; None with one seed.
+        n_seeds: runs in the mean.
+        runs: their ids, such as "dpo/budget1.0/seed0".
+        partial: some judgments failed or some seeds are missing.
+        digits: decimals to print.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n_seeds: int = 0
+    runs: tuple[str, ...] = ()
+    partial: bool = False
+    digits: int = 1
+
+    def text(self) -> str:
+        """Such as "58.4 [55.1, 61.7]", with a mark where the score is partial; "–" where there is none."""
+        if self.value is None:
+            return "–"
+        interval = "" if self.low is None else f" [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
+        return f"{self.value:.{self.digits}f}{PARTIAL if self.partial else ''}{interval}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of cells.
+
+    Attributes:
+        name: stem of its files.
+        title: a few words.
+        columns: heads of the cells' columns.
+        rows: (row head, cells).
+        note: what is shown, n, seeds, judge.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    note: str
+
+    def to_csv(self) -> str:
+        """One line a cell, in full precision, with the runs behind it."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["row", "column", "value", "ci_low", "ci_high", "n_seeds", "partial", "runs"])
+        for head, cells in self.rows:
+            for column, c in zip(self.columns, cells):
+                writer.writerow([head, column, c.value, c.low, c.high, c.n_seeds, int(c.partial), " ".join(c.runs)])
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """A pipe table with the note below."""
+        lines = [f"| | {' | '.join(self.columns)} |", f"| --- |{' ---: |' * len(self.columns)}"]
+        lines += [f"| {head} | {' | '.join(cell.text() for cell in cells)} |" for head, cells in self.rows]
+        return "\n".join([*lines, "", self.note, ""])
+
+    def to_latex(self) -> str:
+        """A booktabs table environment; needs \\usepackage{booktabs}."""
+        lines = [r"\begin{table}", r"\centering", r"\small", rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}"]
+        lines += [r"\toprule", " & ".join(["", *map(_latex, self.columns)]) + r" \\", r"\midrule"]
+        lines += [" & ".join([_latex(head), *(_latex(c.text()) for c in cells)]) + r" \\" for head, cells in self.rows]
+        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}"]
+        return "\n".join([*lines, rf"\label{{tab:{self.name}}}", r"\end{table}", ""])
+
+    def to_html(self) -> str:
+        """A table element; each cell's title names its runs."""
+        head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in self.columns)
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(name)}</th>{"".join(map(_html_cell, cells))}</tr>'
+            for name, cells in self.rows
+        )
+        return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _html_cell(cell: Cell) -> str:
+    if cell.value is None:
+        return "<td>–</td>"
+    main = f"{cell.value:.{cell.digits}f}" + (f"<sup>{PARTIAL}</sup>" if cell.partial else "")
+    interval = (
+        "" if cell.low is None else f'<span class="ci">{cell.low:.{cell.digits}f} – {cell.high:.{cell.digits}f}</span>'
+    )
+    runs = html.escape(f"mean of {cell.n_seeds}: {', '.join(cell.runs)}", quote=True) if cell.runs else ""
+    return f'<td title="{runs}">{main}{interval}</td>'
+
+
+LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", "–": "--", "−": "$-$", "√": r"$\surd$"}
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def name_of(method: str, budget: str | None = None) -> str:
+    """A method's name for readers, with its budget cap where one is set."""
+    name = METHOD_NAMES.get(method, method.replace("metaapo_", "MetaAPO, ").replace("_", " "))
+    return name if budget in (None, "0.0", "1.0") else f"{name} (at most {float(budget):.0%})"
+
+
+def mean_cell(values: pd.Series, runs: Sequence[str] = (), partial: bool = False, digits: int = 1) -> Cell:
+    """Mean and 95 % t-interval over seeds; `values` has one entry a run."""
+    if not len(values) or values.isna().all():
+        return Cell(None)
+    e = stats.mean_over_seeds(values.to_numpy(float))
+    low, high = (e.low, e.high) if e.stderr is not None else (None, None)
+    return Cell(e.value, low, high, e.n_seeds, tuple(runs), partial, digits)
+
+
+def main_table(results: Results, judge: str) -> Table:
+    """Every method after its last iteration, on every benchmark, under one judge."""
+    last, columns = _last_scores(results, judge)
+    rows = []
+    for method, budget in _models(results, last):
+        own = last[(last["method"] == method) & (last["budget"] == budget)]
+        expected = (
+            len(results.experiment.world.seeds)
+            if method == "sft"
+            else len(results.experiment.methods[method].seeds or results.experiment.seeds)
+        )
+        cells = [_score_cell(own, benchmark, metric, expected) for benchmark, metric, _ in columns]
+        rows.append((name_of(method, budget), (*cells, _ratio_cell(results, own, method))))
+    title = f"Main comparison after iteration {results.experiment.iterations} (judge: {judge})"
+    heads = (*(head for _, _, head in columns), "annotations, % of Online DPO")
+    return Table(f"main_{judge}", title, heads, tuple(rows), _main_note(results, last, judge))
+
+
+def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
+    """Scores of the SFT policy and of every run after its last iteration, and the main columns that have any."""
+    frame = results.scores[results.scores["judge"] == judge]
+    last = frame[(frame["iteration"] == results.experiment.iterations) | (frame["method"] == "sft")]
+    scored = set(zip(last["benchmark"], last["metric"]))
+    return last, [column for column in MAIN_COLUMNS if column[:2] in scored]
+
+
+def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """(method, budget) in the order of the configuration, the SFT policy first."""
+    present = set(zip(frame["method"], frame["budget"]))
+    order = [("sft", "0.0")] + [(run.method, str(run.budget)) for run in results.experiment.runs()]
+    return [model for model in dict.fromkeys(order) if model in present]
+
+
+def _score_cell(own: pd.DataFrame, benchmark: str, metric: str, expected: int) -> Cell:
+    own = own[(own["benchmark"] == benchmark) & (own["metric"] == metric)]
+    partial = bool((own["n_failed"] > 0).any()) or len(own) < expected
+    return mean_cell(own["value"], _run_ids(own), partial, digits=2 if benchmark == "mtbench" else 1)
+
+
+def _ratio_cell(results: Results, own: pd.DataFrame, method: str) -> Cell:
+    own = own.drop_duplicates(["seed"])
+    return mean_cell(100 * own["annotation_ratio_total"], _run_ids(own))
+
+
+def _run_ids(frame: pd.DataFrame) -> list[str]:
+    rows = zip(frame["method"], frame["budget"], frame["seed"])
+    return [f"sft of world {s}" if m == "sft" else Run(method=m, budget=float(b), seed=s).id for m, b, s in rows]
+
+
+def _main_note(results: Results, last: pd.DataFrame, judge: str) -> str:
+    counts = ", ".join(f"{b}: n = {own['n'].max()}" for b, own in last.groupby("benchmark", sort=False))
+    versions = ", ".join(f"{b} {own['version'].iloc[0]}" for b, own in last.groupby("benchmark", sort=False))
+    partial = " † partial: some judgments failed or some seeds are missing." if _is_partial(last) else ""
+    return (
+        f"Mean over training seeds and 95 % t-interval over seeds, in brackets. Judge: {judge}. Protocols: {versions}. "
+        f"Prompts: {counts}. Win rates in percent against the SFT policy's own answers, MT-Bench on 1 to 10. LC: length-"
+        f"controlled, SC: style-controlled, WR: raw win rate.{partial}"
+    )
+
+
+def _is_partial(frame: pd.DataFrame) -> bool:
+    return bool((frame["n_failed"] > 0).any())
+
+
+def seeds_table(results: Results, judge: str) -> Table:
+    """The single runs behind the main table."""
+    last, columns = _last_scores(results, judge)
+    rows = []
+    for method, budget in _models(results, last):
+        for seed, own in last[(last["method"] == method) & (last["budget"] == budget)].groupby("seed"):
+            cells = [_seed_cell(own, benchmark, metric) for benchmark, metric, _ in columns]
+            rows.append((f"{name_of(method, budget)}, {'world' if method == 'sft' else 'seed'} {seed}", tuple(cells)))
+    note = f"Each run after its last iteration, with the 95 % bootstrap interval over prompts. Judge: {judge}."
+    return Table(f"seeds_{judge}", f"Single runs (judge: {judge})", tuple(c[2] for c in columns), tuple(rows), note)
+
+
+def _seed_cell(own: pd.DataFrame, benchmark: str, metric: str) -> Cell:
+    own = own[(own["benchmark"] == benchmark) & (own["metric"] == metric)]
+    if not len(own):
+        return Cell(None)
+    row = own.iloc[0]
+    ends = (None, None) if pd.isna(row["ci_low"]) else (float(row["ci_low"]), float(row["ci_high"]))
+    digits = 2 if benchmark == "mtbench" else 1
+    return Cell(float(row["value"]), *ends, 1, tuple(_run_ids(own)), bool(row["n_failed"] > 0), digits)
+
+
+def costs_table(results: Results) -> Table:
+    """What each method spent: annotations, tokens, seconds."""
+    frame = results.iterations
+    columns = {
+        "sampled": ("prompts sampled", 0),
+        "responses_scored": ("responses scored", 0),
+        "reward_model_calls": ("distinct responses scored", 0),
+        "tokens_generated": ("tokens generated", 0),
+        "pairs": ("online pairs", 0),
+        "uninformative": ("ties and identical", 0),
+        "seconds": ("seconds", 1),
+    }
+    stages = [c for c in frame if c.startswith("seconds_")]
+    frame = frame.assign(
+        seconds=frame[stages].sum(axis=1), uninformative=frame.get("ties", 0) + frame.get("identical", 0)
+    )
+    shown = [name for name in columns if name in frame]
+    totals = frame.groupby(["method", "budget", "seed"], sort=False)[shown].sum().reset_index()
+    rows = []
+    for (method, budget), own in totals.groupby(["method", "budget"], sort=False):
+        ids = _run_ids(own)
+        rows.append((name_of(method, budget), tuple(mean_cell(own[c], ids, digits=columns[c][1]) for c in shown)))
+    note = (
+        "Totals of a training run, mean over seeds and 95 % t-interval, from the annotation ledger. Ties and identical: online "
+        "pairs whose best and worst response carry no preference. Seconds: wall time of the run's own stages."
+    )
+    return Table("costs", "Costs of a run", tuple(columns[c][0] for c in shown), tuple(rows), note)
+
+
+def end_table(results: Results) -> Table:
+    """Where the policies end: KL, length, proxy reward after the last iteration."""
+    frame = results.iterations[results.iterations["iteration"] == results.experiment.iterations]
+    heads = {"kl": "KL to SFT, nats", "mean_length": "length, tokens", "proxy_reward": "reward model's score"}
+    shown = [name for name in heads if name in frame]
+    rows = []
+    for (method, budget), own in frame.groupby(["method", "budget"], sort=False):
+        cells = tuple(mean_cell(own[name], _run_ids(own), digits=2) for name in shown)
+        rows.append((name_of(method, budget), cells))
+    note = "Sampled responses to training prompts after the last iteration, mean over seeds and 95 % t-interval."
+    return Table("drift", "How far the policies moved", tuple(heads[name] for name in shown), tuple(rows), note)
+
+
+def tables(results: Results) -> list[Table]:
+    """All tables of the experiment."""
+    judged = [table(results, judge) for judge in results.experiment.judges for table in (main_table, seeds_table)]
+    return [*judged, costs_table(results), end_table(results)]
+
+
+def save(table: Table, folder: Path) -> None:
+    """Write NAME.csv, NAME.md and NAME.tex into `folder`."""
+    for suffix, text in (("csv", table.to_csv()), ("md", table.to_markdown()), ("tex", table.to_latex())):
+        write_text(folder / f"{table.name}.{suffix}", text)

@@ -3,17 +3,18 @@
     python -m reports.claims --config config/default.yaml
 
 A claim is a conjunction of parts. A part is a contrast (one method better than another on one metric, after the last
-iteration) or a measure (a quantity of the run logs beyond a bound). Each part is estimated over training seeds and prompts
-together (`eval.stats`: crossed random effects, Satterthwaite), paired by seed and prompt, and gives two one-sided p-values:
+iteration) or a measure (a quantity of the run logs beyond a bound). Each part is estimated over training seeds and
+prompts together (`eval.stats`: crossed random effects, Satterthwaite), paired by seed and prompt, and gives two
+one-sided p-values:
 
 - for the claim: the effect is above the part's bound;
 - against it: the effect is below `bound + margin`, the smallest gain that would matter. So "no gain of 1 point" can be
   shown, and a claim of equality in disguise can't hide behind "not significant".
 
 Correction for the number of comparisons. A conjunction is supported only if its *weakest* part is (intersection-union
-test, Berger 1982: the largest p-value needs no correction), and contradicted if *any* part is (Holm over the parts). Both
-are then corrected over all claims that could be tested (Holm, 1979). Each side is tested at 2.5 %, the tails of a 95 %
-interval: at most 2.5 % of experiments report any false "supported".
+test, Berger 1982: the largest p-value needs no correction), and contradicted if *any* part is (Holm over the parts).
+Both are then corrected over all claims that could be tested (Holm, 1979). Each side is tested at 2.5 %, the tails of a
+95 % interval: at most 2.5 % of experiments report any false "supported".
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ CLAIMS = (
     Claim(
         "C1",
         "MetaAPO beats every offline, online and hybrid baseline on AlpacaEval 2, Arena-Hard and MT-Bench.",
-        "Any baseline for which a gain of 1 point of win rate (0.1 of a grade) can be ruled out on any of the five metrics.",
+        "Any baseline for which a gain of 1 point of win rate (0.1 of a grade) can be ruled out on any of the five "
+        "metrics.",
         tuple(Contrast("metaapo", name, MAIN_METRICS) for name in BASELINES),
         tuple((name,) for name in REQUIRED_BASELINES),
     ),
@@ -431,7 +433,8 @@ def seeds_to_decide(parts: list[Part], alpha: float) -> tuple[int | None, str | 
         alpha: two-sided level after correction.
 
     Returns:
-        (seeds, None), or (None, why not): "seeds" beyond MAX_SEEDS, "prompts" where more prompts would help, or a sentence.
+        (seeds, None), or (None, why not): "seeds" beyond MAX_SEEDS, "prompts" where more prompts would help, or a
+        sentence.
     """
     if any(part.estimate.n_seeds < 2 for part in parts):
         return None, "one seed says nothing about others; train at least one more"
@@ -461,11 +464,11 @@ def _reason(verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple
         worst = min(parts, key=lambda part: part.p_against)
         against = sum(part.p_against < ALPHA for part in parts)
         return (
-            f"{against} of {len(parts)} comparisons rule out the claimed effect, most clearly {worst.label}{_on(worst)}: "
-            f"{_amount(worst)}"
+            f"{against} of {len(parts)} comparisons rule out the claimed effect, most clearly "
+            f"{worst.label}{_on(worst)}: {_amount(worst)}"
         )
     if lacks:
-        return f"{held} of {len(parts)} comparisons hold one by one; not tested in this experiment: needs {', '.join(lacks)}"
+        return f"{held} of {len(parts)} comparisons hold one by one; not tested: needs {', '.join(lacks)}"
     return f"{held} of {len(parts)} comparisons hold one by one; {_plan_in_words(*needed)}"
 
 
@@ -594,7 +597,7 @@ class Logs:
         return self._table(frame)
 
     def _by_world(self, table: Table, seeds: Sequence[int]) -> Table:
-        """Rows averaged within a world where there are several: seeds that share a world are no independent witnesses."""
+        """Rows averaged within a world where there are several: seeds that share one are no independent witnesses."""
         if len(self.experiment.world.seeds) == 1:
             return table
         worlds = np.array([self.experiment.world_of(int(seed)) for seed in seeds])
@@ -616,7 +619,7 @@ def _variants(experiment: Experiment) -> dict[str, str]:
 
 
 def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
-    """Settings that make a difference between two entries; which run is matched, and which seeds there are, does not."""
+    """Settings in which two entries differ; which run is matched, and which seeds there are, makes no difference."""
     ignored = ("module", "match", "seeds", "budget")
     return {key: value for key, value in entry.items() if key not in ignored and value != reference.get(key)}
 

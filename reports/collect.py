@@ -2,9 +2,9 @@
 
     python -m reports.collect --config config/default.yaml
 
-One row per model x benchmark x judge x metric. The budget columns come from the annotation ledger of the run, never from
-the configuration: `annotations` is the number of responses scored by the reward model up to and including the row's
-iteration, and both ratios are relative to Online DPO, which has K responses of every prompt scored.
+One row per model x benchmark x judge x metric. The budget columns come from the annotation ledger of the run, never
+from the configuration: `annotations` is the number of responses scored by the reward model up to and including the
+row's iteration, and both ratios are relative to Online DPO, which has K responses of every prompt scored.
 """
 
 from __future__ import annotations

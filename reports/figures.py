@@ -1,8 +1,8 @@
-"""Every figure of the report, each drawn only when its data exist, as PNG and PDF with a caption that says n, seeds and judge.
+"""The figures of the report, each drawn only when its data exist, with captions that say n, seeds and judge.
 
 A figure is a function of `Results` that returns a `Drawn`, or None where the experiment has nothing for it to show.
-Points are means over training seeds, bars are 95 % t-intervals over seeds (`eval.stats.mean_over_seeds`); a method has the
-same colour and marker everywhere.
+Points are means over training seeds, bars are 95 % t-intervals over seeds (`eval.stats.mean_over_seeds`); a method has
+the same colour and marker everywhere.
 """
 
 from __future__ import annotations
@@ -143,10 +143,11 @@ def budget(results: Results) -> Drawn | None:
     right.set_ylim(-6, max(106, right.get_ylim()[1]))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        f"{NAMES[benchmark]}, {_words(metric)}, after each iteration (numbers) against the responses that the reward model had "
-        f"scored until then, from the annotation ledger, relative to Online DPO's total. {_provenance(results, benchmark)} "
-        "Bars: 95 % t-intervals over seeds, faint points: single seeds. Points without annotations are spread sideways. "
-        "Right: the annotation ratio of each iteration; dotted, the paper's mean for MetaAPO."
+        f"{NAMES[benchmark]}, {_words(metric)}, after each iteration (numbers) against the responses that the reward "
+        "model had scored until then, from the annotation ledger, relative to Online DPO's total. "
+        f"{_provenance(results, benchmark)} Bars: 95 % t-intervals over seeds, faint points: single seeds. Points "
+        "without annotations are spread sideways. Right: the annotation ratio of each iteration; dotted, the "
+        "paper's mean for MetaAPO."
     )
     return Drawn(
         "budget", "results", "Win rate against annotation budget", caption, _budget_alt(results, points), figure
@@ -154,7 +155,7 @@ def budget(results: Results) -> Drawn | None:
 
 
 def _spending(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
-    """One row per model: value, spent (percent of Online DPO's total over the training), ratio (percent, this iteration)."""
+    """One row per model: value, spent (% of Online DPO's total over the training), ratio (%, this iteration)."""
     frame = _scores(results, benchmark, metric)
     frame = frame[frame["method"] != "sft"]
     full = _full_annotations(results)
@@ -229,8 +230,8 @@ def curves(results: Results) -> Drawn | None:
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if len(benchmarks) > 1 else 2
     )
     caption = (
-        f"Raw score after each iteration on every benchmark. {_provenance(results, *benchmarks)} Bars: 95 % t-intervals over "
-        "seeds; methods are shifted sideways so that bars do not cover each other."
+        f"Raw score after each iteration on every benchmark. {_provenance(results, *benchmarks)} Bars: 95 % "
+        "t-intervals over seeds; methods are shifted sideways so that bars do not cover each other."
     )
     return Drawn(
         "curves", "results", "Every benchmark, by iteration", caption, "Line charts of scores by iteration.", figure
@@ -269,9 +270,9 @@ def contrasts(results: Results) -> Drawn | None:
     judge = results.claims[0]["judge"]
     caption = (
         "Every comparison of scores behind the verdicts after the last iteration: difference and 95 % interval over "
-        f"{n_seeds} seeds and the prompts together, paired, not yet corrected for their number (the verdicts are). Dotted: the smallest "
-        f"gain that would matter. Judge: {judge}. In brackets: the claims that a comparison belongs to. 'Overall' is the mean "
-        "of the benchmarks' raw scores on 0 to 100."
+        f"{n_seeds} seeds and the prompts together, paired, not yet corrected for their number (the verdicts are). "
+        f"Dotted: the smallest gain that would matter. Judge: {judge}. In brackets: the claims that a comparison "
+        "belongs to. 'Overall' is the mean of the benchmarks' raw scores on 0 to 100."
     )
     return Drawn(
         "contrasts",
@@ -311,8 +312,9 @@ def sweep(results: Results) -> Drawn | None:
     axes.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = (
-        f"{NAMES[benchmark]}, {_words(metric)}, after the last iteration, at every budget that was trained. Horizontal: what the "
-        f"ledger measured, not the cap. {_provenance(results, benchmark)} Bars: 95 % t-intervals over seeds."
+        f"{NAMES[benchmark]}, {_words(metric)}, after the last iteration, at every budget that was trained. "
+        f"Horizontal: what the ledger measured, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
+        "t-intervals over seeds."
     )
     return Drawn("sweep", "results", "Budget sweep", caption, "Scores against measured budgets.", figure)
 
@@ -344,7 +346,8 @@ def ablations(results: Results) -> Drawn | None:
         place.set_title(NAMES[benchmark])
     caption = (
         "MetaAPO with one part changed, and the controls, after the last iteration. "
-        f"{_provenance(results, *benchmarks)} Bars: 95 % t-intervals over seeds (the paired comparisons are in the verdicts)."
+        f"{_provenance(results, *benchmarks)} Bars: 95 % t-intervals over seeds (the paired comparisons are in the "
+        "verdicts)."
     )
     return Drawn("ablations", "results", "Ablations and controls", caption, "Dot chart of variants.", figure)
 
@@ -370,8 +373,8 @@ def judges(results: Results) -> Drawn | None:
         )
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and {names[1]}. "
-        "Kendall's tau with its 95 % interval over models. No table mixes judges."
+        f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and "
+        f"{names[1]}. Kendall's tau with its 95 % interval over models. No table mixes judges."
     )
     return Drawn("judges", "results", "Agreement of judges", caption, "Scatter of scores under two judges.", figure)
 
@@ -414,8 +417,8 @@ def meta_map(results: Results) -> Drawn | None:
     seeds = maps["seed"].nunique()
     caption = (
         "The meta-learner's map at the start of training and after each iteration; thick: mean, thin: each of "
-        f"{seeds} seeds. A prompt is sampled online with probability 1 − w. Below: the scores of the offline pairs when each "
-        "iteration met them, in the same colours. Where no score falls, the map was never trained."
+        f"{seeds} seeds. A prompt is sampled online with probability 1 − w. Below: the scores of the offline pairs "
+        "when each iteration met them, in the same colours. Where no score falls, the map was never trained."
     )
     return Drawn("meta_map", "meta", "What the meta-learner learned", caption, _map_alt(maps), figure)
 
@@ -539,8 +542,8 @@ def drift(results: Results) -> Drawn | None:
         columns,
         "drift",
         "How far the policy moves, and what it gains",
-        f"{n:.0f} sampled responses a probe; means over seeds; bands: smallest and largest seed. The proxy is what training "
-        "optimises; where it rises and the gold reward falls, the reward model is being exploited.",
+        f"{n:.0f} sampled responses a probe; means over seeds; bands: smallest and largest seed. The proxy is what "
+        "training optimises; where it rises and the gold reward falls, the reward model is being exploited.",
     )
 
 
@@ -597,13 +600,14 @@ def overoptimisation(results: Results) -> Drawn | None:
         mean = own.groupby(["iteration", "step"])[["distance", "reward", "gold"]].mean()
         for place, column in zip(axes, ("reward", "gold")):
             place.plot(own["distance"], own[column], linestyle="", alpha=0.25, markersize=3.5, **look)
-            place.plot(mean["distance"], mean[column], label=name_of(method), markersize=4, **{**look})
+            place.plot(mean["distance"], mean[column], label=name_of(method), markersize=4, **look)
     axes[0].set(xlabel="√KL to the SFT policy", ylabel="reward model's score (proxy)")
     axes[1].set(xlabel="√KL to the SFT policy", ylabel="gold reward")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        "Proxy and gold reward of sampled responses against the distance from the SFT policy, along training (faint: single "
-        f"seeds, {cells['seed'].nunique()} of them). After Gao et al. (2022): a proxy that goes on rising where gold turns down is over-optimised."
+        "Proxy and gold reward of sampled responses against the distance from the SFT policy, along training "
+        f"(faint: single seeds, {cells['seed'].nunique()} of them). After Gao et al. (2022): a proxy that goes on "
+        "rising where gold turns down is over-optimised."
     )
     return Drawn("overoptimisation", "training", "Over-optimisation", caption, "Rewards against distance.", figure)
 
@@ -639,7 +643,10 @@ def costs(results: Results) -> Drawn | None:
     for place in (left, right):
         place.grid(axis="y", visible=False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    caption = f"Mean over {frame['seed'].nunique()} seeds; wall time of a training run by stage, on the machine that it ran on, and responses scored by the reward model."
+    caption = (
+        f"Mean over {frame['seed'].nunique()} seeds; wall time of a training run by stage, on its own machine, "
+        "and responses scored by the reward model."
+    )
     return Drawn(
         "costs",
         "costs",

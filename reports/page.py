@@ -2,7 +2,8 @@
 
     python -m reports.page --config config/default.yaml
 
-Writes report/index.html with everything embedded, and each figure (PNG, PDF) and table (CSV, Markdown, LaTeX) beside it.
+Writes report/index.html with everything embedded, and each figure (PNG, PDF) and table (CSV, Markdown, LaTeX) beside
+it.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ def banner(results: Results) -> str:
     experiment = results.experiment
     if experiment.world.name == "tiny":
         return (
-            "Small world. These are proxy benchmarks in the formats of AlpacaEval 2, Arena-Hard and MT-Bench, answered by small "
-            f"models trained from scratch and judged by {_list(experiment.judges)}. No number here is comparable with "
-            "the paper's numbers; the comparisons between methods are the result."
+            "Small world. These are proxy benchmarks in the formats of AlpacaEval 2, Arena-Hard and MT-Bench, "
+            f"answered by small models trained from scratch and judged by {_list(experiment.judges)}. No number here "
+            "is comparable with the paper's numbers; the comparisons between methods are the result."
         )
     if any(judge.startswith("gold") for judge in experiment.judges):
         return "Judged by a program with a known gold reward: not comparable with the paper's numbers."
@@ -145,7 +146,7 @@ def _interval(part: dict[str, Any]) -> str:
 
 
 def effect_bar(claim: dict[str, Any]) -> Markup:
-    """A small drawing of the deciding effect, its interval and the bound it is held against; empty without an effect."""
+    """A small drawing of the deciding effect, its interval and the bound it is held against; empty without one."""
     if claim["ci_low"] is None:
         return Markup("")
     bound = claim["bound"]

@@ -1,46 +1,29 @@
-"""Scores with their budgets, verdicts on the claims, health, figures, tables, notebooks and the page."""
+"""From scores to the page: scores.csv, verdicts on the claims, health, figures, tables and notebooks."""
 
-SCORED = expand(
-    f"{RESULTS}/scores/{{benchmark}}/{{judge}}.{{kind}}",
-    benchmark=EXPERIMENT.benchmarks,
-    judge=EXPERIMENT.judges,
-    kind=["json", "items.csv.gz"],
-)
-RUN_RECORDS = expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids())
-
-
-rule collect:
-    """One table of all scores with what they cost, and the verdicts and health checks that rest on it."""
-    input:
-        scores=SCORED,
-        runs=RUN_RECORDS,
-        code=["reports/collect.py", "reports/claims.py", "reports/health.py", "reports/runs.py", "eval/stats.py"],
-    output:
-        scores=report(f"{RESULTS}/scores.csv", category="Scores"),
-        claims=report(f"{RESULTS}/claims.json", category="Verdicts"),
-        health=report(f"{RESULTS}/health.json", category="Health"),
-    log:
-        f"{RESULTS}/logs/collect.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/collect/all.tsv"
-    params:
-        config=CONFIG_FILE,
-    shell:
-        "(python -m reports.collect --config {params.config} &&"
-        " python -m reports.claims --config {params.config} &&"
-        " python -m reports.health --config {params.config}) > {log} 2>&1"
+REPORT = f"{RESULTS}/report"
+REPORT_CODE = ["__main__", "claims", "collect", "figures", "health", "page", "runs", "samples", "tables"]
 
 
 rule report:
     input:
-        rules.collect.output,
-        code=[f"reports/{name}.py" for name in ("figures", "tables", "samples", "page")],
+        scores=expand(
+            f"{RESULTS}/scores/{{benchmark}}/{{judge}}.{{kind}}",
+            benchmark=EXPERIMENT.benchmarks,
+            judge=EXPERIMENT.judges,
+            kind=["json", "items.csv.gz"],
+        ),
+        runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
+        worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
+        code=[f"reports/{name}.py" for name in REPORT_CODE] + ["eval/stats.py"],
         looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
     output:
-        page=report(f"{RESULTS}/report/index.html", category="Report"),
-        figure=report(f"{RESULTS}/report/budget.png", category="Report"),
-        vector=f"{RESULTS}/report/budget.pdf",
-        tables=expand(f"{RESULTS}/report/main_{{judge}}.{{kind}}", judge=EXPERIMENT.judges, kind=["csv", "md", "tex"]),
+        scores=report(f"{RESULTS}/scores.csv", category="Scores"),
+        claims=report(f"{RESULTS}/claims.json", category="Verdicts"),
+        health=report(f"{RESULTS}/health.json", category="Health"),
+        page=report(f"{REPORT}/index.html", category="Report"),
+        figure=report(f"{REPORT}/budget.png", category="Figures"),
+        vector=f"{REPORT}/budget.pdf",
+        tables=expand(f"{REPORT}/main_{{judge}}.{{kind}}", judge=EXPERIMENT.judges, kind=["csv", "md", "tex"]),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -48,14 +31,15 @@ rule report:
     params:
         config=CONFIG_FILE,
     shell:
-        "python -m reports.page --config {params.config} > {log} 2>&1"
+        "python -m reports --config {params.config} > {log} 2>&1"
 
 
 rule check_health:
     """The last step, so that an unhealthy experiment has a report that says so before it fails."""
     input:
-        rules.report.output.page,
-        rules.collect.output.health,
+        page=rules.report.output.page,
+        health=rules.report.output.health,
+        code="reports/gate.py",
     output:
         f"{RESULTS}/health.ok",
     log:
@@ -65,4 +49,4 @@ rule check_health:
     params:
         config=CONFIG_FILE,
     shell:
-        "python -m reports.health --config {params.config} --enforce > {log} 2>&1"
+        "python -m reports.gate --config {params.config} > {log} 2>&1"

@@ -1,8 +1,8 @@
 """The data of the sample browser: for a question, what every method answered and what the judge said.
 
-Read from the upstream-format answers and judgments, after the last iteration, at each method's largest budget. A judge is
-no part of training, so its verdict is shown as it stands in the judgment file; the gold rubric is computed from the texts
-where the world has one.
+Read from the upstream-format answers and judgments, after the last iteration, at each method's largest budget. A judge
+is no part of training, so its verdict is shown as it stands in the judgment file; the gold rubric is computed from the
+texts where the world has one.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def browse(results: Results, limit: int = MAX_BYTES) -> dict[str, Any]:
         limit: bytes of JSON at most; the questions on which the methods differ least are left out beyond it.
 
     Returns:
-        {models: [{method, seed}], questions: [{b, c, q, p, d, a}], left_out}: benchmark, category, id, the user's turns,
-        disagreement (standard deviation of the judge's value over models, 0 to 1) and the answers, one a model:
-        {m: its place in `models`, x: texts, v: verdicts, s: value in [0, 1], n: characters, g: gold rubric, one a turn}.
+        {models: [{method, seed}], questions: [{b, c, q, p, d, a}], left_out}: benchmark, category, id, the user's
+        turns, disagreement (standard deviation of the judge's value over models, 0 to 1) and the answers, one a model:
+        {m: its place in `models`, x: texts, v: verdicts, s: value in [0, 1], n: characters, g: gold rubric, one a
+        turn}.
     """
     shown = models(results)
     questions = [q for benchmark in results.experiment.benchmarks for q in _questions(results, benchmark, shown)]

@@ -1,7 +1,7 @@
 """The tables of the report, as data and as CSV, Markdown, LaTeX (booktabs) and HTML.
 
-The main table has the paper's layout: AlpacaEval 2 (LC, WR), Arena-Hard (SC, WR), MT-Bench. One table a judge: scores of
-different judges never share a table. Every cell knows the runs that it is the mean of.
+The main table has the paper's layout: AlpacaEval 2 (LC, WR), Arena-Hard (SC, WR), MT-Bench. One table a judge: scores
+of different judges never share a table. Every cell knows the runs that it is the mean of.
 """
 
 from __future__ import annotations
@@ -213,9 +213,9 @@ def _main_note(results: Results, last: pd.DataFrame, judge: str) -> str:
     versions = ", ".join(f"{b} {own['version'].iloc[0]}" for b, own in last.groupby("benchmark", sort=False))
     partial = " † partial: some judgments failed or some seeds are missing." if _is_partial(last) else ""
     return (
-        f"Mean over training seeds and 95 % t-interval over seeds, in brackets. Judge: {judge}. Protocols: {versions}. "
-        f"Prompts: {counts}. Win rates in percent against the SFT policy's own answers, MT-Bench on 1 to 10. LC: length-"
-        f"controlled, SC: style-controlled, WR: raw win rate.{partial}"
+        f"Mean over training seeds and 95 % t-interval over seeds, in brackets. Judge: {judge}. Protocols: "
+        f"{versions}. Prompts: {counts}. Win rates in percent against the SFT policy's own answers, MT-Bench on 1 to "
+        f"10. LC: length-controlled, SC: style-controlled, WR: raw win rate.{partial}"
     )
 
 
@@ -268,8 +268,9 @@ def costs_table(results: Results) -> Table:
         ids = _run_ids(own)
         rows.append((name_of(method, budget), tuple(mean_cell(own[c], ids, digits=columns[c][1]) for c in shown)))
     note = (
-        "Totals of a training run, mean over seeds and 95 % t-interval, from the annotation ledger. Ties and identical: online "
-        "pairs whose best and worst response carry no preference. Seconds: wall time of the run's own stages."
+        "Totals of a training run, mean over seeds and 95 % t-interval, from the annotation ledger. Ties and "
+        "identical: online pairs whose best and worst response carry no preference. Seconds: wall time of the run's "
+        "own stages."
     )
     return Table("costs", "Costs of a run", tuple(columns[c][0] for c in shown), tuple(rows), note)
 

@@ -1,7 +1,7 @@
 """A made-up results tree, file for file as the workflow writes it, whose truth is known because it is put in.
 
-`write_results` takes the true win rate of each method and makes runs, answers, judgments, scores and items around it, so
-that tests of the report can ask: does it say what was put in?
+`write_results` takes the true win rate of each method and makes runs, answers, judgments, scores and items around it,
+so that tests of the report can ask: does it say what was put in?
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ eval.stats` prints this table):
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,19 +106,21 @@ class Components:
     n_prompts: int
 
 
+@lru_cache(maxsize=4)  # models of one benchmark share their resamples
 def resample_counts(n: int, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -> NDArray[np.int64]:
     """How often each of n prompts is drawn in each bootstrap resample.
 
     The same n, number and seed give the same resamples, so scores of different models that use them are paired.
 
     Returns:
-        Int array (n_bootstrap, n); each row sums to n.
+        Int array (n_bootstrap, n), read-only; each row sums to n.
 
     Source: Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979); the counts are
     multinomial.
     """
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n, np.full(n, 1.0 / n), size=n_bootstrap)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_bootstrap)
+    counts.setflags(write=False)
+    return counts
 
 
 def percentile_interval(replicates: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -1,0 +1,349 @@
+"""AlpacaEval 2: published numbers to the digit, alpaca-eval's own code, and honest behaviour in small worlds."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from evaldata import ROOT, shared
+
+from eval import alpacaeval2
+from metaapo.data import DataError, read_json, read_records, write_json
+
+MODELS = (
+    "FuseChat-Gemma-2-9B-Instruct",
+    "FuseChat-Llama-3.2-3B-Instruct",
+    "claude-2",
+    "vicuna-7b-v1.5",
+    "NullModel",
+    "alpaca-7b_concise",
+)
+
+
+@pytest.fixture(scope="module")
+def published():
+    return read_json(shared("alpaca_eval/expected.json"))
+
+
+@pytest.fixture(scope="module")
+def gamed():
+    return alpacaeval2.read_gamed(shared("alpaca_eval/df_gamed_surrogate.csv.gz"))
+
+
+@pytest.fixture(scope="module")
+def difficulty():
+    return alpacaeval2.read_difficulty(shared("alpaca_eval/instruction_difficulty.csv"))
+
+
+def annotations(name):
+    return read_records(shared(f"alpaca_eval/annotations/{name}.jsonl.gz"))
+
+
+def row(preference, len_1=100, len_2=100, **more):
+    return {"preference": preference, "generator_1": "base", "generator_2": "m", "len_1": len_1, "len_2": len_2} | more
+
+
+def small_world(n, rate_logit=0.2, length_effect=0.0, seed=0):
+    """Annotations whose true win rate at equal length is the sigmoid of rate_logit, up to the noise's attenuation."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(10, 60, size=(n, 2))
+    relative = np.tanh((lengths[:, 1] - lengths[:, 0]) / 20)
+    wins = rng.random(n) < 1 / (1 + np.exp(-(rate_logit + length_effect * relative)))
+    return [row(1.0 + win, int(a), int(b)) for win, (a, b) in zip(wins, lengths)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_plain_numbers_are_the_published_ones(name, published):
+    result = alpacaeval2.score(annotations(name), n_bootstrap=100)
+    for key in ("win_rate", "standard_error", "discrete_win_rate"):
+        assert result[key] == pytest.approx(published[name]["published"][key], abs=1e-6)
+    for key in ("n_wins", "n_wins_base", "n_draws"):
+        assert result[key] == published[name]["published"][key]
+    assert result["n"] + result["n_failed"] == published[name]["published"]["n_total"]
+    assert int(result["mean_length"]) == published[name]["published"]["avg_length"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_at_the_published_C_the_length_controlled_rate_is_the_published_one(name, published, gamed, difficulty):
+    C = published[name]["regularisation_C_implied_by_published_lc"]
+    result = alpacaeval2.score(annotations(name), difficulty, gamed, C, n_bootstrap=10)
+    assert result["length_controlled_winrate"] == pytest.approx(
+        published[name]["published"]["length_controlled_winrate"], abs=1e-5
+    )
+    weights = published[name]["published_glm_weights"]
+    assert result["length_control"]["weights"] == pytest.approx(weights, abs=0.02)  # some published rows are older fits
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_by_cross_validation_it_is_what_official_code_finds_here(name, published, gamed, difficulty):
+    result = alpacaeval2.score(annotations(name), difficulty, gamed, "cv", n_bootstrap=10)
+    official = published[name]["official_code_here"]["length_controlled_v1"]
+    assert result["length_controlled_winrate"] == pytest.approx(official["lc"], abs=1e-5)
+    assert result["length_control"]["C"] == pytest.approx(official["C"])
+    assert result["length_controlled_winrate"] == pytest.approx(
+        published[name]["published"]["length_controlled_winrate"], abs=0.16
+    )
+
+
+@pytest.mark.parametrize("form", ["noreg", "minimal"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_other_official_forms_agree_too(name, form, published, difficulty):
+    given = difficulty if form == "noreg" else None
+    result = alpacaeval2.score(annotations(name), given, C="cv", n_bootstrap=10)
+    official = published[name]["official_code_here"][f"length_controlled_{form}"]
+    assert result["length_control"]["form"] == f"length_controlled_{form}"
+    assert result["length_controlled_winrate"] == pytest.approx(official["lc"], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_exact_solver_is_the_optimum_that_liblinear_approaches(name, published, gamed, difficulty):
+    rows = annotations(name)
+    preference = np.array([alpacaeval2._preference(r) for r in rows])
+    delta = np.array([r["len_1"] - r["len_2"] for r in rows], float)
+    design = alpacaeval2._design(delta, preference, difficulty, gamed)
+    for C, lc in published[name]["official_code_here"]["lc_v1_at_fixed_C_tol_1e_10"].items():
+        exact_C = min(np.logspace(-4, 4, 10), key=lambda c: abs(math.log(c / float(C))))
+        weights, converged = alpacaeval2._refit(design, exact_C)
+        assert converged
+        found = alpacaeval2._predict(design, weights[None], np.ones((1, len(rows))))[0]
+        assert found == pytest.approx(lc, abs=1e-5)
+
+
+def test_alpaca_evals_own_code_gives_the_same_numbers(monkeypatch, gamed):
+    import sklearn
+    from alpaca_eval.metrics import glm_winrate
+
+    path = str(shared("alpaca_eval/df_gamed_surrogate.csv.gz"))
+    monkeypatch.setattr(glm_winrate, "hf_hub_download", lambda **_: path)
+    rows = [
+        {**r, "output_1": "x" * r["len_1"], "output_2": "y" * r["len_2"]}
+        for r in annotations("FuseChat-Gemma-2-9B-Instruct")
+    ]
+    rows = [{key: value for key, value in r.items() if not key.startswith("len_")} for r in rows]
+    theirs = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None)
+    sklearn.set_config(enable_metadata_routing=False)  # alpaca-eval leaves it on for everybody
+    ours = alpacaeval2.score(rows, gamed=gamed, n_bootstrap=10)
+    for key in ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws"):
+        assert ours[key] == pytest.approx(theirs[key])
+    assert ours["length_controlled_winrate"] == pytest.approx(theirs["length_controlled_winrate"], abs=1e-6)
+
+
+def test_our_fit_leaves_scikit_learns_configuration_alone(gamed):
+    import sklearn
+
+    before = sklearn.get_config()
+    alpacaeval2.score(annotations("claude-2"), gamed=gamed, n_bootstrap=2)
+    assert sklearn.get_config() == before
+
+
+@pytest.mark.parametrize("name", ["claude-2", "vicuna-7b-v1.5", "NullModel", "alpaca-7b_concise"])
+def test_preferences_follow_from_the_stored_log_probabilities_and_the_order_of_the_answers(name):
+    rows = [r for r in annotations(name) if r.get("top_logprobs")]
+    assert len(rows) > 800
+    for r in rows:
+        switched = alpacaeval2.is_switched(r["instruction"])
+        assert alpacaeval2.preference_from_logprobs(r["top_logprobs"], switched) == pytest.approx(r["preference"])
+
+
+def test_a_missing_token_has_probability_zero_and_two_give_no_preference():
+    assert alpacaeval2.preference_from_logprobs({"m": -0.1, "The": -3}) == 1
+    assert alpacaeval2.preference_from_logprobs({"M": -0.1}) == 2
+    assert alpacaeval2.preference_from_logprobs({"M": -0.1}, switched=True) == 1
+    assert math.isnan(alpacaeval2.preference_from_logprobs({"The": -0.1}))
+    assert math.isnan(alpacaeval2.preference_from_logprobs({}))
+    openai = [{"token": "m", "logprob": math.log(0.2)}, {"token": "M", "logprob": math.log(0.6)}]
+    assert alpacaeval2.preference_from_logprobs(openai) == pytest.approx(1.75)
+    assert alpacaeval2.preference_from_logprobs({"m": -2000.0, "M": -2001.0}) == pytest.approx(
+        2 - 1 / (1 + math.exp(-1))
+    )
+
+
+def test_the_order_is_random_but_fixed():
+    order = [alpacaeval2.is_switched(f"instruction {i}") for i in range(400)]
+    assert order == [alpacaeval2.is_switched(f"instruction {i}") for i in range(400)]
+    assert 150 < sum(order) < 250
+
+
+def test_a_judge_that_always_takes_the_first_answer_is_found_out():
+    rows = [row(2.0 if alpacaeval2.is_switched(f"q{i}") else 1.0, instruction=f"q{i}") for i in range(100)]
+    assert alpacaeval2.score(rows)["first_slot_rate"] == 1
+
+
+def test_rows_without_a_preference_count_as_failed_and_as_nothing_else():
+    rows = [row(2.0), row(1.0), row(None), row(math.nan), row(7.0)]
+    result = alpacaeval2.score(rows)
+    assert (result["n"], result["n_failed"], result["win_rate"]) == (2, 3, 50)
+    assert any("outside 1 to 2" in note for note in result["notes"])
+
+
+def test_a_tie_is_half_a_win_and_upstreams_old_zero_is_a_tie():
+    result = alpacaeval2.score([row(1.5), row(0), row(2.0), row(1.2)])
+    assert (result["discrete_win_rate"], result["n_draws"]) == (50, 2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("rows", "low", "high", "note"),
+    [
+        ([row(2.0, 50, i) for i in range(40)], 99.9, 100, "all preferences are equal"),
+        ([row(1.0, 50, i) for i in range(40)], 0, 0.1, "all preferences are equal"),
+        ([row(1.0 + i % 2) for i in range(40)], 49.9, 50.1, "all length differences are equal"),
+        ([row(2.0), row(1.0, 5, 9), row(2.0, 9, 5)], 0, 100, "only 3 preferences"),
+        ([row(1.75)], 70, 80, "only 1 preferences"),
+    ],
+)
+def test_degenerate_worlds_give_a_number_and_a_note_and_no_warning(rows, low, high, note):
+    result = alpacaeval2.score(rows)
+    assert low <= result["length_controlled_winrate"] <= high
+    assert result["length_controlled_ci_low"] <= result["length_controlled_winrate"] + 1e-6
+    assert any(note in found for found in result["notes"])
+    assert not any("converge" in found for found in result["notes"])
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_judged_gives_no_score_instead_of_nan():
+    result = alpacaeval2.score([row(None), row(math.nan)])
+    assert result["win_rate"] is None
+    assert result["length_controlled_winrate"] is None
+    assert any("no row has a preference" in note for note in result["notes"])
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_baseline_against_itself_is_fifty_by_definition():
+    result = alpacaeval2.score([row(1.5, generator_2="base") for _ in range(9)])
+    assert result["length_controlled_winrate"] == 50
+
+
+def test_length_control_takes_a_length_bias_out_and_leaves_an_unbiased_judge_alone():
+    biased = alpacaeval2.score([{**r, "len_2": r["len_2"] + 15} for r in small_world(4000, 0.0, length_effect=3.0)])
+    assert abs(biased["length_controlled_winrate"] - biased["win_rate"]) > 5
+    fair = alpacaeval2.score(small_world(4000, 0.5))
+    assert fair["length_controlled_winrate"] == pytest.approx(fair["win_rate"], abs=0.5)
+
+
+def test_the_default_in_small_worlds_does_not_collapse_to_fifty():
+    rows = small_world(128, 0.1, seed=3)
+    assert alpacaeval2.score(rows, C="cv")["length_controlled_winrate"] == 50
+    default = alpacaeval2.score(rows)
+    assert default["length_controlled_winrate"] == pytest.approx(default["win_rate"], abs=1)
+    assert default["length_control"]["C_from"] == "default"
+
+
+def test_the_interval_of_the_length_controlled_rate_covers_the_truth():
+    hits = sum(
+        result["length_controlled_ci_low"] <= 100 / (1 + math.exp(-0.4)) <= result["length_controlled_ci_high"]
+        for result in (
+            alpacaeval2.score(small_world(200, 0.4, length_effect=1.0, seed=s), n_bootstrap=200) for s in range(150)
+        )
+    )
+    assert 0.9 <= hits / 150 <= 0.99
+
+
+def test_equal_seeds_pair_the_resamples_of_two_models():
+    rows = small_world(50)
+    first, again, other = (alpacaeval2.score(rows, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first["length_controlled_ci_low"] != other["length_controlled_ci_low"]
+    assert first["length_controlled_winrate"] == other["length_controlled_winrate"]
+
+
+def test_items_are_named_by_their_instruction_whatever_the_order():
+    rows = [row(1.25, instruction="a", len_2=7), row(None, instruction="b"), row(2.0, instruction="a")]
+    items = alpacaeval2.items(rows)
+    assert [item["value"] for item in items] == [0.25, None, 1.0]
+    assert items[0]["length"] == 7
+    assert items[2]["question"] == items[0]["question"] + "#2"
+    assert {i["question"] for i in alpacaeval2.items(rows[:2])} == {
+        i["question"] for i in alpacaeval2.items(rows[1::-1])
+    }
+
+
+def test_a_shifted_file_is_scored_like_upstream_and_says_so(gamed):
+    result = alpacaeval2.score(annotations("alpaca-7b_concise"), gamed=gamed, n_bootstrap=10)
+    assert any("804 rows instead of 805" in note for note in result["notes"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: alpacaeval2.score([]), "nothing to score"),
+        (lambda: alpacaeval2.score([row(1.0), {"preference": 1.0}]), "record 2: key 'generator_1'"),
+        (lambda: alpacaeval2.score([{"preference": 1, "generator_1": "a", "generator_2": "b"}]), "key 'output_1'"),
+        (
+            lambda: alpacaeval2.score([row(1.0), row(1.0, generator_2="k")]),
+            "2 values of generator_2 are mixed.*--model",
+        ),
+        (lambda: alpacaeval2.score([row(1.0), row(1.0, annotator="k")]), "2 values of annotator are mixed"),
+        (lambda: alpacaeval2.score([row(1.0)] * 3, difficulty=[0.1]), "1 values for 3 annotations"),
+        (lambda: alpacaeval2.score([row(1.0)] * 9, C="high"), "'high'; expected a positive number or 'cv'"),
+        (lambda: alpacaeval2.score([row(1.0)] * 9, C=-1), "-1; expected a positive number"),
+        (lambda: alpacaeval2.score([row(1.0)] * 3, C="cv"), "at least 5 preferences"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
+
+
+def test_bad_csv_files_are_named_with_their_line(tmp_path):
+    path = tmp_path / "difficulty.csv"
+    path.write_text("index,instruction_difficulty\n0,0.5\n1,high\n")
+    with pytest.raises(DataError, match=r"difficulty.csv:3: column 'instruction_difficulty' holds 'high'"):
+        alpacaeval2.read_difficulty(path)
+    with pytest.raises(DataError, match=r"difficulty.csv:2: key 'index'|key 'preference'"):
+        alpacaeval2.read_gamed(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        alpacaeval2.read_difficulty(tmp_path / "absent.csv")
+
+
+def test_one_model_with_length_control_and_bootstrap_takes_less_than_three_seconds(gamed, difficulty):
+    rows = annotations("claude-2")
+    import sklearn.linear_model  # noqa: F401  (its import is no work of ours)
+
+    start = time.process_time()
+    result = alpacaeval2.score(rows, difficulty, gamed)
+    assert time.process_time() - start < 3
+    assert result["n_bootstrap"] >= 1000
+
+
+def test_forty_five_small_models_take_seconds():
+    rows = small_world(256)
+    start = time.process_time()
+    for seed in range(45):
+        alpacaeval2.score(rows, seed=seed)
+    assert time.process_time() - start < 15
+
+
+def test_the_command_reads_what_alpaca_eval_writes_without_torch(tmp_path):
+    import pandas as pd
+
+    rows = [
+        {
+            "instruction": f"q{i}", "dataset": "d", "output_1": "short", "generator_1": "base",
+            "output_2": "longer " * i, "generator_2": "m", "annotator": "judge", "time_per_example": 1.0,
+            "preference": None if i == 3 else 1 + i / 30, "preference_raw_completion": {"text": "M"},
+        }
+        for i in range(30)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_json(tmp_path / "annotations.json", orient="records", indent=2)  # as alpaca-eval does
+    command = [sys.executable, "-X", "importtime", "-m", "eval.alpacaeval2", "score"]
+    command += ["--annotations", str(tmp_path / "annotations.json"), "--out", str(tmp_path / "deep" / "scores.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    printed = json.loads(done.stdout)
+    assert printed == read_json(tmp_path / "deep" / "scores.json")
+    assert (printed["n"], printed["n_failed"], printed["judge"]) == (29, 1, "judge")
+    modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert not modules & {"torch", "pandas", "sklearn", "transformers"}
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
+    write_json(tmp_path / "annotations.json", [row(1.0), row(1.0, generator_2="other")])
+    command = [sys.executable, "-m", "eval.alpacaeval2", "score", "--annotations", str(tmp_path / "annotations.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1

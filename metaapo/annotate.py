@@ -11,8 +11,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from metaapo.data import DataError, Message
-from metaapo.logps import IntList
-from metaapo.models import encode_prompt, encode_response
+from metaapo.logps import IntList, collate, hidden_states, length_batches
+from metaapo.models import encode_prompt, encode_responses
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,16 @@ def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
 
 
 @torch.no_grad()
-def _rewards(model: PreTrainedModel, sequences: list[IntList], pad_id: int, batch_size: int) -> list[float]:
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    rewards = [0.0] * len(sequences)
-    starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc="annotating", unit="batch", leave=False, disable=None):
-        rows = order[start : start + batch_size]
-        width = len(sequences[rows[-1]])
-        ids = torch.tensor([[*sequences[i], *[pad_id] * (width - len(sequences[i]))] for i in rows])
-        mask = torch.tensor([[1] * len(sequences[i]) + [0] * (width - len(sequences[i])) for i in rows])
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
-        for i, reward in zip(rows, logits.squeeze(-1).float().tolist()):
-            rewards[i] = reward
-    return rewards
+def _rewards(
+    model: PreTrainedModel, prompts: list[IntList], responses: list[IntList], pad_id: int, batch_size: int
+) -> list[float]:
+    rewards = torch.zeros(len(prompts))
+    batches = length_batches(prompts, responses, batch_size)
+    for rows in tqdm(batches, desc="annotating", unit="batch", leave=False, mininterval=5):
+        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], pad_id)
+        states = hidden_states(model, batch)
+        rewards[rows] = model.score(states[batch.ends.to(states.device)]).squeeze(-1).float().cpu()
+    return rewards.tolist()
 
 
 def reward_responses(
@@ -88,12 +85,13 @@ def reward_responses(
         the rewards, same shape as `responses`, and the number of reward-model calls that were needed.
     """
     place: dict[tuple[int, str], int] = {}
-    sequences: list[IntList] = []
+    prompts: list[IntList] = []
+    endings: list[str] = []
     for i, (messages, texts) in enumerate(zip(conversations, responses, strict=True)):
         prompt = encode_prompt(tokenizer, messages)
-        for text in texts:
-            if (i, text) not in place:
-                place[i, text] = len(sequences)
-                sequences.append([*prompt, *encode_response(tokenizer, text)])
-    rewards = _rewards(model, sequences, tokenizer.pad_token_id, batch_size)
-    return [[rewards[place[i, text]] for text in texts] for i, texts in enumerate(responses)], len(sequences)
+        for text in dict.fromkeys(texts):
+            place[i, text] = len(prompts)
+            prompts.append(prompt)
+            endings.append(text)
+    rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), tokenizer.pad_token_id, batch_size)
+    return [[rewards[place[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)

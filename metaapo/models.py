@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -20,6 +22,9 @@ from metaapo.data import DataError, Message, read_json
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
+SOURCE = "source.json"  # beside a checkpoint that was released by others: where it comes from
+PROBES = ("Yes, of course.", "1. One\n2. Two", "*Hm*: let me see!")
+
 
 def _check_checkpoint(path: str | Path) -> None:
     path = Path(path)
@@ -30,13 +35,63 @@ def _check_checkpoint(path: str | Path) -> None:
     read_json(path / "config.json")
 
 
+def saved_dtypes(path: str | Path) -> set[str]:
+    """Names of the floating-point types in a checkpoint's safetensors files, such as "F32" or "BF16".
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    found = set()
+    for file in sorted(Path(path).glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as tensors:
+                found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no mapping
+        except SafetensorError as error:
+            raise DataError(f"{file}: not a readable safetensors file ({error}); fetch or write it again") from error
+    return {name for name in found if name.startswith(("F", "BF"))}
+
+
+def _loading_options(path: str | Path, dtype: torch.dtype | None) -> dict[str, Any]:
+    """What from_pretrained is told; without a dtype, weights keep the one they were saved in, which must be one."""
+    _check_checkpoint(path)
+    if dtype is None and len(dtypes := saved_dtypes(path)) > 1:
+        raise DataError(
+            f"{path}: the weights mix the types {', '.join(sorted(dtypes))}; save the model in one of them "
+            "(model.to(torch.bfloat16).save_pretrained)"
+        )
+    return {"dtype": dtype or "auto", "use_safetensors": True, "trust_remote_code": _trusts_code(path)}
+
+
+def _trusts_code(path: str | Path) -> bool:
+    source = Path(path) / SOURCE
+    return source.is_file() and read_json(source)["trust_remote_code"]
+
+
+def _load(auto: Any, path: str | Path, dtype: torch.dtype | None, **options: Any) -> tuple[PreTrainedModel, set[str]]:
+    """A model in evaluation mode and the names of weights that the checkpoint lacks.
+
+    Raises:
+        DataError: no usable checkpoint, or one that needs code that is not trusted.
+    """
+    options |= _loading_options(path, dtype)
+    try:
+        model, report = auto.from_pretrained(path, output_loading_info=True, **options)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise DataError(f"{path}: transformers cannot load this model ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"{path}: the model comes with Python code; read it, then set trust_remote_code: true beside path"
+        ) from error
+    return model.eval(), set(report["missing_keys"])
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer and check what the rest of the code relies on.
 
     Raises:
         DataError: it has no chat template, or no EOS token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=_trusts_code(path))
     if tokenizer.chat_template is None:
         raise DataError(f"{path}: the tokenizer has no chat template; save one with it (tokenizer.chat_template)")
     if tokenizer.eos_token_id is None:
@@ -46,30 +101,95 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_policy(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal language model and its tokenizer, in float32 and evaluation mode.
+def load_policy(path: str | Path, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer, in evaluation mode.
+
+    Args:
+        path: a checkpoint folder.
+        dtype: of the weights in memory; None: as they were saved.
 
     Raises:
-        DataError: the folder holds no safetensors checkpoint.
+        DataError: the folder holds no safetensors checkpoint, or one that lacks weights.
     """
-    _check_checkpoint(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-    return model.eval(), load_tokenizer(path)
+    model, missing = _load(AutoModelForCausalLM, path, dtype)
+    if missing:
+        raise DataError(f"{path}: the checkpoint lacks {sorted(missing)[0]}; expected a causal language model")
+    return model, load_tokenizer(path)
 
 
-def load_reward_model(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_reward_model(
+    path: str | Path, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a sequence-classification model with one output, the reward, and its tokenizer.
 
+    Args:
+        path: a checkpoint folder.
+        dtype: of the weights in memory; None: as they were saved.
+
     Raises:
-        DataError: the folder holds no safetensors checkpoint, or the model has several outputs.
+        DataError: the folder holds no safetensors checkpoint, or the model has several outputs, or no trained one.
     """
-    _check_checkpoint(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    model, missing = _load(AutoModelForSequenceClassification, path, dtype)
     if model.config.num_labels != 1:
         raise DataError(f"{path}: expected a reward model with 1 output, found {model.config.num_labels}")
+    if missing:
+        raise DataError(f"{path}: the checkpoint lacks {sorted(missing)[0]}; expected a trained reward model")
     tokenizer = load_tokenizer(path)
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model.eval(), tokenizer
+    return model, tokenizer
+
+
+def check_chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Check, token by token, that prompt + response is what the chat template makes of the whole conversation.
+
+    Some templates open every turn with the token that is also called BOS (SmolLM2) or close user turns with EOS too
+    (Qwen2.5): what must hold is one BOS at the start, one EOS at the end of the response, and nothing else between.
+
+    Raises:
+        DataError: a doubled or missing BOS, a response that does not end with exactly one EOS, or a border between
+            prompt and response where the tokens of both together differ.
+    """
+    prompt = encode_prompt(tokenizer, [{"role": "user", "content": "Hello"}])
+    bos = tokenizer.bos_token_id
+    if bos is not None and prompt[:2] == [bos, bos]:
+        raise DataError(f"{where}: prompts start with two BOS tokens; take bos_token out of the chat template")
+    if bos is not None and tokenizer("Hello")["input_ids"][:1] == [bos] != prompt[:1]:
+        raise DataError(
+            f"{where}: the tokenizer starts texts with BOS, the chat template does not; add bos_token to it"
+        )
+    for response in PROBES:
+        for messages in (
+            [{"role": "user", "content": "Hello"}],
+            [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hm."},
+                {"role": "user", "content": "?"},
+            ],
+        ):
+            _check_border(tokenizer, messages, response, where)
+
+
+def _check_border(tokenizer: PreTrainedTokenizerBase, messages: list[Message], response: str, where: str) -> None:
+    prompt, answer = encode_prompt(tokenizer, messages), encode_response(tokenizer, response)
+    text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if whole[: len(prompt)] != prompt:
+        raise DataError(
+            f"{where}: the chat template writes a conversation's prompt otherwise once it is answered; the border "
+            "between prompt and response cannot be told, use a template with a generation prompt that stays"
+        )
+    ours, theirs = [*prompt, *answer], whole[: len(prompt) + len(answer)]
+    if tokenizer.eos_token_id not in whole[len(prompt) :]:
+        raise DataError(
+            f"{where}: the chat template does not end a response with EOS, {tokenizer.eos_token!r}; it ends in "
+            f"{tokenizer.convert_ids_to_tokens(whole[-3:])}; set eos_token beside path to the token that closes a turn"
+        )
+    rest = whole[len(ours) :]
+    if ours != theirs or tokenizer.decode(rest).strip() or tokenizer.eos_token_id in rest:
+        raise DataError(
+            f"{where}: prompt + response gives {tokenizer.convert_ids_to_tokens(ours[-4:])} at the end, the chat "
+            f"template {tokenizer.convert_ids_to_tokens(whole[-4:])}; expected the same tokens with one EOS"
+        )
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
@@ -81,6 +201,13 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -
 def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a response, ending with EOS."""
     return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def encode_responses(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of many responses, each ending with EOS; one call is ten times as fast as one a text."""
+    if not texts:
+        return []
+    return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from metaapo.annotate import best_worst, reward_responses
 from metaapo.data import DataError
+from metaapo.models import encode_prompt, encode_responses
 
 CONVERSATIONS = [[{"role": "user", "content": "list animals"}], [{"role": "user", "content": "sort 7 3 9 1"}]]
 
@@ -36,4 +37,16 @@ def test_batching_changes_no_reward_and_equal_texts_are_scored_once(reward_model
     large, _ = reward_responses(reward_model, tokenizer, CONVERSATIONS, responses, batch_size=8)
     assert calls == 5
     assert small[0][0] == small[0][2]
-    assert sum(small, []) == pytest.approx(sum(large, []), rel=1e-5)
+    assert sum(small, []) == pytest.approx(sum(large, []), rel=1e-4, abs=1e-5)
+
+
+def test_rewards_equal_transformers_own_classification_head(reward_model, tokenizer):
+    import torch
+
+    responses = [["cat dog", "cat"], ["1 3 7 9", "9"]]
+    ours, _ = reward_responses(reward_model, tokenizer, CONVERSATIONS, responses)
+    for conversation, texts, rewards in zip(CONVERSATIONS, responses, ours):
+        for text, reward in zip(texts, rewards):
+            ids = [*encode_prompt(tokenizer, conversation), *encode_responses(tokenizer, [text])[0]]
+            theirs = reward_model(input_ids=torch.tensor([ids])).logits.item()
+            assert reward == pytest.approx(theirs, rel=1e-4, abs=1e-5)

@@ -1,10 +1,14 @@
 """Sequence log-probabilities: padding, batching and position of the response change nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metaapo.data import DataError
-from metaapo.logps import SequenceBatch, all_sequence_logps, collate, sequence_logps
+from metaapo.logps import all_sequence_logps, collate, sequence_logps, token_logps
 
 PROMPTS = [[1, 4, 7, 8, 5], [1, 4, 9, 5], [1, 4, 10, 11, 12, 13, 5]]
 RESPONSES = [[9, 10, 2], [11, 2], [12, 13, 14, 15, 2]]
@@ -21,17 +25,53 @@ def test_equal_a_full_forward_of_each_sequence(policy):
         assert logp == pytest.approx(by_hand(policy, prompt, response), rel=1e-5)
 
 
-@pytest.mark.parametrize("left", [0, 1, 5])
-@pytest.mark.parametrize("right", [0, 1, 5])
-def test_padding_on_either_side_changes_nothing(policy, left, right):
+@pytest.mark.parametrize("right", [1, 5])
+@pytest.mark.parametrize("rows", [0, 2])
+def test_padding_changes_nothing(policy, right, rows):
+    """More padding on the right of each row, and whole rows of it (rows of other prompts, as seen by a response)."""
     batch = collate(PROMPTS, RESPONSES, pad_id=0)
+    height, width = batch.input_ids.shape
     pad = torch.nn.functional.pad
-    padded = SequenceBatch(
-        pad(batch.input_ids, (left, right)),
-        pad(batch.attention_mask, (left, right)),
-        pad(batch.response_mask, (0, right)),
+    mask = pad(batch.attention_mask, (0, right, 0, right, 0, 0, 0, rows))
+    mask |= torch.eye(width + right, dtype=torch.bool)
+    moved = {
+        name: getattr(batch, name) // width * (width + right) + getattr(batch, name) % width
+        for name in ("positions", "sources")
+    }
+    padded = replace(
+        batch,
+        input_ids=pad(batch.input_ids, (0, right, 0, rows), value=7),
+        position_ids=pad(batch.position_ids, (0, right, 0, rows)),
+        attention_mask=mask,
+        **moved,
     )
     torch.testing.assert_close(sequence_logps(policy, padded), sequence_logps(policy, batch), rtol=1e-5, atol=1e-5)
+
+
+def test_responses_to_one_prompt_do_not_see_each_other(policy):
+    """One tree of prompt and three responses gives what three sequences give, for any company."""
+    prompt = PROMPTS[2]
+    together = sequence_logps(policy, collate([prompt] * 3, RESPONSES, pad_id=0))
+    for logp, response in zip(together.tolist(), RESPONSES):
+        assert logp == pytest.approx(by_hand(policy, prompt, response), rel=1e-5)
+    assert collate([prompt] * 3, RESPONSES, pad_id=0).input_ids.numel() == len(prompt) + sum(map(len, RESPONSES))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(6, 20), min_size=1, max_size=7)), min_size=1))
+@settings(max_examples=30, deadline=None)
+def test_any_mixture_equals_a_full_forward_of_each_sequence(policy, mixture):
+    prompts, responses = [PROMPTS[i] for i, _ in mixture], [response for _, response in mixture]
+    batched = sequence_logps(policy, collate(prompts, responses, pad_id=0))
+    for logp, prompt, response in zip(batched.tolist(), prompts, responses):
+        assert logp == pytest.approx(by_hand(policy, prompt, response), rel=1e-4, abs=1e-4)
+
+
+def test_token_logps_are_laid_out_by_response(policy):
+    batch = collate(PROMPTS, RESPONSES, pad_id=0)
+    logps = token_logps(policy, batch)
+    assert logps.shape == batch.response_mask.shape == (3, 5)
+    assert ((logps != 0) == batch.response_mask.bool()).all()
+    assert batch.input_ids.flatten()[batch.ends].tolist() == [response[-1] for response in RESPONSES]
 
 
 def test_batch_size_and_order_change_nothing(policy):

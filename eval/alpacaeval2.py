@@ -245,6 +245,8 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
     for number, row in enumerate(rows, start=1):
         where = f"annotations, record {number}"
         require_keys(row, ("preference", "generator_1", "generator_2"), where)
+        if not isinstance(row["preference"], int | float | None):
+            raise DataError(f"{where}: preference is {row['preference']!r}; expected a number from 1 to 2, or null")
         for length, output in (("len_1", "output_1"), ("len_2", "output_2")):
             if length not in row:
                 require_keys(row, (output,), where)
@@ -272,8 +274,8 @@ def _preference(row: Record) -> float:
 
 
 def _lengths(row: Record) -> tuple[int, int]:
-    """Characters of output_1 and output_2."""
-    return tuple(row[f"len_{i}"] if f"len_{i}" in row else len(row[f"output_{i}"]) for i in (1, 2))
+    """Characters of output_1 and output_2; an answer of null has none."""
+    return tuple(row[f"len_{i}"] if f"len_{i}" in row else len(row[f"output_{i}"] or "") for i in (1, 2))
 
 
 def _first_slot_rate(rows: Sequence[Record], preference: Floats) -> float | None:

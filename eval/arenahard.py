@@ -222,6 +222,7 @@ def score(
     baselines = _baselines(rows, baseline)
     pool = _pool([row for row in rows if row["model"] != baselines[row["model"]]], baselines, version)
     records = _by_model_and_question(answers)
+    opponents = sorted(set(pool.baselines))
     notes = _pool_notes(rows, pool)
     counts = resample_counts(len(pool.questions), n_bootstrap, seed)
     models = [_plain_score(pool, m, counts) | _sizes(pool, m, records) for m in range(len(pool.models))]
@@ -243,7 +244,7 @@ def score(
         "version": version,
         "judge": rows[0].get("judge"),
         "category": category,
-        "baseline": sorted(set(pool.baselines))[0] if len(set(pool.baselines)) == 1 else sorted(set(pool.baselines)),
+        "baseline": opponents[0] if len(opponents) == 1 else opponents,
         "pool": list(pool.models),
         "n_questions": len(pool.questions),
         "n_bootstrap": n_bootstrap,
@@ -343,6 +344,8 @@ def _selected(judgments: Iterable[Record], judge: str | None, category: str | No
         require_keys(row, ("model", "games"), where)
         if "uid" not in row:
             require_keys(row, ("question_id",), where)
+        if not isinstance(row["games"], list) or not all(isinstance(game, dict | None) for game in row["games"]):
+            raise DataError(f"{where}: games is {row['games']!r}; expected a list of two games {{score, judgment}}")
     rows = [row for row in rows if (judge is None or row.get("judge") == judge)]
     rows = [row for row in rows if (category is None or row.get("category") == category)]
     judges = sorted({str(row.get("judge")) for row in rows})
@@ -524,7 +527,7 @@ def _standardise(
 ) -> tuple[Floats, list[str], list[str]]:
     """Z-scores over all battles of the pool: (M, Q, kept features), the kept names, the names without any variation."""
     weight = battles[..., None]
-    total = battles.sum()
+    total = max(battles.sum(), 1.0)
     centred = raw - (weight * raw).sum(axis=(0, 1)) / total
     ddof = 0 if version == "v0.1-2024" else 1
     spread = np.sqrt((weight * centred**2).sum(axis=(0, 1)) / max(total - ddof, 1))
@@ -633,8 +636,8 @@ def _official(pool: _Pool, standardised: Floats | None, version: str, seed: int)
     rng = np.random.default_rng(seed)
     is_2024 = version == "v0.1-2024"
     levels = [0.025, 0.975] if is_2024 else [0.05, 0.95]
-    total = pool.outcomes.sum()
-    drawn = rng.multinomial(total, pool.outcomes.ravel() / total, size=N_BOOTSTRAP_OFFICIAL)
+    total = max(pool.outcomes.sum(), 1)
+    drawn = rng.multinomial(pool.outcomes.sum(), pool.outcomes.ravel() / total, size=N_BOOTSTRAP_OFFICIAL)
     drawn = drawn.reshape(-1, *pool.outcomes.shape)  # (resamples, M, Q, 3)
     result = []
     for m in range(len(pool.models)):
@@ -655,10 +658,10 @@ def _official(pool: _Pool, standardised: Floats | None, version: str, seed: int)
         replicates = np.array([fit(pool, standardised, counts) for counts in drawn])
         low, high = np.quantile(replicates, levels, axis=0)
         scores = single if is_2024 else np.median(replicates, axis=0)
+        styled = {"score": scores, "ci_low": low, "ci_high": high, "single_fit": single}
         for m, model in enumerate(result):
-            model["style_controlled_score"] = float(scores[m])
-            model["style_controlled_ci_low"], model["style_controlled_ci_high"] = float(low[m]), float(high[m])
-            model["style_controlled_single_fit"] = float(single[m])
+            played = model["score"] is not None
+            model |= {f"style_controlled_{key}": float(values[m]) if played else None for key, values in styled.items()}
     return result
 
 
@@ -676,7 +679,7 @@ def _sklearn_ratings(pool: _Pool, standardised: Floats, outcomes: NDArray[np.int
     opponent = n_models + np.array([names.index(name) for name in pool.baselines])
     first_style = n_models + len(names)
     wins, battles = 2 * (outcomes @ _OUTCOMES), 2 * outcomes.sum(axis=-1)
-    total = battles.sum()
+    total = max(battles.sum(), 1.0)
 
     def loss_and_gradient(theta: Floats) -> tuple[float, Floats]:
         logits = scale * (theta[:n_models] - theta[opponent])[:, None] + standardised @ theta[first_style:]
@@ -727,7 +730,7 @@ def _lbfgs(
     Source: Nocedal & Wright, Numerical Optimization (2006), algorithm 7.4, with torch's stopping rules.
     """
     loss, gradient = loss_and_gradient(theta)
-    direction, length = -gradient, rate * min(1.0, 1 / np.abs(gradient).sum())
+    direction, length = -gradient, rate / max(1.0, np.abs(gradient).sum())
     pairs, scale = [], 1.0
     for number in range(1, steps + 1):
         if gradient @ direction > -tolerance:

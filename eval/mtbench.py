@@ -61,11 +61,13 @@ def category_of(questions: Iterable[Record] | None = None) -> dict[Any, str]:
     """Question id -> category; of the official 80 questions if None.
 
     Raises:
-        DataError: a question lacks its id or category.
+        DataError: there is no question, or one lacks its id or category.
     """
     if questions is None:
         return {FIRST_QUESTION + i: CATEGORIES[i // 10] for i in range(10 * len(CATEGORIES))}
     questions = list(questions)
+    if not questions:
+        raise DataError("questions: the file holds none; give the questions that were judged, or leave it out")
     for number, question in enumerate(questions, start=1):
         require_keys(question, ("question_id", "category"), f"questions, record {number}")
     return {question["question_id"]: question["category"] for question in questions}
@@ -168,7 +170,10 @@ def _judge(row: Record) -> tuple[str | None, str | None]:
 def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record]:
     rows = list(judgments)
     for number, row in enumerate(rows, start=1):
-        require_keys(row, ("question_id", "model", "score", "turn"), f"judgments, record {number}")
+        where = f"judgments, record {number}"
+        require_keys(row, ("question_id", "model", "score", "turn"), where)
+        if not isinstance(row["score"], int | float | None):
+            raise DataError(f"{where}: score is {row['score']!r}; expected a number, or -1 where there is no grade")
     rows = [row for row in rows if judge is None or _judge(row)[0] == judge]
     judges = sorted({str(_judge(row)[0]) for row in rows})
     if len(judges) > 1:

@@ -278,6 +278,7 @@ def test_a_shifted_file_is_scored_like_upstream_and_says_so(gamed):
             "2 values of generator_2 are mixed.*--model",
         ),
         (lambda: alpacaeval2.score([row(1.0), row(1.0, annotator="k")]), "2 values of annotator are mixed"),
+        (lambda: alpacaeval2.score([row("m")]), "record 1: preference is 'm'"),
         (lambda: alpacaeval2.score([row(1.0)] * 3, difficulty=[0.1]), "1 values for 3 annotations"),
         (lambda: alpacaeval2.score([row(1.0)] * 9, C="high"), "'high'; expected a positive number or 'cv'"),
         (lambda: alpacaeval2.score([row(1.0)] * 9, C=-1), "-1; expected a positive number"),

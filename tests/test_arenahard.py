@@ -250,11 +250,22 @@ def test_a_model_without_any_verdict_has_no_score_and_does_not_disturb_the_other
     judgments += [judgment(q, None, None, "mute") for q in range(20)]
     result = arenahard.score(judgments, answers, "base", V2, True, official_quirks=True)
     assert by_model(result)["mute"]["score"] is None
+    assert by_model(result)["mute"]["official"]["style_controlled_score"] is None
     assert by_model(result)["mute"]["style_controlled_score"] is None
     for name, model in by_model(alone).items():
         assert by_model(result)[name]["style_controlled_score"] == pytest.approx(
             model["style_controlled_score"], abs=1e-6
         )
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("version", [V1, V2])
+def test_nothing_judged_gives_no_scores_instead_of_nan(version):
+    rows = [judgment(q, None, None) for q in range(5)]
+    result = arenahard.score(rows, [], "base", version, True, official_quirks=True)
+    assert result["models"][0]["score"] is None
+    assert result["models"][0]["style_controlled_score"] is None
     json.dumps(result, allow_nan=False)
 
 
@@ -354,6 +365,10 @@ def test_files_of_both_years_are_read():
         (lambda: arenahard.parse_verdict("", "v3"), "'v3' is unknown; use one of v0.1-2024, v2.0-2025"),
         (lambda: arenahard.score([], [], "base", V2), "nothing to score"),
         (lambda: arenahard.score([{"uid": "1", "model": "m"}], [], "base", V2), "record 1: key 'games'"),
+        (
+            lambda: arenahard.score([judgment(1, "A>B", "A>B") | {"games": ["A>B"]}], [], "base", V2),
+            "list of two games",
+        ),
         (lambda: arenahard.score([judgment(1, "A>B", "A>B", baseline="o3")], [], "base", V2), "against 'o3'"),
         (lambda: arenahard.score([judgment(1, "A>B", "A>B")], [], {}, V2), "no baseline is given for model 'm'"),
         (

@@ -146,6 +146,7 @@ def test_the_interval_resamples_questions_with_both_turns_together():
         ([judgment(81, 1, 5), judgment(81, 1, 5, judge="gpt-5")], "2 judges are mixed"),
         ([{"question_id": 81, "model": "m", "turn": 1}], "judgments, record 1: key 'score'"),
         ([], "nothing to score"),
+        ([judgment(81, 1, "good")], "record 1: score is 'good'"),
         ([judgment(81, 3, 5)], "expected 1 or 2"),
     ],
 )

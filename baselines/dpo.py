@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from metaapo import selection
 from metaapo.config import MethodConfig
-from metaapo.method import Method
+from metaapo.method import Method, OfflinePairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from metaapo.run import RunContext
 
 
-def offline_only(scores: Tensor) -> Tensor:
+def offline_only(pairs: OfflinePairs) -> Tensor:
     """w = 1: the loss of a prompt is its offline pair's."""
-    return scores.new_ones(scores.shape)
+    return pairs.scores.new_ones(pairs.scores.shape)
 
 
 def build(params: MethodConfig, context: RunContext) -> Method:

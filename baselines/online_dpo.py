@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metaapo import selection
-from metaapo.config import MethodConfig
-from metaapo.method import Method
+from metaapo.method import Method, ObjectiveParams, OfflinePairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,16 +13,21 @@ if TYPE_CHECKING:
     from metaapo.run import RunContext
 
 
-def online_only(scores: Tensor) -> Tensor:
+class Params(ObjectiveParams):
+    """Online DPO's keys in the configuration."""
+
+
+def online_only(pairs: OfflinePairs) -> Tensor:
     """w = 0: the loss of a prompt is its online pair's."""
-    return scores.new_zeros(scores.shape)
+    return pairs.scores.new_zeros(pairs.scores.shape)
 
 
-def build(params: MethodConfig, context: RunContext) -> Method:
+def build(params: Params, context: RunContext) -> Method:
     """All prompts (a budget below 1: a random subset of them), online pairs only."""
     return Method(
         select=lambda request: selection.random_fraction(len(request.scores), request.budget, request.rng),
         weigh=online_only,
+        objective=params.build_objective(),
         uses_offline=False,
         keep_unsampled=False,
     )

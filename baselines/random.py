@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from metaapo import selection
-from metaapo.config import MethodConfig
-from metaapo.method import Method, SelectionRequest
+from metaapo.method import Method, ObjectiveParams, OfflinePairs, SelectionRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from metaapo.run import RunContext
 
 
-class Params(MethodConfig):
+class Params(ObjectiveParams):
     """The control's keys in the configuration."""
 
     match: str = Field("metaapo", description="the method whose realised budget is matched, seed by seed")
@@ -29,9 +28,9 @@ class Params(MethodConfig):
         return [self.match]
 
 
-def equal_weights(scores: Tensor) -> Tensor:
+def equal_weights(pairs: OfflinePairs) -> Tensor:
     """w = 1/2 for every prompt."""
-    return scores.new_full(scores.shape, 0.5)
+    return pairs.scores.new_full(pairs.scores.shape, 0.5)
 
 
 def build(params: Params, context: RunContext) -> Method:
@@ -41,4 +40,4 @@ def build(params: Params, context: RunContext) -> Method:
     def select(request: SelectionRequest) -> selection.Selection:
         return selection.random_fraction(len(request.scores), fractions[request.iteration - 1], request.rng)
 
-    return Method(select=select, weigh=equal_weights)
+    return Method(select=select, weigh=equal_weights, objective=params.build_objective())

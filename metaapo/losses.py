@@ -6,8 +6,10 @@ Every function takes the log-probabilities of a batch of preference pairs and re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -23,6 +25,9 @@ class PairLogps:
         reference_rejected: the same under the frozen reference.
         chosen_length: tokens of y_w, EOS included.
         rejected_length: tokens of y_l, EOS included.
+        greedy: log pi(y_0 given x) of the prompt's greedy response, where a method's `bonus` asks for it.
+        reference_greedy: the same under the frozen reference.
+        kl: float32 (), estimate of KL(policy || reference) in nats, >= 0, where the objective asks for it.
     """
 
     chosen: Tensor
@@ -31,6 +36,9 @@ class PairLogps:
     reference_rejected: Tensor
     chosen_length: Tensor
     rejected_length: Tensor
+    greedy: Tensor | None = None
+    reference_greedy: Tensor | None = None
+    kl: Tensor | None = None
 
     @property
     def margin(self) -> Tensor:
@@ -43,4 +51,55 @@ def dpo(pairs: PairLogps, beta: float) -> Tensor:
     return -logsigmoid(beta * pairs.margin)
 
 
-OBJECTIVES = {"dpo": dpo}
+def ipo(pairs: PairLogps, beta: float) -> Tensor:
+    """Identity preference optimization: L = (Delta per token - 1 / (2 beta))^2 (Azar et al. 2023, eq. 17).
+
+    The log-ratios are averaged over the tokens of each response, which the equation leaves open and IPO's authors
+    confirmed to the maintainers of TRL: otherwise the target would mean less the longer the responses are.
+    """
+    chosen = (pairs.chosen - pairs.reference_chosen) / pairs.chosen_length
+    rejected = (pairs.rejected - pairs.reference_rejected) / pairs.rejected_length
+    return (chosen - rejected - 1 / (2 * beta)) ** 2
+
+
+def simpo(pairs: PairLogps, beta: float, gamma: float = 0.6, per_token: bool = True) -> Tensor:
+    """Simple preference optimization: L = -log sigmoid(beta * (avg log pi(y_w) - avg log pi(y_l)) - gamma).
+
+    No reference (Meng et al. 2024, eq. 6).
+
+    Args:
+        pairs: the pairs; their reference columns are not read.
+        beta: scale of the log-probability per token, 2 to 10 in the paper.
+        gamma: target margin, >= 0, in the units of beta * log-probability per token.
+        per_token: False sums the log-probabilities instead, as MetaAPO's authors do: not SimPO's objective.
+    """
+    chosen, rejected = pairs.chosen, pairs.rejected
+    if per_token:
+        chosen, rejected = chosen / pairs.chosen_length, rejected / pairs.rejected_length
+    return -logsigmoid(beta * (chosen - rejected) - gamma)
+
+
+def kto(pairs: PairLogps, beta: float, desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> Tensor:
+    """Kahneman-Tversky optimization (Ethayarajh et al. 2024, section 4), the mean over a pair's two responses.
+
+    L = [desirable_weight * (1 - sigmoid(beta * (r_w - z))) + undesirable_weight * (1 - sigmoid(beta * (z - r_l)))] / 2
+    with r = log pi(y) - log ref(y) and z = `pairs.kl`, which is detached.
+    """
+    chosen = pairs.chosen - pairs.reference_chosen
+    rejected = pairs.rejected - pairs.reference_rejected
+    desirable = desirable_weight * (1 - torch.sigmoid(beta * (chosen - pairs.kl)))
+    undesirable = undesirable_weight * (1 - torch.sigmoid(beta * (pairs.kl - rejected)))
+    return (desirable + undesirable) / 2
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a method does with a pair.
+
+    Attributes:
+        loss: one loss a pair, (batch,), from its log-probabilities and beta.
+        uses_kl: the loss reads `PairLogps.kl`, whose estimate costs two more sequences a pair, without gradients.
+    """
+
+    loss: Callable[[PairLogps, float], Tensor] = dpo
+    uses_kl: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 
 from metaapo.data import write_json
 
+if TYPE_CHECKING:
+    from metaapo.method import OfflinePairs
+
 GRID = torch.linspace(-6.0, 0.0, 61)
 
 
 class MetaLearner(nn.Module):
-    """MLP 1 -> hidden (tanh) -> 1 (sigmoid), its buffer and its update (paper, section "Meta-learner update").
+    """MLP d -> hidden (tanh) -> 1 (sigmoid), its buffer and its update (paper, section "Meta-learner update"; d = 1).
 
     Args:
         hidden: hidden units, 100 in the paper.
@@ -25,6 +29,9 @@ class MetaLearner(nn.Module):
         init: "symmetric": all weights 0.1, as in the authors' code, where all hidden units stay identical for ever.
             "spread": weights uniform in [0, 0.2], the same map on average and growing too, with units that can differ.
         seed: of the "spread" weights.
+        inputs: fields of `OfflinePairs`, "scores" first. The weights of further ones start at 0, so that the map starts
+            as the same function of the score.
+        trained: False keeps the map as it is: `observe` does nothing.
     """
 
     def __init__(
@@ -35,28 +42,40 @@ class MetaLearner(nn.Module):
         period: int = 8,
         init: str = "spread",
         seed: int = 0,
+        inputs: Sequence[str] = ("scores",),
+        trained: bool = True,
     ) -> None:
         super().__init__()
-        self.hidden = nn.Linear(1, hidden)
+        self.inputs, self.trained = tuple(inputs), trained
+        self.hidden = nn.Linear(len(self.inputs), hidden)
         self.output = nn.Linear(hidden, 1)
         generator = torch.Generator().manual_seed(seed)
+        of_score, of_units = torch.full((hidden, 1), 0.1), torch.full((1, hidden), 0.1)
+        if init == "spread":
+            of_score.uniform_(0.0, 0.2, generator=generator)
+            of_units.uniform_(0.0, 0.2, generator=generator)
         with torch.no_grad():
             for layer in (self.hidden, self.output):
+                layer.weight.zero_()
                 layer.bias.zero_()
-                layer.weight.fill_(0.1)
-                if init == "spread":
-                    layer.weight.uniform_(0.0, 0.2, generator=generator)
+            self.hidden.weight[:, :1] = of_score
+            self.output.weight[:] = of_units
         self.lr, self.weight_decay, self.period = lr, weight_decay, period
         self.start_iteration()
 
-    def forward(self, scores: Tensor) -> Tensor:
-        """Weights w = h_phi(score), float32 (batch,) in (0, 1), of scores (batch,), <= 0."""
-        return torch.sigmoid(self.output(torch.tanh(self.hidden(scores.float().unsqueeze(-1))))).squeeze(-1)
+    def features(self, pairs: OfflinePairs) -> Tensor:
+        """The map's inputs, float32 (batch, d), of offline pairs."""
+        return torch.stack([getattr(pairs, name).float() for name in self.inputs], dim=-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Weights w = h_phi(features), float32 (batch,) in (0, 1), of features (batch, d), or (batch,) if d = 1."""
+        features = features.float().reshape(len(features), len(self.inputs))
+        return torch.sigmoid(self.output(torch.tanh(self.hidden(features)))).squeeze(-1)
 
     @torch.no_grad()
-    def weigh(self, scores: Tensor) -> Tensor:
-        """The weights, detached, on the device of the scores."""
-        return self(scores.cpu()).to(scores.device)
+    def weigh(self, features: Tensor) -> Tensor:
+        """The weights, detached, on the device of the features."""
+        return self(features.cpu()).to(features.device)
 
     def start_iteration(self) -> None:
         """Begin an iteration: fresh optimizer and empty buffer, as a new training process of the authors' code has."""
@@ -66,28 +85,30 @@ class MetaLearner(nn.Module):
         self.updates = 0
         self.start = self.map()
 
-    def observe(self, scores: Tensor, offline_losses: Tensor, online_losses: Tensor) -> float | None:
+    def observe(self, features: Tensor, offline_losses: Tensor, online_losses: Tensor) -> float | None:
         """Take in one optimizer step's prompts that have both pairs; update phi at every `period`-th step.
 
         Args:
-            scores: float (m,), the offline pairs' scores, detached. m may be 0.
+            features: float (m, d), the offline pairs' features, detached. m may be 0.
             offline_losses: float (m,), detached.
             online_losses: float (m,), detached.
 
         Returns:
             the meta-loss before the update, or None where none was due.
         """
+        if not self.trained:
+            return None
         self.steps += 1
-        self.buffer.append((scores.cpu(), offline_losses.cpu(), online_losses.cpu()))
+        self.buffer.append((features.cpu(), offline_losses.cpu(), online_losses.cpu()))
         if self.steps % self.period:
             return None
         columns = [torch.cat(column) for column in zip(*self.buffer)]
         self.buffer = []
         return self.update(*columns) if len(columns[0]) else None
 
-    def update(self, scores: Tensor, offline_losses: Tensor, online_losses: Tensor) -> float:
+    def update(self, features: Tensor, offline_losses: Tensor, online_losses: Tensor) -> float:
         """One step on L(phi) = mean[h(s) L_off + (1 - h(s)) L_on], whose gradient is mean[(L_off - L_on) grad h]."""
-        weights = self(scores)
+        weights = self(features)
         loss = (weights * offline_losses + (1 - weights) * online_losses).mean()
         self.optimizer.zero_grad()
         loss.backward()
@@ -96,8 +117,10 @@ class MetaLearner(nn.Module):
         return loss.item()
 
     def map(self) -> list[float]:
-        """h_phi on GRID, for the record."""
-        return [round(value, 6) for value in self.weigh(GRID).tolist()]
+        """h_phi on GRID, for the record; further inputs are 0."""
+        features = torch.zeros(len(GRID), len(self.inputs))
+        features[:, 0] = GRID
+        return [round(value, 6) for value in self.weigh(features).tolist()]
 
     def save(self, folder: Path) -> None:
         """Write the weights (safetensors) and, as JSON, the map at the start and the end of the iteration."""

@@ -3,26 +3,37 @@
 With l_off the score of a prompt's offline pair and w = h_phi(l_off):
 sample online where u > w, u ~ U(0, 1); train on w * L_off + (1 - w) * L_on, w recomputed at every step and detached;
 every T_meta steps phi takes a step on the same loss with the policy frozen.
+
+The paper's ablations and this suite's controls are keys of the same method (docs/methods.md): `map`, `select`,
+`weights`, `fidelity`. Each takes one part away and leaves the others as they are.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from metaapo.config import MethodConfig, Section
-from metaapo.method import Method, SelectionRequest
-from metaapo.selection import Selection, by_probability
+from metaapo.config import ConfigError, Section
+from metaapo.method import Method, ObjectiveParams, OfflinePairs, SelectionRequest
+from metaapo.selection import Selection, by_priority, by_probability, random_fraction
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from metaapo.losses import PairLogps
+    from metaapo.meta_learner import MetaLearner
     from metaapo.run import RunContext
 
+    Weigh = Callable[[OfflinePairs], Tensor]
+
+CODE = ("metaapo/meta_learner.py",)
 Reading = Literal["paper", "official-code"]
 OFFICIAL_MICRO_BATCH = 2  # --micro_train_batch_size of the authors' Llama script
+INDIFFERENT = math.log(0.5)  # the score of a pair between whose responses the policy is indifferent
 
 
 class Fidelity(Section):
@@ -34,15 +45,34 @@ class Fidelity(Section):
     meta_buffer: Reading = Field("paper", description="T_meta counts steps, or steps times the code's micro-batch")
     start: Reading = Field("paper", description="the experiment's start and reference, or DPO start, lagged reference")
     ties: Reading = Field("paper", description="pairs without information are dropped, or kept")
+    simpo: Reading = Field("paper", description="objective simpo: log-probabilities per token, or summed")
 
 
-class Params(MethodConfig):
+class Params(ObjectiveParams):
     """MetaAPO's keys in the configuration."""
 
     t_meta: int = Field(8, ge=1, description="policy optimizer steps between two meta-learner updates")
     meta_lr: float = Field(5e-3, gt=0)
     meta_weight_decay: float = Field(1e-4, ge=0)
     meta_hidden: int = Field(100, ge=1)
+    meta_inputs: list[Literal["scores", "length_gaps", "reward_gaps"]] = Field(
+        ["scores"],
+        description="what h_phi sees of an offline pair; reward_gaps costs 2 annotations a prompt, and they count",
+    )
+    map: Literal["learned", "untrained", "frozen", "sigmoid"] = Field(
+        "learned",
+        description="w as a function of the score: h_phi; h_phi as it starts, for ever; the final h_phi of the run "
+        "`match`, from the start and for ever; sigmoid(score)",
+    )
+    select: Literal["meta", "all", "random", "threshold"] = Field(
+        "meta",
+        description="which prompts: u > w; all; as many as in the run `match`, at random; score <= threshold",
+    )
+    threshold: float = Field(INDIFFERENT, le=0, description="of select threshold; log 1/2: chosen not preferred")
+    weights: Literal["meta", "uniform", "shuffled"] = Field(
+        "meta", description="w in the loss: the map's; 1/2; the map's, each moved to the next prompt of its batch"
+    )
+    match: str = Field("metaapo", description="the method whose run is matched, seed by seed")
     fidelity: Fidelity = Fidelity()
 
     @field_validator("fidelity", mode="before")
@@ -50,43 +80,96 @@ class Params(MethodConfig):
     def _one_word_for_all(cls, fidelity: Any) -> Any:
         return dict.fromkeys(Fidelity.model_fields, fidelity) if isinstance(fidelity, str) else fidelity
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.meta_inputs[:1] != ["scores"] or len(set(self.meta_inputs)) < len(self.meta_inputs):
+            raise ValueError("meta_inputs must begin with scores and name nothing twice")
+        if self.fidelity.score == "official-code" and self.objective not in ("dpo", "simpo"):
+            raise ValueError(f"fidelity.score official-code has no meaning for objective {self.objective}")
+        return self
+
+    def needs(self) -> list[str]:
+        """A matched run has to be there first."""
+        return [self.match] if self.map == "frozen" or self.select == "random" else []
+
     def overrides(self) -> dict[str, Any]:
         """The section `train` where the authors' start and reference are asked for."""
-        return {"start": "dpo", "reference": "lagged"} if self.fidelity.start == "official-code" else {}
+        start = {"start": "dpo", "reference": "lagged"} if self.fidelity.start == "official-code" else {}
+        return super().overrides() | start
 
-
-def raw_score(pairs: PairLogps, beta: float) -> Tensor:
-    """log sigmoid(Delta) without beta: the input of h_phi in the authors' code."""
-    from torch.nn.functional import logsigmoid
-
-    return logsigmoid(pairs.margin)
+    def objective_settings(self) -> dict[str, Any]:
+        """With the authors' sums instead of SimPO's averages where they are asked for."""
+        summed = self.objective == "simpo" and self.fidelity.simpo == "official-code"
+        return super().objective_settings() | ({"per_token": False} if summed else {})
 
 
 def build(params: Params, context: RunContext) -> Method:
     """The method's decisions and its meta-learner."""
+    if params.weights == "shuffled" and context.experiment.train_of(context.run.method).micro_batch_size == 1:
+        raise ConfigError(f"methods.{context.run.method}.weights: shuffled needs train.micro_batch_size of 2 or more")
+    learner = None if params.map == "sigmoid" else build_learner(params, context)
+
+    def weigh(pairs: OfflinePairs) -> Tensor:
+        return pairs.scores.sigmoid() if learner is None else learner.weigh(learner.features(pairs))
+
+    return Method(
+        select=build_select(params, context, weigh),
+        weigh={"meta": weigh, "uniform": equal, "shuffled": lambda pairs: weigh(pairs).roll(1)}[params.weights],
+        objective=params.build_objective(),
+        score=partial(raw_score, params) if params.fidelity.score == "official-code" else None,
+        learner=learner,
+        rates_offline="reward_gaps" in params.meta_inputs,
+        keep_unsampled=params.fidelity.unsampled == "paper",
+        keep_ties=params.fidelity.ties == "official-code",
+    )
+
+
+def build_learner(params: Params, context: RunContext) -> MetaLearner:
+    """h_phi at the start of the run."""
     from metaapo.meta_learner import MetaLearner
 
-    official = {row for row, reading in params.fidelity if reading == "official-code"}
     learner = MetaLearner(
         hidden=params.meta_hidden,
         lr=params.meta_lr,
         weight_decay=params.meta_weight_decay,
-        period=params.t_meta * (OFFICIAL_MICRO_BATCH if "meta_buffer" in official else 1),
-        init="symmetric" if "meta_init" in official else "spread",
+        period=params.t_meta * (OFFICIAL_MICRO_BATCH if params.fidelity.meta_buffer == "official-code" else 1),
+        init="symmetric" if params.fidelity.meta_init == "official-code" else "spread",
         seed=context.run.seed,
+        inputs=params.meta_inputs,
+        trained=params.map == "learned",
     )
+    if params.map == "frozen":
+        learner.load(context.other(params.match).iteration_path(context.experiment.iterations))
+    return learner
 
-    def select(request: SelectionRequest) -> Selection:
-        import torch
 
-        weights = learner.weigh(torch.from_numpy(request.scores)).double().numpy()
-        return by_probability(1.0 - weights, request.budget, request.rng)
+def build_select(params: Params, context: RunContext, weigh: Weigh) -> Callable[[SelectionRequest], Selection]:
+    """The rule of the key `select`; a budget below a rule's natural rate thins it and keeps its order."""
 
-    return Method(
-        select=select,
-        weigh=learner.weigh,
-        score=raw_score if "score" in official else None,
-        learner=learner,
-        keep_unsampled="unsampled" not in official,
-        keep_ties="ties" in official,
-    )
+    def meta(request: SelectionRequest) -> Selection:
+        return by_probability(1.0 - weigh(request.pairs).double().numpy(), request.budget, request.rng)
+
+    def everything(request: SelectionRequest) -> Selection:
+        return random_fraction(len(request.scores), request.budget, request.rng)
+
+    def at_random(request: SelectionRequest) -> Selection:
+        summary = context.summaries_of(params.match)[request.iteration - 1]
+        return random_fraction(len(request.scores), summary["sampled"] / summary["prompts"], request.rng)
+
+    def below_threshold(request: SelectionRequest) -> Selection:
+        return by_priority(-request.scores, -params.threshold, request.budget, request.rng)
+
+    return {"meta": meta, "all": everything, "random": at_random, "threshold": below_threshold}[params.select]
+
+
+def equal(pairs: OfflinePairs) -> Tensor:
+    """w = 1/2 for every prompt."""
+    return pairs.scores.new_full(pairs.scores.shape, 0.5)
+
+
+def raw_score(params: Params, pairs: PairLogps, beta: float) -> Tensor:
+    """log sigmoid of the margin without beta: the input of h_phi in the authors' code (SimPO's keeps gamma / beta)."""
+    settings = params.objective_settings()
+    if "gamma" in settings:
+        settings["gamma"] /= beta
+    return -params.build_objective().loss(pairs, 1.0, **settings)

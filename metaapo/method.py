@@ -11,19 +11,62 @@ Pages import torch inside functions only, so that reading a configuration stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from metaapo.config import MethodConfig
 from metaapo.selection import Floats, Selection
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from metaapo.losses import PairLogps
+    from metaapo.losses import Objective, PairLogps
     from metaapo.meta_learner import MetaLearner
+
+
+class ObjectiveParams(MethodConfig):
+    """Keys of the methods that can train on pairs with any objective of `metaapo.losses`."""
+
+    objective: Literal["dpo", "ipo", "simpo", "kto"] = Field("dpo", description="a function of metaapo.losses")
+    gamma: float = Field(0.6, ge=0, description="simpo: target margin, in units of beta * log-probability per token")
+    desirable_weight: float = Field(1.0, gt=0, description="kto: weight of chosen responses")
+    undesirable_weight: float = Field(1.0, gt=0, description="kto: weight of rejected responses")
+
+    def overrides(self) -> dict[str, Any]:
+        """SimPO's beta scales log-probabilities per token, so it is of another order than DPO's (paper: 2.5)."""
+        return {"beta": 2.5} if self.objective == "simpo" else {}
+
+    def objective_settings(self) -> dict[str, Any]:
+        """The keys that the objective takes beside beta."""
+        names = {"simpo": ("gamma",), "kto": ("desirable_weight", "undesirable_weight")}.get(self.objective, ())
+        return {name: getattr(self, name) for name in names}
+
+    def build_objective(self) -> Objective:
+        """The objective with its settings filled in."""
+        from metaapo import losses
+
+        loss = partial(getattr(losses, self.objective), **self.objective_settings())
+        return losses.Objective(loss, uses_kl=self.objective == "kto")
+
+
+@dataclass(frozen=True)
+class OfflinePairs:
+    """What a method may look at: the offline pairs of a part, to select, or of a batch, to weigh.
+
+    Attributes:
+        scores: float32 (n,), preference score under the current policy (minus the loss), detached.
+        length_gaps: float32 (n,), (|y_w| - |y_l|) / (|y_w| + |y_l|) in tokens, in (-1, 1).
+        reward_gaps: float32 (n,), reward of y_w minus that of y_l; 0 unless the method has `rates_offline`.
+    """
+
+    scores: Tensor
+    length_gaps: Tensor
+    reward_gaps: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,16 +74,21 @@ class SelectionRequest:
     """What a method may look at when it selects prompts.
 
     Attributes:
-        scores: float (n,), the score of each offline pair of the part under the current policy, <= 0.
+        pairs: the offline pairs of the part under the current policy.
         iteration: 1, 2, ...
         budget: cap on the expected fraction of sampled prompts, in (0, 1].
         rng: the random stream of this run, iteration and purpose.
     """
 
-    scores: Floats
+    pairs: OfflinePairs
     iteration: int
     budget: float
     rng: np.random.Generator
+
+    @property
+    def scores(self) -> Floats:
+        """float (n,), the score of each offline pair, <= 0."""
+        return self.pairs.scores.numpy()
 
 
 @dataclass(frozen=True)
@@ -49,7 +97,7 @@ class Candidates:
 
     Attributes:
         k: sampled responses; None takes the configuration's `sampling.k`.
-        greedy: take the most probable token instead of sampling.
+        greedy: one response of the most probable tokens competes too (SELM's y_0).
         with_offline: the offline pair's responses compete too (SELM).
     """
 
@@ -64,25 +112,35 @@ class Method:
 
     Attributes:
         select: which prompts of a part get online samples.
-        weigh: offline weight w, float (batch,) in [0, 1], from the score of each offline pair under the current policy
-            (batch,), detached; the loss of a prompt is w * L_off + (1 - w) * L_on, a missing pair's loss being 0.
-        objective: a name in `metaapo.losses.OBJECTIVES`.
+        weigh: offline weight w, float (batch,) in [0, 1], of each offline pair under the current policy, detached; the
+            loss of a prompt is w * L_off + (1 - w) * L_on, a missing pair's loss being 0.
+        objective: the loss of a pair; None is DPO's.
         score: score of offline pairs, (batch,), from their log-probabilities and beta; None: minus the loss.
         candidates: what the annotator ranks.
-        bonus: a term added to the loss of each online pair, (batch,), from its log-probabilities and the iteration.
+        bonus: a term added to the loss of each online pair, (batch,), from its log-probabilities and beta.
         learner: a meta-learner that is trained beside the policy.
+        order: the prompts to train on, as indices into the part in this order; None: all, shuffled.
+        first_iteration: what is decided instead in iteration 1.
         uses_offline: False where w is always 0, which spares the offline pairs' forward pass.
+        rates_offline: the reward model scores the offline pairs too, and the ledger counts it.
         keep_unsampled: prompts without an online pair stay in training.
         keep_ties: pairs with equal rewards or identical texts stay in training.
     """
 
     select: Callable[[SelectionRequest], Selection]
-    weigh: Callable[[Tensor], Tensor]
-    objective: str = "dpo"
+    weigh: Callable[[OfflinePairs], Tensor]
+    objective: Objective | None = None
     score: Callable[[PairLogps, float], Tensor] | None = None
     candidates: Candidates = Candidates()
-    bonus: Callable[[PairLogps, int], Tensor] | None = None
+    bonus: Callable[[PairLogps, float], Tensor] | None = None
     learner: MetaLearner | None = None
+    order: Callable[[OfflinePairs], Sequence[int]] | None = None
+    first_iteration: Method | None = None
     uses_offline: bool = True
+    rates_offline: bool = False
     keep_unsampled: bool = True
     keep_ties: bool = False
+
+    def at(self, iteration: int) -> Method:
+        """The decisions of an iteration, counted from 1."""
+        return self.first_iteration if iteration == 1 and self.first_iteration is not None else self

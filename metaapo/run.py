@@ -11,6 +11,7 @@ iteration. Every random stream is seeded by (run seed, iteration, purpose): resu
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
 import subprocess
@@ -28,15 +29,27 @@ import numpy as np
 from metaapo.config import PROJECT, Experiment, Run, module_of
 from metaapo.data import read_json, sha256_file, write_json
 
-CORE = ("annotate", "generate", "logps", "losses", "method", "models", "run", "selection", "train", "trainer")
+CORE = (
+    "annotate",
+    "generate",
+    "logps",
+    "losses",
+    "method",
+    "models",
+    "run",
+    "selection",
+    "train",
+    "trainer",
+    "workbench",
+)
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "numpy", "safetensors", "snakemake", "vllm")
 
 
 def code_files(method: str, experiment: Experiment) -> list[str]:
-    """Source files whose change makes a method's runs out of date: the training core and the method's page."""
+    """Files whose change makes a method's runs out of date: the training core, the method's page, the page's CODE."""
     page = module_of(method, experiment.methods[method])
-    names = [f"metaapo/{name}.py" for name in CORE] + [page.replace(".", "/") + ".py"]
-    return names + (["metaapo/meta_learner.py"] if page == "metaapo.metaapo" else [])
+    own = getattr(importlib.import_module(page), "CODE", ())
+    return [*(f"metaapo/{name}.py" for name in CORE), page.replace(".", "/") + ".py", *own]
 
 
 @dataclass(frozen=True)
@@ -60,10 +73,13 @@ class RunContext:
         """The folder of a finished iteration, counted from 1."""
         return self.path / f"iter{iteration}"
 
+    def other(self, method: str) -> RunContext:
+        """Another method's run with the same budget and seed."""
+        return RunContext(self.experiment, self.run.model_copy(update={"method": method}))
+
     def summaries_of(self, method: str) -> list[dict[str, Any]]:
         """Per-iteration summaries of another method's finished run with the same budget and seed."""
-        other = self.run.model_copy(update={"method": method})
-        return read_json(self.experiment.run_path(other) / "run.json")["iterations"]
+        return read_json(self.other(method).path / "run.json")["iterations"]
 
     def start_path(self, iteration: int) -> Path:
         """The policy that an iteration starts from."""
@@ -71,8 +87,7 @@ class RunContext:
             return self.iteration_path(iteration - 1) / "model"
         if self.experiment.train_of(self.run.method).start == "sft":
             return self.world / "sft"
-        dpo = self.run.model_copy(update={"method": "dpo"})
-        return self.experiment.run_path(dpo) / f"iter{self.experiment.iterations}" / "model"
+        return self.other("dpo").iteration_path(self.experiment.iterations) / "model"
 
     def reference_path(self, iteration: int) -> Path:
         """The reference of an iteration, by the setting `train.reference`."""

@@ -55,3 +55,20 @@ def by_probability(probability: Floats, budget: float, rng: np.random.Generator)
     mean = float(np.mean(probability))
     scaled = probability * min(1.0, budget / mean) if mean > 0 else probability
     return Selection(rng.random(len(scaled)) < scaled, scaled)
+
+
+def by_priority(priority: Floats, threshold: float, budget: float, rng: np.random.Generator) -> Selection:
+    """Every prompt whose priority reaches a threshold, but never more than the budget: the highest priorities first.
+
+    Args:
+        priority: float (n,).
+        threshold: smallest priority that is sampled.
+        budget: in (0, 1]; at most round(budget * n) prompts are sampled.
+        rng: the run's random stream; it decides among equal priorities.
+    """
+    n = len(priority)
+    order = np.lexsort((rng.permutation(n), -priority))
+    sampled = np.zeros(n, bool)
+    sampled[order[: round(budget * n)]] = True
+    sampled &= priority >= threshold
+    return Selection(sampled, sampled.astype(float))

@@ -5,61 +5,33 @@ A `Method` answers the loop's questions (metaapo/method.py); nothing here knows 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from metaapo.annotate import best_worst, reward_responses
-from metaapo.data import DataError, Message, read_jsonl, require_keys, write_jsonl
-from metaapo.generate import Response, generate
-from metaapo.logps import IntList, all_sequence_logps, collate, sequence_logps
-from metaapo.losses import OBJECTIVES, PairLogps
-from metaapo.method import Method, SelectionRequest
-from metaapo.models import encode_prompt, encode_response, load_policy, load_reward_model
+from metaapo.annotate import best_worst
+from metaapo.data import DataError
+from metaapo.generate import Response
+from metaapo.logps import IntList, collate, sequence_logps
+from metaapo.losses import Objective, PairLogps
+from metaapo.method import Method, OfflinePairs, SelectionRequest
+from metaapo.models import encode_response
 from metaapo.run import RunContext, run_iterations
 from metaapo.selection import Selection
-
-PROBE_PROMPTS = 64  # enough for a curve of KL and length; the benchmarks, not the probes, measure quality
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A preference pair as token ids, with the reference's log-probabilities (natural log, summed)."""
-
-    chosen: IntList
-    rejected: IntList
-    reference_chosen: float
-    reference_rejected: float
-
-
-@dataclass
-class Prompt:
-    """One prompt of an iteration's part with its pairs and its line of the annotation ledger."""
-
-    id: str
-    messages: list[Message]
-    ids: IntList
-    offline: Pair
-    texts: tuple[str, str]
-    online: Pair | None = None
-    ledger: dict[str, Any] = field(default_factory=dict)
+from metaapo.workbench import Clock, Pair, Prompt, Workbench
 
 
 @dataclass
 class StepSums:
-    """Sums over the prompts of one optimizer step, for the log and for the meta-learner's buffer."""
+    """The prompts of one optimizer step, for the log and for the meta-learner's buffer."""
 
     scores: list[Tensor] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
     offline: list[Tensor] = field(default_factory=list)
     online: list[Tensor] = field(default_factory=list)
@@ -67,36 +39,15 @@ class StepSums:
     loss: float = 0.0
 
 
-def read_part(path: Path, iteration: int) -> list[dict[str, Any]]:
-    """The offline pairs of one iteration.
-
-    Raises:
-        DataError: a record lacks a key, holds an empty response, or the iteration has no pairs.
-    """
-    rows = read_jsonl(path)
-    for number, row in enumerate(rows, start=1):
-        require_keys(row, ("id", "messages", "chosen", "rejected", "iteration"), f"{path}:{number}")
-        for side in ("chosen", "rejected"):
-            if not row[side].strip():
-                raise DataError(f"{path}:{number}: empty {side} response; drop the pair or fill it in")
-    part = [row for row in rows if row["iteration"] == iteration]
-    if not part:
-        raise DataError(f"{path}: no pairs of iteration {iteration}; lower `iterations` or build a larger world")
-    return part
-
-
 class IteratedTrainer:
-    """Trains one run: holds its models and walks through its iterations."""
+    """Trains one run: walks through its iterations, asking the method for its decisions."""
 
     def __init__(self, context: RunContext, method: Method) -> None:
-        self.context, self.method = context, method
-        self.config = context.experiment.train_of(context.run.method)
-        self.sampling = context.experiment.sampling_of(context.run.method)
-        self.accelerator = Accelerator()
-        self.sft, self.tokenizer = load_policy(context.world / "sft")
-        self.reward_model, self.reward_tokenizer = load_reward_model(context.world / "reward_model")
-        for model in (self.sft, self.reward_model):
-            model.to(self.accelerator.device)
+        self.context, self.all_decisions = context, method
+        self.bench = Workbench(context)
+        self.config, self.sampling = self.bench.config, self.bench.sampling
+        self.accelerator, self.device = self.bench.accelerator, self.bench.device
+        self._decide(1)
 
     def train(self) -> None:
         """Run every iteration that is not finished yet."""
@@ -105,27 +56,29 @@ class IteratedTrainer:
     def iterate(self, iteration: int, folder: Path) -> dict[str, Any]:
         """One iteration: score, select, sample, annotate, train; writes `folder` and returns the summary."""
         clock = Clock()
-        self._load_models(iteration)
+        self._decide(iteration)
+        self.bench.load(iteration)
+        self._load_learner(iteration)
         with clock("score"):
-            prompts = self._score(iteration)
-            scores = torch.tensor([p.ledger["offline_score"] for p in prompts])
+            prompts, pairs = self._score(iteration)
         selection = self.method.select(
-            SelectionRequest(scores.numpy(), iteration, self.context.run.budget, self.context.rng(iteration, "select"))
+            SelectionRequest(pairs, iteration, self.context.run.budget, self.context.rng(iteration, "select"))
         )
         self._annotate_selected(iteration, prompts, selection, clock)
         with clock("train"):
-            log, probes = self._train_epoch(iteration, prompts)
-        self._save(folder, prompts, log, probes)
-        return self._summary(prompts, probes, clock)
+            log, probes = self._train_epoch(iteration, prompts, pairs)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.bench.save(folder, prompts, log, probes)
+            if self.method.learner is not None:
+                self.method.learner.save(folder)
+        return self.bench.summary(prompts, probes, clock)
 
-    def _load_models(self, iteration: int) -> None:
-        policy, _ = load_policy(self.context.start_path(iteration))
-        self.policy = policy.to(self.accelerator.device)
-        reference = self.context.reference_path(iteration)
-        if reference == self.context.world / "sft":
-            self.reference = self.sft
-        else:
-            self.reference = load_policy(reference)[0].to(self.accelerator.device)
+    def _decide(self, iteration: int) -> None:
+        self.method = self.all_decisions.at(iteration)
+        self.objective = self.method.objective or Objective()
+
+    def _load_learner(self, iteration: int) -> None:
         if self.method.learner is not None:
             if iteration > 1:
                 self.method.learner.load(self.context.iteration_path(iteration - 1))
@@ -133,55 +86,61 @@ class IteratedTrainer:
 
     # --- score ---------------------------------------------------------------------------------------------------
 
-    def _score(self, iteration: int) -> list[Prompt]:
+    def _score(self, iteration: int) -> tuple[list[Prompt], OfflinePairs]:
         """Read the part and score each offline pair under the current policy."""
-        path = self.context.world / "data" / "pairs.jsonl"
-        rows = read_part(path, iteration)
-        ids = [encode_prompt(self.tokenizer, row["messages"]) for row in rows]
-        chosen, rejected = (
-            [encode_response(self.tokenizer, row[side]) for row in rows] for side in ("chosen", "rejected")
+        bench = self.bench
+        prompts = bench.read_prompts(iteration)
+        ids, sides = (
+            [p.ids for p in prompts],
+            ([p.offline.chosen for p in prompts], [p.offline.rejected for p in prompts]),
         )
-        for row, prompt, *responses in zip(rows, ids, chosen, rejected):
-            longest = len(prompt) + max(map(len, responses))
-            if longest > self.config.max_length:
-                raise DataError(
-                    f"{path}: pair {row['id']} has {longest} tokens, train.max_length is {self.config.max_length}; "
-                    "raise it or drop the pair"
-                )
-        reference = [self._logps(self.reference, ids, side).tolist() for side in (chosen, rejected)]
-        pairs = [Pair(*columns) for columns in zip(chosen, rejected, *reference)]
+        reference = [bench.logps(bench.reference, ids, side) for side in sides]
         if self.context.reference_path(iteration) == self.context.start_path(iteration):
-            policy = [torch.tensor(side) for side in reference]
+            policy = reference
         else:
-            policy = [self._logps(self.policy, ids, side) for side in (chosen, rejected)]
-        logps = _pair_logps(pairs, *policy)
-        scores = self._scores(logps, OBJECTIVES[self.method.objective](logps, self.config.beta))
-        return [
-            Prompt(
-                id=row["id"],
-                messages=row["messages"],
-                ids=prompt,
-                offline=pair,
-                texts=(row["chosen"], row["rejected"]),
-                ledger={"id": row["id"], "task": row.get("task", ""), "offline_score": score},
-            )
-            for row, prompt, pair, score in zip(rows, ids, pairs, scores.tolist())
-        ]
+            policy = [bench.logps(bench.policy, ids, side) for side in sides]
+        for prompt, chosen, rejected in zip(prompts, *(side.tolist() for side in reference)):
+            prompt.offline = replace(prompt.offline, reference_chosen=chosen, reference_rejected=rejected)
+        if self.method.rates_offline:
+            for prompt, (chosen, rejected) in zip(prompts, bench.rewards(prompts, [p.texts for p in prompts])):
+                prompt.reward_gap = chosen - rejected
+        offline = [prompt.offline for prompt in prompts]
+        logps = _pair_logps(offline, *policy)
+        if self.objective.uses_kl:
+            logps = replace(logps, kl=self._kl(bench.policy, prompts, offline))
+        pairs = self._offline_pairs(prompts, logps, self.objective.loss(logps, self.config.beta))
+        for prompt, score in zip(prompts, pairs.scores.tolist()):
+            prompt.ledger["offline_score"] = score
+        return prompts, pairs
 
-    def _logps(self, model: torch.nn.Module, prompts: Sequence[IntList], responses: Sequence[IntList]) -> Tensor:
-        return all_sequence_logps(model, prompts, responses, self.tokenizer.pad_token_id)
+    def _offline_pairs(self, prompts: list[Prompt], logps: PairLogps, losses: Tensor) -> OfflinePairs:
+        """What the method may look at; scores are the method's own, or minus the loss."""
+        scores = -losses if self.method.score is None else self.method.score(logps, self.config.beta)
+        lengths = logps.chosen_length + logps.rejected_length
+        gaps = torch.tensor([prompt.reward_gap for prompt in prompts], device=losses.device)
+        return OfflinePairs(scores.detach(), (logps.chosen_length - logps.rejected_length) / lengths, gaps)
 
-    def _scores(self, logps: PairLogps, losses: Tensor) -> Tensor:
-        """Preference scores of offline pairs: the method's own, or minus the loss."""
-        return -losses if self.method.score is None else self.method.score(logps, self.config.beta)
+    def _kl(self, model: torch.nn.Module, prompts: Sequence[Prompt], pairs: Sequence[Pair]) -> Tensor:
+        """Estimate KL(policy || reference), (), nats, from each prompt with the *previous* prompt's two responses.
+
+        As KTO does (Ethayarajh et al. 2024, section 4.2): mismatched responses, mean log-ratio, at least 0. A single
+        pair has no other prompt: 0.
+        """
+        if len(pairs) < 2:
+            return torch.zeros((), device=self.device)
+        ids = [prompt.ids for prompt in prompts] * 2
+        previous = [*pairs[-1:], *pairs[:-1]]
+        responses = [*(pair.chosen for pair in previous), *(pair.rejected for pair in previous)]
+        ratios = self.bench.logps(model, ids, responses) - self.bench.logps(self.bench.reference, ids, responses)
+        return ratios.mean().clamp(min=0).to(self.device)
 
     # --- select, sample, annotate ----------------------------------------------------------------------------------
 
     def _annotate_selected(self, iteration: int, prompts: list[Prompt], selection: Selection, clock: Clock) -> None:
-        """Sample and rank responses for the selected prompts; fills in `online` and the ledger."""
+        rated = 2 if self.method.rates_offline else 0
         for prompt, sampled, probability in zip(prompts, selection.sampled, selection.probability):
-            prompt.ledger |= {"sample_probability": float(probability), "sampled": bool(sampled)}
-            prompt.ledger |= {"responses": 0, "calls": 0, "tokens": 0, "outcome": "not_sampled"}
+            prompt.ledger |= {"sample_probability": float(probability), "sampled": bool(sampled), "generated": 0}
+            prompt.ledger |= {"responses": rated, "calls": rated, "tokens": 0, "outcome": "not_sampled"}
         selected = [prompt for prompt, sampled in zip(prompts, selection.sampled) if sampled]
         if not selected:
             return
@@ -191,32 +150,30 @@ class IteratedTrainer:
         if self.method.candidates.with_offline:
             texts = [[*own, *prompt.texts] for own, prompt in zip(texts, selected)]
         with clock("annotate"):
-            messages = [prompt.messages for prompt in selected]
-            rewards, _ = reward_responses(self.reward_model, self.reward_tokenizer, messages, texts)
+            rewards = self.bench.rewards(selected, texts)
             for prompt, own, scored, values in zip(selected, responses, texts, rewards):
                 self._make_pair(prompt, own, scored, values)
             self._add_reference_logps([prompt for prompt in selected if prompt.online is not None])
 
     def _sample(self, iteration: int, selected: list[Prompt]) -> list[list[Response]]:
-        candidates = self.method.candidates
-        return generate(
-            self.policy,
-            self.tokenizer,
-            [prompt.messages for prompt in selected],
-            n=candidates.k or self.sampling.k,
-            temperature=0.0 if candidates.greedy else self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            max_new_tokens=self.sampling.max_new_tokens,
-            batch_size=self.sampling.batch_size,
-            seed=self.context.torch_seed(iteration, "sample"),
-        )
+        """The candidates that the policy makes for each prompt, the greedy one first."""
+        candidates, seed = self.method.candidates, self.context.torch_seed(iteration, "sample")
+        responses: list[list[Response]] = [[] for _ in selected]
+        if candidates.greedy:
+            responses = self.bench.sample(selected, 1, 0.0, 1.0, seed)
+        k = self.sampling.k if candidates.k is None else candidates.k
+        if k:
+            sampled = self.bench.sample(selected, k, self.sampling.temperature, self.sampling.top_p, seed)
+            responses = [[*first, *others] for first, others in zip(responses, sampled)]
+        return responses
 
     def _make_pair(self, prompt: Prompt, responses: list[Response], texts: list[str], rewards: list[float]) -> None:
         """Best and worst candidate make the online pair, unless it carries no information."""
         pair = best_worst(texts, rewards)
         prompt.ledger |= {
-            "responses": len(texts),
-            "calls": len(set(texts)),
+            "generated": len(responses),
+            "responses": prompt.ledger["responses"] + len(texts),
+            "calls": prompt.ledger["calls"] + len(set(texts)),
             "tokens": sum(len(response.token_ids) for response in responses),
             "reward_chosen": rewards[pair.chosen],
             "reward_rejected": rewards[pair.rejected],
@@ -224,41 +181,34 @@ class IteratedTrainer:
         }
         if pair.outcome == "pair" or self.method.keep_ties:
             chosen, rejected = (
-                responses[i].token_ids if i < len(responses) else encode_response(self.tokenizer, texts[i])
+                responses[i].token_ids if i < len(responses) else encode_response(self.bench.tokenizer, texts[i])
                 for i in (pair.chosen, pair.rejected)
             )
-            prompt.online = Pair(chosen, rejected, 0.0, 0.0)
+            prompt.online = Pair(chosen, rejected, greedy=responses[0].token_ids)
 
     def _add_reference_logps(self, prompts: list[Prompt]) -> None:
         """The frozen reference's log-probabilities, once an iteration instead of once a step."""
         ids = [prompt.ids for prompt in prompts]
-        pairs = [prompt.online for prompt in prompts]
-        chosen = self._logps(self.reference, ids, [pair.chosen for pair in pairs]).tolist()
-        rejected = self._logps(self.reference, ids, [pair.rejected for pair in pairs]).tolist()
-        for prompt, pair, c, r in zip(prompts, pairs, chosen, rejected):
-            prompt.online = Pair(pair.chosen, pair.rejected, c, r)
+        names = ("chosen", "rejected", "greedy") if self.method.bonus is not None else ("chosen", "rejected")
+        for name in names:
+            responses = [getattr(prompt.online, name) for prompt in prompts]
+            for prompt, logp in zip(prompts, self.bench.logps(self.bench.reference, ids, responses).tolist()):
+                prompt.online = replace(prompt.online, **{f"reference_{name}": logp})
 
     # --- train -----------------------------------------------------------------------------------------------------
 
-    def _train_epoch(self, iteration: int, prompts: list[Prompt]) -> tuple[list[dict], list[dict]]:
+    def _train_epoch(self, iteration: int, prompts: list[Prompt], pairs: OfflinePairs) -> tuple[list[dict], list[dict]]:
         """One epoch over the part; returns the log, a row an optimizer step, and the probes' samples."""
-        kept = [p for p in prompts if p.online is not None or self.method.keep_unsampled]
-        if not kept:
-            raise DataError(f"{self.context.run.id}: iteration {iteration} has nothing to train on; raise the budget")
-        order = self.context.rng(iteration, "shuffle").permutation(len(kept))
-        batches = [
-            [kept[i] for i in order[start : start + self.config.batch_size]]
-            for start in range(0, len(kept), self.config.batch_size)
-        ]
-        optimizer, schedule = self._optimizer(len(batches))
-        model, optimizer = self.accelerator.prepare(self.policy, optimizer)
-        log, probes = [], self._probe(iteration, 0, prompts)
+        batches = self._batches(iteration, prompts, pairs)
+        optimizer, schedule = self.bench.optimizer(self.bench.policy, len(batches), self.config.lr)
+        model, optimizer = self.accelerator.prepare(self.bench.policy, optimizer)
+        log, probes = [], self.bench.probe(iteration, 0, prompts)
         bar = tqdm(
             batches, desc=f"{self.context.run.id} iteration {iteration}", unit="step", leave=False, mininterval=5
         )
         for step, batch in enumerate(bar, start=1):
             model.train()
-            sums = self._accumulate_gradients(model, batch, iteration)
+            sums = self._accumulate_gradients(model, batch)
             grad_norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.max_grad_norm)
             lr = schedule.get_last_lr()[0]
             optimizer.step()
@@ -268,60 +218,59 @@ class IteratedTrainer:
             log.append(row | self._observe(sums))
             if step % max(1, len(batches) // 2) == 0 or step == len(batches):
                 model.eval()
-                probes += self._probe(iteration, step, prompts)
-        self.policy = self.accelerator.unwrap_model(model).eval()
+                probes += self.bench.probe(iteration, step, prompts)
+        self.bench.policy = self.accelerator.unwrap_model(model).eval()
         return log, probes
 
-    def _optimizer(self, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """AdamW with linear warm-up and a cosine down to lr * lr_end_ratio."""
-        config = self.config
-        optimizer = torch.optim.AdamW(
-            self.policy.parameters(), lr=config.lr, betas=config.adam_betas, weight_decay=config.weight_decay
-        )
-        warmup = max(1, round(config.warmup_ratio * steps))
+    def _batches(self, iteration: int, prompts: list[Prompt], pairs: OfflinePairs) -> list[list[Prompt]]:
+        """The prompts that are trained on, in batches: shuffled, or in the method's own order."""
+        if self.method.order is None:
+            order = self.context.rng(iteration, "shuffle").permutation(len(prompts))
+        else:
+            order = self.method.order(pairs)
+        kept = [prompts[i] for i in order if prompts[i].online is not None or self.method.keep_unsampled]
+        if not kept:
+            raise DataError(f"{self.context.run.id}: iteration {iteration} has nothing to train on; raise the budget")
+        size = self.config.batch_size
+        return [kept[start : start + size] for start in range(0, len(kept), size)]
 
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = (step - warmup) / max(1, steps - warmup)
-            return config.lr_end_ratio + (1 - config.lr_end_ratio) * 0.5 * (1 + np.cos(np.pi * progress))
-
-        return optimizer, LambdaLR(optimizer, factor)
-
-    def _accumulate_gradients(self, model: torch.nn.Module, batch: list[Prompt], iteration: int) -> StepSums:
+    def _accumulate_gradients(self, model: torch.nn.Module, batch: list[Prompt]) -> StepSums:
         """Backward over the micro-batches of this process; the gradient is that of the mean over the whole batch."""
         processes = self.accelerator.num_processes
         own = batch[self.accelerator.process_index :: processes]
         sums = StepSums()
         for start in range(0, len(own), self.config.micro_batch_size):
             micro = own[start : start + self.config.micro_batch_size]
-            loss = self._losses(model, micro, iteration, sums).sum() * processes / len(batch)
+            loss = self._losses(model, micro, sums).sum() * processes / len(batch)
             self.accelerator.backward(loss)
             sums.loss += loss.item()
         return sums
 
-    def _losses(self, model: torch.nn.Module, micro: list[Prompt], iteration: int, sums: StepSums) -> Tensor:
+    def _losses(self, model: torch.nn.Module, micro: list[Prompt], sums: StepSums) -> Tensor:
         """w * L_off + (1 - w) * L_on of each prompt, (batch,), from one forward pass over all its sequences."""
-        objective, beta = OBJECTIVES[self.method.objective], self.config.beta
+        beta, device = self.config.beta, self.device
         offline_prompts = micro if self.method.uses_offline else []
         online_prompts = [prompt for prompt in micro if prompt.online is not None]
         offline, online = self._forward(model, offline_prompts, online_prompts)
-        device = self.accelerator.device
         has_online = torch.tensor([prompt.online is not None for prompt in micro], device=device)
-        offline_losses = objective(offline, beta) if offline else torch.zeros(len(micro), device=device)
-        scores = self._scores(offline, offline_losses).detach() if offline else torch.zeros(len(micro), device=device)
-        online_losses = torch.zeros(len(micro), device=device)
+        offline_losses = online_losses = torch.zeros(len(micro), device=device)
+        pairs = OfflinePairs(*(torch.zeros(len(micro), device=device) for _ in range(3)))
+        if offline:
+            offline_losses = self.objective.loss(offline, beta)
+            pairs = self._offline_pairs(micro, offline, offline_losses)
         if online:
-            own = objective(online, beta)
+            own = self.objective.loss(online, beta)
             if self.method.bonus is not None:
-                own = own + self.method.bonus(online, iteration)
+                own = own + self.method.bonus(online, beta)
             online_losses = online_losses.masked_scatter(has_online, own)
-        weights = self.method.weigh(scores)
-        sums.scores.append(scores)
+        weights = self.method.weigh(pairs)
+        sums.scores.append(pairs.scores)
         sums.weights.append(weights)
         sums.offline.append(offline_losses.detach())
         sums.online.append(online_losses.detach())
         sums.has_online.append(has_online)
+        if self.method.learner is not None:
+            sums.features.append(self.method.learner.features(pairs))
         return weights * offline_losses + (1 - weights) * online_losses
 
     def _forward(
@@ -330,15 +279,23 @@ class IteratedTrainer:
         """Policy log-probabilities of all pairs, [offline, online], in one batch of sequences."""
         prompts = [*offline, *online]
         pairs = [*(prompt.offline for prompt in offline), *(prompt.online for prompt in online)]
-        ids = [prompt.ids for prompt in prompts]
+        explored = online if self.method.bonus is not None else []
+        ids = [prompt.ids for prompt in [*prompts, *prompts, *explored]]
         responses = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-        logps = sequence_logps(model, collate([*ids, *ids], responses, self.tokenizer.pad_token_id))
-        chosen, rejected = logps.chunk(2)
-        n = len(offline)
-        return (
-            _pair_logps(pairs[:n], chosen[:n], rejected[:n]) if offline else None,
-            _pair_logps(pairs[n:], chosen[n:], rejected[n:]) if online else None,
-        )
+        responses += [prompt.online.greedy for prompt in explored]
+        logps = sequence_logps(model, collate(ids, responses, self.bench.tokenizer.pad_token_id))
+        n, m = len(offline), len(pairs)
+        chosen, rejected, greedy = logps[:m], logps[m : 2 * m], logps[2 * m :]
+        parts = [
+            _pair_logps(pairs[rows], chosen[rows], rejected[rows]) if pairs[rows] else None
+            for rows in (slice(n), slice(n, m))
+        ]
+        if explored:
+            parts[1] = replace(parts[1], greedy=greedy, reference_greedy=_reference(pairs[n:], "greedy", self.device))
+        if self.objective.uses_kl:
+            for i, rows in enumerate((slice(n), slice(n, m))):
+                parts[i] = parts[i] and replace(parts[i], kl=self._kl(model, prompts[rows], pairs[rows]))
+        return parts[0], parts[1]
 
     def _observe(self, sums: StepSums) -> dict[str, float | None]:
         """Feed the meta-learner and sum the step up for the log."""
@@ -347,7 +304,8 @@ class IteratedTrainer:
         scores, weights, offline, online, has_online = (gather(torch.cat(column)) for column in columns)
         meta_loss = None
         if self.method.learner is not None:
-            meta_loss = self.method.learner.observe(scores[has_online], offline[has_online], online[has_online])
+            features = gather(torch.cat(sums.features))
+            meta_loss = self.method.learner.observe(features[has_online], offline[has_online], online[has_online])
         used = self.method.uses_offline
         return {
             "loss": round(sums.loss, 6),
@@ -359,107 +317,20 @@ class IteratedTrainer:
             "meta_loss": meta_loss,
         }
 
-    # --- record ----------------------------------------------------------------------------------------------------
 
-    def _probe(self, iteration: int, step: int, prompts: list[Prompt]) -> list[dict[str, Any]]:
-        """Sample one response to a few prompts: how far has the policy moved, how long are its answers?
-
-        The reward here is for the record only; it trains nothing and is no part of the annotation budget.
-        """
-        probed = prompts[:PROBE_PROMPTS]
-        messages = [prompt.messages for prompt in probed]
-        policy = self.accelerator.unwrap_model(self.policy)
-        responses = generate(
-            policy,
-            self.tokenizer,
-            messages,
-            1,
-            1.0,
-            1.0,
-            self.sampling.max_new_tokens,
-            self.sampling.batch_size,
-            seed=self.context.torch_seed(iteration, f"probe{step}"),
-        )
-        own = [response for (response,) in responses]
-        rewards, _ = reward_responses(self.reward_model, self.reward_tokenizer, messages, [[r.text] for r in own])
-        ids, sampled = [prompt.ids for prompt in probed], [response.token_ids for response in own]
-        sft = self._logps(self.sft, ids, sampled).tolist()
-        return [
-            {
-                "iteration": iteration,
-                "step": step,
-                "id": prompt.id,
-                "response": response.text,
-                "policy_logp": sum(response.logps),
-                "sft_logp": sft_logp,
-                "reward": reward[0],
-                "tokens": len(response.token_ids),
-                "finished": response.finished,
-            }
-            for prompt, response, sft_logp, reward in zip(probed, own, sft, rewards)
-        ]
-
-    def _save(self, folder: Path, prompts: list[Prompt], log: list[dict], probes: list[dict]) -> None:
-        self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        self.policy.save_pretrained(folder / "model", safe_serialization=True)
-        self.tokenizer.save_pretrained(folder / "model")
-        write_jsonl(folder / "train.jsonl", log)
-        write_jsonl(folder / "annotations.jsonl", [prompt.ledger for prompt in prompts])
-        write_jsonl(folder / "probes.jsonl", probes)
-        if self.method.learner is not None:
-            self.method.learner.save(folder)
-
-    def _summary(self, prompts: list[Prompt], probes: list[dict], clock: Clock) -> dict[str, Any]:
-        """The iteration in numbers; annotation_ratio is responses scored, relative to K for every prompt."""
-        ledger = [prompt.ledger for prompt in prompts]
-        outcomes = [row["outcome"] for row in ledger]
-        scored = sum(row["responses"] for row in ledger)
-        offline = sum(row["sampled"] for row in ledger) * 2 if self.method.candidates.with_offline else 0
-        last = [row for row in probes if row["step"] == probes[-1]["step"]]
-        return {
-            "prompts": len(prompts),
-            "sampled": sum(row["sampled"] for row in ledger),
-            "responses_generated": scored - offline,
-            "responses_scored": scored,
-            "reward_model_calls": sum(row["calls"] for row in ledger),
-            "tokens_generated": sum(row["tokens"] for row in ledger),
-            "pairs": outcomes.count("pair"),
-            "ties": outcomes.count("tie"),
-            "identical": outcomes.count("identical"),
-            "annotation_ratio": scored / (self.context.experiment.sampling.k * len(prompts)),
-            "kl": float(np.mean([row["policy_logp"] - row["sft_logp"] for row in last])),
-            "mean_length": float(np.mean([row["tokens"] for row in last])),
-            "finished": float(np.mean([row["finished"] for row in last])),
-            "proxy_reward": float(np.mean([row["reward"] for row in last])),
-            "seconds": clock.seconds,
-        }
+def _reference(pairs: list[Pair], name: str, device: torch.device) -> Tensor:
+    return torch.tensor([getattr(pair, f"reference_{name}") for pair in pairs], dtype=torch.float32, device=device)
 
 
 def _pair_logps(pairs: list[Pair], chosen: Tensor, rejected: Tensor) -> PairLogps:
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=chosen.device)
+    def lengths(responses: list[IntList]) -> Tensor:
+        return torch.tensor([float(len(response)) for response in responses], device=chosen.device)
 
     return PairLogps(
         chosen=chosen,
         rejected=rejected,
-        reference_chosen=column([pair.reference_chosen for pair in pairs]),
-        reference_rejected=column([pair.reference_rejected for pair in pairs]),
-        chosen_length=column([len(pair.chosen) for pair in pairs]),
-        rejected_length=column([len(pair.rejected) for pair in pairs]),
+        reference_chosen=_reference(pairs, "chosen", chosen.device),
+        reference_rejected=_reference(pairs, "rejected", chosen.device),
+        chosen_length=lengths([pair.chosen for pair in pairs]),
+        rejected_length=lengths([pair.rejected for pair in pairs]),
     )
-
-
-class Clock:
-    """Seconds spent by stage: `with clock("sample"): ...`."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {"score": 0.0, "sample": 0.0, "annotate": 0.0, "train": 0.0}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to a stage."""
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(self.seconds[stage] + time.perf_counter() - start, 3)

@@ -1,14 +1,21 @@
 """Losses: parity with TRL, an independent implementation, and identities."""
 
+import math
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import make_policy, random_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaapo.logps import collate, sequence_logps
-from metaapo.losses import PairLogps, dpo
+from metaapo.logps import all_sequence_logps, collate, sequence_logps
+from metaapo.losses import PairLogps, dpo, ipo, kto, simpo
 from metaapo.models import encode_prompt, encode_response
+from metaapo.trainer import IteratedTrainer
+from metaapo.workbench import Pair
 
 
 def pair_logps(chosen, rejected, reference_chosen=0.0, reference_rejected=0.0, lengths=(1.0, 1.0)):
@@ -38,7 +45,8 @@ def texts():
     return [tuple(random_text(rng) for _ in range(3)) for _ in range(8)]
 
 
-def our_loss_and_gradient(policy, reference, tokenizer, texts, beta):
+def our_loss_and_gradient(objective, policy, reference, tokenizer, texts, **settings):
+    """Loss and gradient as the shared loop computes them; KTO's KL comes from the loop's own estimate."""
     prompts = [encode_prompt(tokenizer, [{"role": "user", "content": p}]) for p, _, _ in texts]
     chosen = [encode_response(tokenizer, c) for _, c, _ in texts]
     rejected = [encode_response(tokenizer, r) for _, _, r in texts]
@@ -48,27 +56,35 @@ def our_loss_and_gradient(policy, reference, tokenizer, texts, beta):
     policy.zero_grad()
     logps = sequence_logps(policy, batch).chunk(2)
     lengths = [torch.tensor([float(len(r)) for r in side]) for side in (chosen, rejected)]
-    loss = dpo(PairLogps(*logps, *reference_logps, *lengths), beta).mean()
+    bench = SimpleNamespace(reference=reference, logps=partial(all_sequence_logps, pad_id=tokenizer.pad_token_id))
+    loop = SimpleNamespace(bench=bench, device="cpu")
+    pairs = [Pair(c, r) for c, r in zip(chosen, rejected)]
+    kl = IteratedTrainer._kl(loop, policy, [SimpleNamespace(ids=ids) for ids in prompts], pairs)
+    assert kl > 0 or objective is not kto
+    loss = objective(PairLogps(*logps, *reference_logps, *lengths, kl=kl), **settings).mean()
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in policy.parameters()])
 
 
-def trl_loss_and_gradient(policy, reference, tokenizer, texts, beta, folder):
+def trl_loss_and_gradient(trainer_name, policy, reference, tokenizer, texts, folder, **settings):
+    import trl
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
+    from trl.experimental import cpo
 
     def rendered(p):
         return tokenizer.apply_chat_template(
             [{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True
         )
 
+    source = cpo if trainer_name == "CPO" else trl
     rows = [{"prompt": rendered(p) + " ", "chosen": c, "rejected": r} for p, c, r in texts]
-    arguments = DPOConfig(
-        output_dir=str(folder), beta=beta, per_device_train_batch_size=len(rows), report_to=[], use_cpu=True,
-        bf16=False, gradient_checkpointing=False, max_length=None, disable_dropout=True,
+    arguments = getattr(source, f"{trainer_name}Config")(
+        output_dir=str(folder), report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False,
+        disable_dropout=True, **settings,
     )  # fmt: skip
-    trainer = DPOTrainer(
-        policy, reference, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    models = (policy,) if trainer_name == "CPO" else (policy, reference)
+    trainer = getattr(source, f"{trainer_name}Trainer")(
+        *models, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
     batch = next(iter(trainer.get_train_dataloader()))
     policy.zero_grad()
@@ -77,10 +93,59 @@ def trl_loss_and_gradient(policy, reference, tokenizer, texts, beta, folder):
     return loss.item(), torch.cat([p.grad.flatten() for p in policy.parameters()])
 
 
-def test_dpo_loss_and_gradient_equal_trl(tokenizer, texts, tmp_path):
+PARITY = {
+    "dpo": (dpo, {"beta": 0.3}, "DPO", {"beta": 0.3, "max_length": None}),
+    "ipo": (ipo, {"beta": 0.7}, "DPO", {"beta": 0.7, "loss_type": "ipo", "max_length": None}),
+    "simpo": (
+        simpo, {"beta": 2.5, "gamma": 0.6},
+        "CPO", {"beta": 2.5, "simpo_gamma": 0.6, "loss_type": "simpo", "cpo_alpha": 0.0, "max_length": 48},
+    ),
+    "kto": (
+        kto, {"beta": 0.3, "desirable_weight": 1.3, "undesirable_weight": 0.8},
+        "KTO", {"beta": 0.3, "desirable_weight": 1.3, "undesirable_weight": 0.8, "max_length": None},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_loss_and_gradient_equal_trl(name, tokenizer, texts, tmp_path):
+    objective, settings, trainer_name, their_settings = PARITY[name]
+    size = len(texts) * (2 if trainer_name == "KTO" else 1)  # KTO counts responses
+    their_settings = their_settings | {"per_device_train_batch_size": size}
     policy, reference = make_policy(1), make_policy(2)
-    ours, our_gradient = our_loss_and_gradient(policy, reference, tokenizer, texts, beta=0.3)
-    theirs, their_gradient = trl_loss_and_gradient(policy, reference, tokenizer, texts, 0.3, tmp_path)
+    if name == "kto":  # so that the KL estimate is above 0 and parity covers it
+        policy, reference = reference, policy
+    ours, our_gradient = our_loss_and_gradient(objective, policy, reference, tokenizer, texts, **settings)
+    theirs, their_gradient = trl_loss_and_gradient(
+        trainer_name, policy, reference, tokenizer, texts, tmp_path, **their_settings
+    )
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert (our_gradient - their_gradient).norm() <= 1e-5 * their_gradient.norm()
     assert their_gradient.norm() > 0.01
+
+
+def test_ipo_by_hand():
+    """Per token: chosen (-4 + 6) / 4 = 0.5, rejected (-9 + 8) / 2 = -0.5; (1 - 1 / (2 * 0.25))^2 = 1."""
+    assert ipo(pair_logps(-4, -9, -6, -8, (4, 2)), 0.25).item() == pytest.approx(1.0)
+
+
+def test_simpo_by_hand_and_its_sums():
+    """Averages -1 and -3: sigmoid(2 * 2 - 0.5); sums -4 and -6: the same margin of 2 here, 10 with lengths 1 and 6."""
+    pairs = pair_logps(-4, -6, 7, 7, (4, 2))
+    assert simpo(pairs, 2.0, 0.5).item() == pytest.approx(math.log1p(math.exp(-3.5)))
+    long = pair_logps(-4, -14, 7, 7, (1, 6))
+    assert simpo(long, 0.1, 0.0, per_token=False).item() == pytest.approx(math.log1p(math.exp(-1.0)))
+
+
+def test_kto_weighs_responses_apart_from_the_baseline():
+    pairs = replace(pair_logps(-4, -9, -6, -8), kl=torch.tensor(0.5))
+    expected = (2.0 * (1 - 1 / (1 + math.exp(-1.5))) + 1 - 1 / (1 + math.exp(-1.5))) / 2
+    assert kto(pairs, 1.0, desirable_weight=2.0).item() == pytest.approx(expected)
+
+
+def test_a_kl_estimate_is_zero_for_one_pair_and_for_the_reference_itself(tokenizer, policy):
+    bench = SimpleNamespace(reference=policy, logps=partial(all_sequence_logps, pad_id=tokenizer.pad_token_id))
+    loop, prompt = SimpleNamespace(bench=bench, device="cpu"), SimpleNamespace(ids=[1, 4, 6, 5])
+    pair = Pair([7, 2], [8, 9, 2])
+    assert IteratedTrainer._kl(loop, make_policy(5), [prompt], [pair]) == 0
+    assert IteratedTrainer._kl(loop, policy, [prompt, prompt], [pair, pair]) == 0

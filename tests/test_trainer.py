@@ -146,10 +146,10 @@ def test_the_weighted_loss_of_a_step_by_hand(tmp_path):
     offline = Pair([6, 7, 2], [8, 2], -3.0, -2.5)
     online = Pair([9, 10, 2], [11, 2], -4.0, -2.0)
     prompts = [
-        Prompt("a", [], [1, 4, 6, 5], offline, ("", ""), online),
-        Prompt("b", [], [1, 4, 7, 8, 5], offline, ("", "")),
+        Prompt("a", [], [1, 4, 6, 5], ("", ""), offline, online),
+        Prompt("b", [], [1, 4, 7, 8, 5], ("", ""), offline),
     ]
-    losses = trainer._losses(model, prompts, 1, StepSums())
+    losses = trainer._losses(model, prompts, StepSums())
     for index, prompt in enumerate(prompts):
         off, on = trainer._forward(model, [prompt], [prompt] if prompt.online else [])
         l_off = dpo(off, experiment.train.beta)

@@ -1,0 +1,25 @@
+"""IPO (Azar et al. 2023, arXiv 2310.12036): DPO's loop with a squared loss, which cannot run off to infinity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from baselines import dpo
+from metaapo.method import Method, ObjectiveParams
+
+if TYPE_CHECKING:
+    from metaapo.run import RunContext
+
+CODE = ("baselines/dpo.py",)
+
+
+class Params(ObjectiveParams):
+    """IPO's keys in the configuration; `train.beta` is the paper's tau: the target is 1 / (2 beta) nats a token."""
+
+    objective: Literal["ipo"] = "ipo"
+
+
+def build(params: Params, context: RunContext) -> Method:
+    """As DPO, with another objective."""
+    return replace(dpo.build(params, context), objective=params.build_objective())

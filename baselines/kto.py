@@ -1,0 +1,25 @@
+"""KTO (Ethayarajh et al. 2024, arXiv 2402.01306): each response alone is desirable or not, next to a KL baseline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from baselines import dpo
+from metaapo.method import Method, ObjectiveParams
+
+if TYPE_CHECKING:
+    from metaapo.run import RunContext
+
+CODE = ("baselines/dpo.py",)
+
+
+class Params(ObjectiveParams):
+    """KTO's keys in the configuration: `desirable_weight`, `undesirable_weight`, `train.beta`."""
+
+    objective: Literal["kto"] = "kto"
+
+
+def build(params: Params, context: RunContext) -> Method:
+    """As DPO, with another objective."""
+    return replace(dpo.build(params, context), objective=params.build_objective())

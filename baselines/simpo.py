@@ -1,0 +1,25 @@
+"""SimPO (Meng et al. 2024, arXiv 2405.14734): no reference, log-probabilities per token, a target margin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from baselines import dpo
+from metaapo.method import Method, ObjectiveParams
+
+if TYPE_CHECKING:
+    from metaapo.run import RunContext
+
+CODE = ("baselines/dpo.py",)
+
+
+class Params(ObjectiveParams):
+    """SimPO's keys in the configuration: `gamma`, and `train.beta`, which is 2.5 unless it is given."""
+
+    objective: Literal["simpo"] = "simpo"
+
+
+def build(params: Params, context: RunContext) -> Method:
+    """As DPO, with another objective."""
+    return replace(dpo.build(params, context), objective=params.build_objective())

@@ -1,0 +1,408 @@
+"""Every method page through the real loop on a miniature world, and each decision against a computation by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import experiment_document, make_policy, write_world
+
+from metaapo.config import ConfigError, Run, resolve
+from metaapo.data import read_json, read_jsonl
+from metaapo.train import train
+
+METHODS = {
+    "dpo": {},
+    "ipo": {"train": {"beta": 0.5}},
+    "simpo": {},
+    "kto": {},
+    "selective_dpo": {},
+    "online_dpo": {},
+    "selm": {},
+    "adpo": {"threshold": 0.05},
+    "metaapo": {"t_meta": 2},
+    "random": {},
+    "metaapo_simpo": {"module": "metaapo", "objective": "simpo", "t_meta": 2},
+    "metaapo_kto": {"module": "metaapo", "objective": "kto", "t_meta": 2},
+    "metaapo_all_sampling": {"module": "metaapo", "select": "all", "t_meta": 2},
+    "metaapo_random_sampling": {"module": "metaapo", "select": "random", "t_meta": 2},
+    "metaapo_threshold_sampling": {"module": "metaapo", "select": "threshold", "t_meta": 2},
+    "metaapo_uniform_weights": {"module": "metaapo", "weights": "uniform", "t_meta": 2},
+    "metaapo_shuffled_weights": {"module": "metaapo", "weights": "shuffled", "t_meta": 2},
+    "metaapo_no_meta_learner": {"module": "metaapo", "map": "sigmoid"},
+    "metaapo_untrained": {"module": "metaapo", "map": "untrained", "t_meta": 2},
+    "metaapo_frozen": {"module": "metaapo", "map": "frozen", "t_meta": 2},
+    "metaapo_from_dpo": {"module": "metaapo", "train": {"start": "dpo"}, "t_meta": 2},
+    "metaapo_rich_input": {"module": "metaapo", "meta_inputs": ["scores", "length_gaps", "reward_gaps"], "t_meta": 2},
+    "metaapo_k2": {"module": "metaapo", "sampling": {"k": 2}, "t_meta": 2},
+}
+PROMPTS = 8  # in each of 2 iterations
+
+
+def experiment_in(folder, methods, **changes):
+    experiment = resolve(experiment_document(folder, methods=methods, iterations=2, seeds=[0], **changes))
+    write_world(experiment.world_path(0), pairs=2 * PROMPTS, iterations=2)
+    return experiment
+
+
+def run_of(method, budget=1.0):
+    return Run(method=method, budget=budget, seed=0)
+
+
+def folder_of(experiment, method, iteration):
+    return experiment.run_path(run_of(method)) / f"iter{iteration}"
+
+
+def ledger(experiment, method, iteration):
+    return read_jsonl(folder_of(experiment, method, iteration) / "annotations.jsonl")
+
+
+def log(experiment, method, iteration):
+    return read_jsonl(folder_of(experiment, method, iteration) / "train.jsonl")
+
+
+def summaries(experiment, method):
+    return read_json(experiment.run_path(run_of(method)) / "run.json")["iterations"]
+
+
+def weights_of(folder):
+    from safetensors.torch import load_file
+
+    return torch.cat([t.flatten() for _, t in sorted(load_file(folder / "model" / "model.safetensors").items())])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run of every method."""
+    experiment = experiment_in(tmp_path_factory.mktemp("results"), METHODS)
+    for method in METHODS:
+        train(experiment, run_of(method))
+    return experiment
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_moves_the_policy_and_keeps_its_books(finished, method):
+    before = weights_of(folder_of(finished, method, 1))
+    assert not torch.equal(before, weights_of(folder_of(finished, method, 2)))
+    for iteration, summary in enumerate(summaries(finished, method), start=1):
+        rows = ledger(finished, method, iteration)
+        assert len(rows) == summary["prompts"] == PROMPTS
+        assert summary["sampled"] == sum(row["sampled"] for row in rows)
+        assert summary["responses_scored"] == sum(row["responses"] for row in rows)
+        assert summary["annotation_ratio"] == summary["responses_scored"] / (3 * PROMPTS)
+        assert all(np.isfinite(row["loss"]) for row in log(finished, method, iteration))
+
+
+def test_no_two_methods_are_the_same(finished):
+    """Each option changes the trained policy; only DPO's own loop of iteration 1 may be shared."""
+    models = {method: weights_of(folder_of(finished, method, 2)) for method in METHODS}
+    for method, weights in models.items():
+        others = [other for other in METHODS if other != method]
+        assert not any(torch.equal(weights, models[other]) for other in others), method
+
+
+# --- offline methods -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dpo", "ipo", "simpo", "kto", "selective_dpo"])
+def test_offline_methods_annotate_nothing(finished, method):
+    assert [s["responses_scored"] for s in summaries(finished, method)] == [0, 0]
+
+
+def test_scores_are_minus_the_objective(finished):
+    """SimPO's scores at the start, recomputed from the SFT policy's log-probabilities per token."""
+    from metaapo.logps import all_sequence_logps
+    from metaapo.models import encode_prompt, encode_response, load_policy
+
+    policy, tokenizer = load_policy(finished.world_path(0) / "sft")
+    rows = [r for r in read_jsonl(finished.world_path(0) / "data" / "pairs.jsonl") if r["iteration"] == 1]
+    prompts = [encode_prompt(tokenizer, row["messages"]) for row in rows]
+    averages = []
+    for side in ("chosen", "rejected"):
+        responses = [encode_response(tokenizer, row[side]) for row in rows]
+        logps = all_sequence_logps(policy, prompts, responses, tokenizer.pad_token_id)
+        averages.append(logps / torch.tensor([len(r) for r in responses]))
+    expected = torch.nn.functional.logsigmoid(2.5 * (averages[0] - averages[1]) - 0.6)
+    found = [row["offline_score"] for row in ledger(finished, "simpo", 1)]
+    assert found == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_selective_dpo_keeps_the_easiest_half_from_easy_to_hard(finished):
+    from baselines import selective_dpo
+    from metaapo.method import OfflinePairs
+
+    method = selective_dpo.build(finished.methods["selective_dpo"], None)
+    scores = torch.tensor([-0.7, -0.1, -2.0, -0.4])
+    assert method.at(2).order(OfflinePairs(scores, scores, scores)).tolist() == [1, 3]
+    assert method.at(1).order is None
+    assert len(log(finished, "selective_dpo", 1)) == PROMPTS / 4
+    assert len(log(finished, "selective_dpo", 2)) == PROMPTS / 2 / 4
+
+
+# --- SELM ------------------------------------------------------------------------------------------------------------
+
+
+def test_selm_begins_as_dpo(finished):
+    for method in ("selm", "selective_dpo"):
+        assert torch.equal(weights_of(folder_of(finished, method, 1)), weights_of(folder_of(finished, "dpo", 1)))
+
+
+def test_selm_ranks_one_greedy_response_with_the_offline_pair(finished):
+    from metaapo.generate import generate
+    from metaapo.models import load_policy
+
+    rows = ledger(finished, "selm", 2)
+    assert all(row["generated"] == 1 and row["responses"] == 3 for row in rows)
+    policy, tokenizer = load_policy(folder_of(finished, "selm", 1) / "model")
+    messages = [
+        r["messages"] for r in read_jsonl(finished.world_path(0) / "data" / "pairs.jsonl") if r["iteration"] == 2
+    ]
+    greedy = generate(policy, tokenizer, messages, 1, 0.0, 1.0, 8, 64, seed=5)
+    assert [row["tokens"] for row in rows] == [len(response.token_ids) for (response,) in greedy]
+
+
+def test_selm_references_move(finished):
+    from metaapo.run import RunContext
+
+    context = RunContext(finished, run_of("selm"))
+    assert context.reference_path(1) == finished.world_path(0) / "sft"
+    assert context.reference_path(2) == context.path / "iter1" / "model"
+
+
+def test_the_loss_of_a_selm_pair_by_hand():
+    """-log sigmoid(beta Delta) + alpha beta [log pi(y_0) - log ref(y_0)], y_0 being neither best nor worst."""
+    from baselines import selm
+    from metaapo.logps import all_sequence_logps
+    from metaapo.losses import Objective
+    from metaapo.trainer import IteratedTrainer, StepSums
+    from metaapo.workbench import Pair, Prompt
+
+    loop = IteratedTrainer.__new__(IteratedTrainer)
+    loop.bench = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0))
+    loop.config, loop.device = SimpleNamespace(beta=0.3), torch.device("cpu")
+    loop.method, loop.objective = selm.build(selm.Params(alpha=0.01), None).at(2), Objective()
+    model, ids = make_policy(4), [1, 4, 6, 5]
+    pair = Pair([7, 2], [8, 9, 2], -3.0, -2.0, [10, 11, 2], -1.5)
+    loss = loop._losses(model, [Prompt("p", [], ids, ("", ""), Pair([6, 2], [7, 2]), pair)], StepSums())
+    logps = all_sequence_logps(model, [ids] * 3, [pair.chosen, pair.rejected, pair.greedy], 0)
+    chosen, rejected, greedy = logps.tolist()
+    expected = np.log1p(np.exp(-0.3 * ((chosen + 3.0) - (rejected + 2.0)))) + 0.01 * 0.3 * (greedy + 1.5)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_optimism_takes_probability_from_the_greedy_response():
+    """The term's slope in log pi(y_0) is +alpha beta: a step down the gradient lowers it."""
+    from baselines import selm
+
+    greedy = torch.tensor([-4.0, -9.0], requires_grad=True)
+    pairs = SimpleNamespace(greedy=greedy, reference_greedy=torch.tensor([-5.0, -7.0]))
+    bonus = selm.build(selm.Params(alpha=1e-3), None).at(2).bonus(pairs, 0.2)
+    bonus.sum().backward()
+    assert bonus.tolist() == pytest.approx([2e-4, -4e-4])
+    assert greedy.grad.tolist() == pytest.approx([2e-4, 2e-4])
+
+
+def test_extra_candidates_give_the_papers_112_percent(tmp_path):
+    """MetaAPO's figure has SELM at 9/8 of Online DPO's generations: the greedy response and K sampled ones."""
+    experiment = experiment_in(tmp_path, {"selm": {"extra": 3}})
+    train(experiment, run_of("selm"))
+    summary = summaries(experiment, "selm")[1]
+    assert summary["responses_generated"] == 4 * PROMPTS
+    assert summary["responses_scored"] == 6 * PROMPTS
+
+
+# --- ADPO, thresholds ------------------------------------------------------------------------------------------------
+
+
+def test_adpo_annotates_where_the_margin_is_small(finished):
+    threshold = finished.methods["adpo"].threshold
+    for iteration in (1, 2):
+        for row in ledger(finished, "adpo", iteration):
+            margin = -np.log(np.expm1(-row["offline_score"]))
+            assert row["sampled"] == (abs(margin) <= threshold)
+    assert all(row["sampled"] for row in ledger(finished, "adpo", 1))
+    assert not all(row["sampled"] for row in ledger(finished, "adpo", 2))
+
+
+def test_adpo_margins_invert_the_score():
+    from baselines.adpo import margins
+
+    x = np.array([-5.0, -0.5, 0.0, 0.5, 5.0])
+    assert margins(-np.log1p(np.exp(-x))) == pytest.approx(x)
+
+
+def test_adpo_mixes_in_fixed_parts(finished):
+    for row in log(finished, "adpo", 2):
+        assert row["meta_weight"] == 0.5
+
+
+def test_threshold_sampling_takes_pairs_that_the_policy_does_not_agree_with(finished):
+    for iteration in (1, 2):
+        for row in ledger(finished, "metaapo_threshold_sampling", iteration):
+            assert row["sampled"] == (row["offline_score"] <= np.log(0.5))
+
+
+# --- MetaAPO's ablations and controls --------------------------------------------------------------------------------
+
+
+def map_of(experiment, method, iteration):
+    return read_json(folder_of(experiment, method, iteration) / "meta_learner.json")
+
+
+def test_all_sampling_samples_all_and_weighs_by_the_map(finished):
+    assert all(row["sampled"] for row in ledger(finished, "metaapo_all_sampling", 2))
+    assert len({row["meta_weight"] for row in log(finished, "metaapo_all_sampling", 1)}) > 1
+
+
+def test_random_sampling_has_metaapos_budget_and_weights(finished):
+    for iteration in (1, 2):
+        own, matched = (ledger(finished, m, iteration) for m in ("metaapo_random_sampling", "metaapo"))
+        assert sum(row["sampled"] for row in own) == sum(row["sampled"] for row in matched)
+    assert len({row["meta_weight"] for row in log(finished, "metaapo_random_sampling", 1)}) > 1
+
+
+def test_uniform_weights_still_learn_the_map_that_samples(finished):
+    assert {row["meta_weight"] for row in log(finished, "metaapo_uniform_weights", 2)} == {0.5}
+    record = map_of(finished, "metaapo_uniform_weights", 1)
+    assert record["start"] != record["end"]
+    for row in ledger(finished, "metaapo_uniform_weights", 2):
+        assert row["sample_probability"] not in (0.5, 1.0)
+
+
+def test_without_a_meta_learner_the_weight_is_sigmoid_of_the_score(finished):
+    for row in ledger(finished, "metaapo_no_meta_learner", 2):
+        assert row["sample_probability"] == pytest.approx(1 - 1 / (1 + np.exp(-row["offline_score"])), rel=1e-5)
+    assert not (folder_of(finished, "metaapo_no_meta_learner", 1) / "meta_learner.json").exists()
+
+
+def test_an_untrained_map_stays_as_it_starts(finished):
+    first, last = (map_of(finished, "metaapo_untrained", t) for t in (1, 2))
+    assert first["start"] == first["end"] == last["end"] == map_of(finished, "metaapo", 1)["start"]
+    assert last["updates"] == 0
+
+
+def test_a_frozen_map_is_the_matched_runs_final_one_from_the_start(finished):
+    final = map_of(finished, "metaapo", 2)["end"]
+    for t in (1, 2):
+        record = map_of(finished, "metaapo_frozen", t)
+        assert record["start"] == record["end"] == final
+
+
+def test_shuffled_weights_are_the_right_ones_on_the_wrong_samples(finished):
+    from metaapo.metaapo import build
+    from metaapo.method import OfflinePairs
+    from metaapo.run import RunContext
+
+    scores, zeros = torch.tensor([-3.0, -1.0, -0.1]), torch.zeros(3)
+    weights = {}
+    for name in ("metaapo", "metaapo_shuffled_weights"):
+        method = build(finished.methods[name], RunContext(finished, run_of(name)))
+        weights[name] = method.weigh(OfflinePairs(scores, zeros, zeros)).tolist()
+    right, wrong = weights.values()
+    assert sorted(right) == sorted(wrong)
+    assert all(a != b for a, b in zip(right, wrong))
+
+
+def test_shuffling_needs_more_than_one_prompt(tmp_path):
+    methods = {"metaapo": {"weights": "shuffled", "train": {"micro_batch_size": 1}}}
+    with pytest.raises(ConfigError, match=r"methods\.metaapo\.weights: shuffled needs train\.micro_batch_size of 2"):
+        train(experiment_in(tmp_path, methods), run_of("metaapo"))
+
+
+def test_a_start_from_dpo_is_the_dpo_runs_end(finished):
+    from metaapo.run import RunContext
+
+    context = RunContext(finished, run_of("metaapo_from_dpo"))
+    assert context.start_path(1) == folder_of(finished, "dpo", 2) / "model"
+    assert context.reference_path(2) == finished.world_path(0) / "sft"
+
+
+def test_rich_inputs_start_as_the_same_map_and_count_their_annotations(finished):
+    assert map_of(finished, "metaapo_rich_input", 1)["start"] == map_of(finished, "metaapo", 1)["start"]
+    for row in ledger(finished, "metaapo_rich_input", 1):
+        assert row["responses"] == 2 + 3 * row["sampled"]
+        assert row["generated"] == 3 * row["sampled"]
+
+
+def test_k_scores_k_responses(finished):
+    for row in ledger(finished, "metaapo_k2", 1):
+        assert row["responses"] == 2 * row["sampled"]
+
+
+def test_reward_gaps_are_the_reward_models(tmp_path):
+    from metaapo.metaapo import build
+    from metaapo.method import OfflinePairs
+    from metaapo.models import encode_prompt, encode_response, load_reward_model
+    from metaapo.run import RunContext
+    from metaapo.trainer import IteratedTrainer
+
+    experiment = experiment_in(tmp_path, {"metaapo": {"meta_inputs": ["scores", "reward_gaps", "length_gaps"]}})
+    context = RunContext(experiment, run_of("metaapo"))
+    loop = IteratedTrainer(context, build(experiment.methods["metaapo"], context))
+    loop.bench.load(1)
+    prompts, pairs = loop._score(1)
+    assert isinstance(pairs, OfflinePairs)
+    model, tokenizer = load_reward_model(experiment.world_path(0) / "reward_model")
+    for prompt, gap, lengths in zip(prompts, pairs.reward_gaps.tolist(), pairs.length_gaps.tolist()):
+        sides = [encode_response(tokenizer, text) for text in prompt.texts]
+        rewards = [model(torch.tensor([encode_prompt(tokenizer, prompt.messages) + s])).logits.item() for s in sides]
+        assert gap == pytest.approx(rewards[0] - rewards[1], abs=1e-4)
+        chosen, rejected = map(len, sides)
+        assert lengths == pytest.approx((chosen - rejected) / (chosen + rejected))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"meta_inputs": ["length_gaps"]}, "meta_inputs must begin with scores"),
+        ({"objective": "kto", "fidelity": "official-code"}, "fidelity.score official-code has no meaning"),
+        ({"objective": "simpa"}, r"methods\.metaapo\.objective"),
+    ],
+)
+def test_mistakes_in_metaapos_keys_are_named(entry, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(experiment_document("x", methods={"metaapo": entry, "dpo": {}}))
+
+
+def test_the_authors_simpo_sums_and_sees_gamma_over_beta():
+    """Their input of h_phi: log sigmoid of (summed margin - gamma / beta), without beta."""
+    from metaapo.losses import PairLogps
+    from metaapo.metaapo import Params, raw_score
+
+    columns = [torch.tensor([x]) for x in (-4.0, -6.0, 0.0, 0.0, 3.0, 2.0)]
+    params = Params(objective="simpo", fidelity={"score": "official-code", "simpo": "official-code"})
+    assert raw_score(params, PairLogps(*columns), 2.5).item() == pytest.approx(-np.log1p(np.exp(-(2 - 0.6 / 2.5))))
+    plain = Params(fidelity={"score": "official-code"})
+    assert raw_score(plain, PairLogps(*columns), 0.1).item() == pytest.approx(-np.log1p(np.exp(-2.0)))
+
+
+# --- budgets ---------------------------------------------------------------------------------------------------------
+
+BUDGETED = {
+    "online_dpo": {},
+    "selm": {},
+    "adpo": {},
+    "metaapo": {"t_meta": 2},
+    "random": {},
+    "metaapo_all_sampling": {"module": "metaapo", "select": "all"},
+    "metaapo_threshold_sampling": {"module": "metaapo", "select": "threshold"},
+}
+
+
+@pytest.mark.parametrize("method", BUDGETED)
+def test_a_budget_caps_the_prompts_that_are_sampled(tmp_path, method):
+    entries = {name: entry | {"budget": [0.25]} for name, entry in BUDGETED.items()}
+    methods = {"metaapo": entries["metaapo"], method: entries[method]}
+    experiment = experiment_in(tmp_path, methods)
+    for name in methods:
+        train(experiment, run_of(name, 0.25))
+    for iteration in (1, 2):
+        folder = experiment.run_path(run_of(method, 0.25)) / f"iter{iteration}"
+        rows = read_jsonl(folder / "annotations.jsonl")
+        assert np.mean([row["sample_probability"] for row in rows]) <= 0.25 + 1e-9 or method == "random"
+        if method == "metaapo":  # only the expectation is capped; the order of the probabilities is kept
+            ranked = sorted(rows, key=lambda row: row["offline_score"])
+            probabilities = [row["sample_probability"] for row in ranked]
+            assert probabilities == sorted(probabilities, reverse=True)
+        elif method not in ("random", "selm"):
+            assert sum(row["sampled"] for row in rows) <= 2

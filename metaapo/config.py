@@ -171,10 +171,15 @@ class EvaluationConfig(Section):
     """What the policies are evaluated on, and by whom."""
 
     benchmarks: list[Literal["alpacaeval2", "arenahard", "mtbench"]] = Field(list(BENCHMARKS), min_length=1)
-    judges: list[str] = Field(["gold"], min_length=1)
-    temperature: float = Field(0.7, ge=0)
-    max_new_tokens: int = Field(32, ge=1)
-    batch_size: int = Field(512, ge=1)
+    judges: list[str] = Field(["gold"], min_length=1, description="names in config/judges.yaml")
+    temperature: float = Field(
+        0.7, ge=0, description="of answers; Arena-Hard's are greedy, MT-Bench's official categories have their own"
+    )
+    max_new_tokens: int = Field(32, ge=1, description="an answer is cut after so many tokens")
+    batch_size: int = Field(512, ge=1, description="answers generated side by side")
+    arenahard_version: Literal["v0.1-2024", "v2.0-2025"] = Field(
+        "v0.1-2024", description="whose parser and scores count: those of 2024 (most papers) or of 2025"
+    )
 
 
 class HealthConfig(Section):

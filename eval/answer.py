@@ -1,0 +1,295 @@
+"""Answer all benchmarks with all checkpoints of one run, in one process (importing torch costs seconds).
+
+    python -m eval.answer --config results/default/config.yaml --run metaapo/budget1.0/seed0
+
+Answers lie in answers/{benchmark}/{run}/iter{t}.json(l), in upstream's own formats. What is finished is noted in a
+journal with what it depends on (questions, weights, settings), so that a killed or repeated job answers only what is
+missing or out of date; the journal's last state is the run's manifest, answers/{run}.json, written when all is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval import arenahard
+from eval.models import EvaluatedModel, models_of_run
+from eval.questions import Question, QuestionSet, load_questions
+from metaapo.config import ConfigError, EvaluationConfig, Experiment, Run, load
+from metaapo.data import DataError, Message, read_json, sha256_file, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from metaapo.generate import Response
+
+# FastChat's temperatures by category (fastchat.llm_judge.common.temperature_config); Arena-Hard's answers are greedy
+# (config/gen_answer_config.yaml of arena-hard-auto). Everything else is sampled at the configured temperature.
+MTBENCH_TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+Conversation = list[Message]
+
+
+def temperature_of(benchmark: str, question: Question, settings: EvaluationConfig) -> float:
+    """The temperature that a question is answered at."""
+    if benchmark == "arenahard":
+        return 0.0
+    if benchmark == "mtbench":
+        return MTBENCH_TEMPERATURES.get(question.category, settings.temperature)
+    return settings.temperature
+
+
+def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check, token by token, that a conversation starts with one BOS at most and that an answer ends with EOS.
+
+    Raises:
+        DataError: a doubled BOS (the model never saw that), or an answer that is not closed by the token on which
+            sampling stops (it would never stop, and second turns would be unlike training).
+    """
+    from metaapo.models import encode_prompt
+
+    first: Conversation = [{"role": "user", "content": "hello"}]
+    closed: Conversation = [*first, {"role": "assistant", "content": "hello"}]
+    second: Conversation = [*closed, {"role": "user", "content": "hello"}]
+    for conversation in (first, second):
+        ids = encode_prompt(tokenizer, conversation)
+        found = 0 if tokenizer.bos_token_id == tokenizer.eos_token_id else ids.count(tokenizer.bos_token_id)
+        if found > 1:
+            raise DataError(
+                f"chat template: {found} BOS tokens in a conversation; expected one at most: take bos_token out of the "
+                "template, or add_bos_token out of the tokenizer"
+            )
+    prefix = encode_prompt(tokenizer, first)
+    text = tokenizer.apply_chat_template(closed, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if tokenizer.eos_token_id not in ids[len(prefix) :]:
+        raise DataError(
+            f"chat template: no EOS token ({tokenizer.eos_token!r}) after an assistant's answer; set eos_token to the "
+            "token that closes a turn"
+        )
+
+
+def answer_questions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    benchmark: str,
+    questions: Sequence[Question],
+    settings: EvaluationConfig,
+    seed: int,
+) -> list[list[Response]]:
+    """Answer all turns of questions; a second turn sees the first with its answer.
+
+    Args:
+        model: the policy.
+        tokenizer: its tokenizer.
+        benchmark: decides the temperatures.
+        questions: of one benchmark.
+        settings: temperature, max_new_tokens, batch_size.
+        seed: of the random stream.
+
+    Returns:
+        For each question, the responses to its turns.
+    """
+    from metaapo.generate import generate
+
+    answered: list[list[Response]] = [[] for _ in questions]
+    temperatures = [temperature_of(benchmark, question, settings) for question in questions]
+    for turn in range(max(len(question.turns) for question in questions)):
+        for temperature in sorted(set(temperatures)):
+            rows = [i for i, q in enumerate(questions) if temperatures[i] == temperature and len(q.turns) > turn]
+            responses = generate(
+                model,
+                tokenizer,
+                [_conversation(questions[i], answered[i]) for i in rows],
+                n=1,
+                temperature=temperature,
+                top_p=1.0,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+                seed=_seed(seed, turn, temperature),
+            )
+            for i, (response,) in zip(rows, responses):
+                answered[i].append(response)
+    return answered
+
+
+def _conversation(question: Question, answered: Sequence[Response]) -> Conversation:
+    """The prompt of a question's next turn."""
+    messages: Conversation = []
+    for turn, response in zip(question.turns, answered):
+        messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": response.text}]
+    return [*messages, {"role": "user", "content": question.turns[len(answered)]}]
+
+
+def _seed(*parts: Any) -> int:
+    """A seed that depends on all parts."""
+    return zlib.crc32(json.dumps(parts).encode())
+
+
+def answer_records(
+    benchmark: str, questions: Sequence[Question], answers: Sequence[Sequence[str]], model_id: str, version: str
+) -> list[dict[str, Any]]:
+    """Answers in the benchmark's own file format.
+
+    Args:
+        benchmark: "alpacaeval2", "arenahard" or "mtbench".
+        questions: what was asked.
+        answers: texts, one list of turns a question.
+        model_id: name of the model in the file.
+        version: of Arena-Hard, decides how tokens are counted; "words" counts words, for the tiny world.
+    """
+    if benchmark == "alpacaeval2":
+        return [{**q.record, "output": turns[0], "generator": model_id} for q, turns in zip(questions, answers)]
+    if benchmark == "mtbench":
+        return [
+            {
+                "question_id": question.record["question_id"],
+                "answer_id": _answer_id(model_id, question),
+                "model_id": model_id,
+                "choices": [{"index": 0, "turns": list(turns)}],
+            }
+            for question, turns in zip(questions, answers)
+        ]
+    count_tokens = arenahard.count_words if version == "words" else arenahard.token_counter(version)
+    return [_arenahard_record(q, turns[0], model_id, count_tokens) for q, turns in zip(questions, answers)]
+
+
+def _arenahard_record(question: Question, text: str, model_id: str, count_tokens: Any) -> dict[str, Any]:
+    metadata = arenahard.style_metadata(text, count_tokens)
+    if "question_id" in question.record:  # the files of 2024
+        return {
+            "question_id": question.record["question_id"],
+            "answer_id": _answer_id(model_id, question),
+            "model_id": model_id,
+            "choices": [{"index": 0, "turns": [{"content": text, "token_len": metadata["token_len"]}]}],
+            "conv_metadata": metadata,
+        }
+    return {
+        "uid": question.record["uid"],
+        "ans_id": _answer_id(model_id, question),
+        "model": model_id,
+        "messages": [
+            {"role": "user", "content": question.turns[0]},
+            {"role": "assistant", "content": {"answer": text}},
+        ],
+        "metadata": metadata,
+    }
+
+
+def _answer_id(model_id: str, question: Question) -> str:
+    """A name for an answer; upstream draws it at random, here equal runs write equal files."""
+    return hashlib.sha256(f"{model_id}\n{question.id}".encode()).hexdigest()[:22]
+
+
+def manifest_path(experiment: Experiment, run_id: str) -> Path:
+    """Written when all answers of a run are there: what was asked of what, and how."""
+    return experiment.results / "answers" / f"{run_id}.json"
+
+
+def _journal_path(experiment: Experiment, run_id: str) -> Path:
+    return experiment.results / "answers" / ".journal" / f"{run_id}.json"
+
+
+def answer_run(experiment: Experiment, run_id: str) -> None:
+    """Write all missing answers of a run, then its manifest.
+
+    Raises:
+        ConfigError: the experiment has no such run.
+        DataError: a checkpoint or question file is missing or unusable.
+    """
+    models = models_of_run(experiment, run_id)
+    asked = {b: load_questions(experiment, b, models[0].world) for b in experiment.benchmarks}
+    journal_path = _journal_path(experiment, run_id)
+    journal: dict[str, Any] = read_json(journal_path) if journal_path.is_file() else {}
+    wanted: dict[str, Any] = {}
+    for model in models:
+        stamps = {b: _stamp(experiment, model, b, asked[b]) for b in asked}
+        missing = [b for b in asked if not _is_finished(journal, model.answers(experiment, b), stamps[b])]
+        if missing:
+            for benchmark, entry in _answer_model(experiment, model, {b: asked[b] for b in missing}):
+                journal[str(model.answers(experiment, benchmark))] = entry | {"depends_on": stamps[benchmark]}
+                write_json(journal_path, journal)
+        else:
+            print(f"{model.id}: all answers are finished, reused", file=sys.stderr)
+        paths = [str(model.answers(experiment, benchmark)) for benchmark in asked]
+        wanted |= {path: journal[path] for path in paths}
+    write_json(manifest_path(experiment, run_id), {"run": run_id, "answers": wanted})
+
+
+def _stamp(experiment: Experiment, model: EvaluatedModel, benchmark: str, asked: QuestionSet) -> dict[str, Any]:
+    """What an answer file depends on; another stamp means that it is out of date."""
+    folder = model.checkpoint(experiment)
+    weights = sorted(folder.glob("*.safetensors"))
+    settings = experiment.evaluation
+    return {
+        "questions": {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)},
+        "model": {file.name: sha256_file(file) for file in [*weights, *sorted(folder.glob("*.jinja"))]},
+        "temperature": settings.temperature,
+        "max_new_tokens": settings.max_new_tokens,
+    }
+
+
+def _is_finished(journal: dict[str, Any], path: Path, stamp: dict[str, Any]) -> bool:
+    entry = journal.get(str(path))
+    return entry is not None and entry["depends_on"] == stamp and path.is_file()
+
+
+def _answer_model(
+    experiment: Experiment, model: EvaluatedModel, asked: dict[str, QuestionSet]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Answer benchmarks with one checkpoint; after each written file, yields (benchmark, what to note of it)."""
+    from metaapo.models import load_policy, use_threads_of_environment
+
+    use_threads_of_environment()
+    policy, tokenizer = load_policy(model.checkpoint(experiment))
+    check_chat_template(tokenizer)
+    for benchmark, question_set in asked.items():
+        start = time.monotonic()
+        questions = question_set.questions
+        seed = _seed(model.id, benchmark)
+        responses = answer_questions(policy, tokenizer, benchmark, questions, experiment.evaluation, seed)
+        texts = [[response.text for response in turns] for turns in responses]
+        records = answer_records(benchmark, questions, texts, model.id, "words")
+        path = model.answers(experiment, benchmark)
+        (write_jsonl if path.suffix == ".jsonl" else write_json)(path, records)
+        entry = {
+            "sha256": sha256_file(path),
+            "n": len(records),
+            "empty": sum(not text for turns in texts for text in turns),
+            "cut": sum(not response.finished for turns in responses for response in turns),
+            "seconds": round(time.monotonic() - start, 3),
+        }
+        print(f"{model.id}: {benchmark}: {json.dumps(entry)}", file=sys.stderr)
+        yield benchmark, entry
+
+
+def main() -> None:
+    """Command line: answer for one run."""
+    parser = argparse.ArgumentParser(prog="python -m eval.answer", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="the experiment's configuration file")
+    parser.add_argument("--run", required=True, help="METHOD/budgetB/seedS, or sft/budget0.0/seedW for a world's SFT")
+    arguments = parser.parse_args()
+    try:
+        experiment = load(arguments.config)
+        answer_run(experiment, Run.parse(arguments.run).id)
+    except (ConfigError, DataError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

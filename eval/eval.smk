@@ -1,0 +1,72 @@
+"""Answer, judge, score: three rules, so that a new judge regenerates no answer and a new statistic judges nothing again.
+
+Answers and judgments themselves are kept over reruns (only what is out of date is made again), so what the rules declare
+are the manifests that are written when all of a run's files are there.
+"""
+
+from eval.models import answers_ready, checkpoints_ready, judged_runs
+
+ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
+JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
+SCORES = f"{RESULTS}/scores/{{benchmark}}/{{judge}}"
+
+
+wildcard_constraints:
+    judge=r"[A-Za-z0-9._-]+",
+
+
+rule answer:
+    """All benchmarks and iterations of a run in one process: imports cost seconds."""
+    input:
+        checkpoints=lambda w: checkpoints_ready(EXPERIMENT, w.method, w.budget, w.seed),
+        code=["eval/answer.py", "eval/models.py", "eval/questions.py", "metaapo/generate.py"],
+    output:
+        ANSWERS,
+    log:
+        f"{RESULTS}/logs/answer/{{method}}/budget{{budget}}-seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/answer/{{method}}-budget{{budget}}-seed{{seed}}.tsv"
+    params:
+        config=CONFIG_FILE,
+        changes=EXPERIMENT.evaluation.model_dump(mode="json", exclude={"judges", "batch_size", "arenahard_version"}),
+        run="{method}/budget{budget}/seed{seed}",
+    shell:
+        "python -m eval.answer --config {params.config} --run {params.run} > {log} 2>&1"
+
+
+rule judge:
+    input:
+        answers=lambda w: answers_ready(EXPERIMENT, w.benchmark, w.method, w.budget, w.seed),
+        code=["eval/judge.py", "eval/judges/__init__.py"],
+    output:
+        JUDGMENTS,
+    log:
+        f"{RESULTS}/logs/judge/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}-seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/judge/{{benchmark}}-{{judge}}-{{method}}-budget{{budget}}-seed{{seed}}.tsv"
+    params:
+        config=CONFIG_FILE,
+        run="{method}/budget{budget}/seed{seed}",
+    shell:
+        "python -m eval.judge --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
+        " --run {params.run} > {log} 2>&1"
+
+
+rule score:
+    input:
+        judgments=lambda w: [
+            f"{RESULTS}/judgments/{w.benchmark}/{w.judge}/{run}.json" for run in judged_runs(EXPERIMENT, w.benchmark)
+        ],
+        code=["eval/score.py", "eval/stats.py", "eval/{benchmark}.py"],
+    output:
+        scores=f"{SCORES}.json",
+        per_question=f"{SCORES}.items.csv.gz",
+    log:
+        f"{RESULTS}/logs/score/{{benchmark}}/{{judge}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/score/{{benchmark}}-{{judge}}.tsv"
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "python -m eval.score --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
+        " > {log} 2>&1"

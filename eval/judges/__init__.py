@@ -1,0 +1,79 @@
+"""Judges: who compares two answers or grades a conversation.
+
+A judge is an object with three methods, one for each kind of opinion that the benchmarks ask for. Each takes all
+questions at once, so that a judge that is asked over a network can work on many side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from metaapo.data import Message
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt.
+
+    Attributes:
+        prompt: the conversation, ending with a user turn.
+        first: the answer in the first place (AlpacaEval's output_1, Arena-Hard's A).
+        second: the answer in the second place.
+    """
+
+    prompt: list[Message]
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation whose last assistant turn is to be graded.
+
+    Attributes:
+        messages: user and assistant in turn, ending with the assistant.
+        category: the question's category.
+        references: right answers to the user turns, empty where there are none.
+    """
+
+    messages: list[Message]
+    category: str = ""
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a judge says.
+
+    Attributes:
+        value: a preference in [1, 2] (2: the second answer is better), a verdict such as "A>>B", or a grade; None
+            where the judge's words could not be read. None never becomes a score.
+        text: the judge's own words.
+        prompt: what the judge was asked, where that is a text.
+        details: what else belongs into the benchmark's file.
+    """
+
+    value: float | str | None
+    text: str
+    prompt: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Judge(Protocol):
+    """One small interface for all judges."""
+
+    name: str
+
+    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """How much better the second answer is: a preference in [1, 2] (AlpacaEval)."""
+        ...
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """Which is better, in five levels from "A>>B" to "B>>A", A being the first answer (Arena-Hard)."""
+        ...
+
+    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+        """A grade from 1 to 10 for the last answer (MT-Bench)."""
+        ...

@@ -1,0 +1,53 @@
+"""The gold judge of a small world: a program that knows the true reward of an answer and says why.
+
+It plays the part that people, or GPT-4 in their place, play for real prompts. Training never sees it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from eval.judges import Conversation, Opinion, Pair
+from eval.judges.rewards import Scale, grade, preference, verdict
+
+
+class GoldJudge:
+    """Judges by the gold reward of a world's module in `metaapo.worlds`."""
+
+    def __init__(self, name: str, world: str) -> None:
+        self.name = name
+        self._world: ModuleType = importlib.import_module(f"metaapo.worlds.{world}")
+        self._scale = Scale(self._world.TAU, self._world.LOW, self._world.HIGH)
+
+    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """A preference in [1, 2], exact."""
+        return [self._compare(pair, preference) for pair in pairs]
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """A five-level verdict."""
+        return [self._compare(pair, verdict) for pair in pairs]
+
+    def _compare(self, pair: Pair, decide: Any) -> Opinion:
+        golds = [self._world.gold(pair.prompt, answer) for answer in (pair.first, pair.second)]
+        value = decide(golds[0].reward, golds[1].reward, self._scale)
+        reasons = [f"Assistant {name}: {_reason(gold)}" for name, gold in zip("AB", golds)]
+        conclusion = f"My final verdict is [[{value}]]" if isinstance(value, str) else f"Preference {value:.4f}"
+        return Opinion(value, "\n".join([*reasons, conclusion]))
+
+    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+        """A grade from 1 to 10."""
+        return [self._grade(conversation) for conversation in conversations]
+
+    def _grade(self, conversation: Conversation) -> Opinion:
+        *prompt, answer = conversation.messages
+        gold = self._world.gold(prompt, answer["content"])
+        value = grade(gold.reward, self._scale)
+        return Opinion(value, f"{_reason(gold)}\nRating: [[{value:g}]]")
+
+
+def _reason(gold: Any) -> str:
+    """Why an answer has its reward, such as "reward 2.2 = correctness 1 + completeness 1 + manner 0.2 + length 0"."""
+    return f"reward {gold.reward:g} = " + " + ".join(f"{part} {value:g}" for part, value in gold.rubric.items())

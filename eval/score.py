@@ -1,0 +1,200 @@
+"""Score all models of an experiment on one benchmark by one judge.
+
+    python -m eval.score --config results/default/config.yaml --benchmark alpacaeval2 --judge gold
+
+Writes scores/{benchmark}/{judge}.json, which names benchmark version, judge, baseline and pool beside every number, and
+scores/{benchmark}/{judge}.items.csv.gz with one value a model and question. Nothing is judged or answered here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from eval import alpacaeval2, arenahard, mtbench
+from eval.models import EvaluatedModel, evaluated_models, judged_runs, models_of_run, sft_model
+from eval.questions import load_questions
+from metaapo.config import ConfigError, Experiment, load
+from metaapo.data import DataError, read_records, write_bytes, write_json
+
+Record = dict[str, Any]
+ITEM_COLUMNS = ("method", "budget", "seed", "iteration", "question", "value", "length", "category")
+BOOTSTRAP_SEED = 0
+
+
+def judged_models(experiment: Experiment, benchmark: str) -> list[EvaluatedModel]:
+    """The models that a benchmark's judges see, SFT policies first."""
+    return [model for run in judged_runs(experiment, benchmark) for model in models_of_run(experiment, run)]
+
+
+def _judgments(experiment: Experiment, benchmark: str, judge: str) -> list[Record]:
+    """A judge's opinions of all models."""
+    models = judged_models(experiment, benchmark)
+    return [row for model in models for row in read_records(model.judgments(experiment, benchmark, judge))]
+
+
+def metric(
+    value: float | None, low: float | None = None, high: float | None = None, stderr: float | None = None
+) -> Record:
+    """A number as score files hold it; None where it does not exist."""
+    return {"value": value, "ci_low": low, "ci_high": high, "stderr": stderr}
+
+
+def score_alpacaeval2(experiment: Experiment, judge: str) -> Record:
+    """Win rates of every model against its world's SFT policy; plain, length-controlled and discrete, in percent."""
+    rows, items = [], []
+    document: Record = {}
+    for model in judged_models(experiment, "alpacaeval2"):
+        annotations = read_records(model.judgments(experiment, "alpacaeval2", judge))
+        document = alpacaeval2.score(annotations, seed=BOOTSTRAP_SEED)
+        rows.append(_model_columns(model) | _alpacaeval2_row(document))
+        items += [_model_columns(model) | item for item in alpacaeval2.items(annotations)]
+    return {
+        "version": f"{document['version']} ({document['length_control']['form']})",
+        "rows": rows,
+        "items": items,
+        "notes": document["notes"],
+    }
+
+
+def _alpacaeval2_row(score: Record) -> Record:
+    metrics = {
+        "win_rate": metric(
+            score["win_rate"], score["win_rate_ci_low"], score["win_rate_ci_high"], score["standard_error"]
+        ),
+        "length_controlled_winrate": metric(
+            score["length_controlled_winrate"],
+            score["length_controlled_ci_low"],
+            score["length_controlled_ci_high"],
+            score["length_controlled_stderr"],
+        ),
+        "discrete_win_rate": metric(score["discrete_win_rate"]),
+    }
+    counts = {key: score[key] for key in ("n", "n_failed", "mean_length")}
+    return {"metrics": metrics, **counts, "first_slot_rate": score["first_slot_rate"], "position_inconsistency": None}
+
+
+def score_arenahard(experiment: Experiment, judge: str, version: str) -> Record:
+    """Win rates of all models, plain and controlled for style over the pool of all of them, in percent."""
+    models = {model.id: model for model in judged_models(experiment, "arenahard")}
+    judgments = [
+        row for model in models.values() for row in read_records(model.judgments(experiment, "arenahard", judge))
+    ]
+    answered = [*models.values(), *{model.world: sft_model(model.world) for model in models.values()}.values()]
+    answers = [row for model in answered for row in read_records(model.answers(experiment, "arenahard"))]
+    baseline = {model.id: sft_model(model.world).id for model in models.values()}
+    document = arenahard.score(judgments, answers, baseline, version, style_control=True, seed=BOOTSTRAP_SEED)
+    items = arenahard.items(judgments, answers, baseline, version)
+    return {
+        "version": document["version"],
+        "rows": [_model_columns(models[score["model"]]) | _arenahard_row(score) for score in document["models"]],
+        "items": [_model_columns(models[item["model"]]) | item for item in items],
+        "notes": document["notes"],
+        "style": document["style"],
+    }
+
+
+def _arenahard_row(score: Record) -> Record:
+    styled = [score[f"style_controlled_{key}"] for key in ("score", "ci_low", "ci_high", "stderr")]
+    metrics = {
+        "win_rate": metric(score["score"], score["ci_low"], score["ci_high"], score["stderr"]),
+        "style_controlled_win_rate": metric(*styled),
+    }
+    counts = {key: score[key] for key in ("n", "n_failed", "n_null", "mean_length")}
+    return {"metrics": metrics, **counts, "position_inconsistency": score["position_conflicts"]}
+
+
+def score_mtbench(experiment: Experiment, judge: str) -> Record:
+    """Mean grades of all models, 1 to 10; a model with too few readable grades is marked partial."""
+    models = {model.id: model for model in judged_models(experiment, "mtbench")}
+    world = next(iter(models.values())).world
+    questions = [question.record for question in load_questions(experiment, "mtbench", world).questions]
+    judgments = [
+        row for model in models.values() for row in read_records(model.judgments(experiment, "mtbench", judge))
+    ]
+    answers = [row for model in models.values() for row in read_records(model.answers(experiment, "mtbench"))]
+    document = mtbench.score(judgments, questions, answers, seed=BOOTSTRAP_SEED)
+    items = mtbench.items(judgments, questions, answers)
+    return {
+        "version": document["version"],
+        "rows": [_model_columns(models[score["model"]]) | _mtbench_row(score) for score in document["models"]],
+        "items": [_model_columns(models[item["model"]]) | item for item in items],
+        "notes": [],
+        "judge_prompts": document["judge_prompts"],
+    }
+
+
+def _mtbench_row(score: Record) -> Record:
+    metrics = {
+        "average": metric(score["average"], score["ci_low"], score["ci_high"], score["stderr"]),
+        "turn_1": metric(score["turn_1"]),
+        "turn_2": metric(score["turn_2"]),
+        **{f"category:{name}": metric(value) for name, value in score["categories"].items()},
+    }
+    counts = {key: score[key] for key in ("n", "n_failed", "n_unparsed", "coverage", "partial", "mean_length")}
+    return {"metrics": metrics, **counts, "position_inconsistency": None}
+
+
+def _model_columns(model: EvaluatedModel) -> Record:
+    return {
+        "method": model.run.method,
+        "budget": str(model.run.budget),
+        "seed": model.run.seed,
+        "world": model.world,
+        "iteration": model.iteration,
+    }
+
+
+def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
+    """Write the scores of all models on one benchmark by one judge.
+
+    Raises:
+        DataError: answers or judgments are missing.
+    """
+    if benchmark == "alpacaeval2":
+        scored = score_alpacaeval2(experiment, judge)
+    elif benchmark == "arenahard":
+        scored = score_arenahard(experiment, judge, experiment.evaluation.arenahard_version)
+    else:
+        scored = score_mtbench(experiment, judge)
+    items, rows = scored.pop("items"), scored.pop("rows")
+    baseline = None if benchmark == "mtbench" else "sft"
+    order = [_model_columns(model) for model in evaluated_models(experiment)]
+    rows.sort(key=lambda row: order.index({key: row[key] for key in order[0]}))
+    head = {"benchmark": benchmark, "version": scored.pop("version"), "judge": judge, "baseline": baseline}
+    asked = load_questions(experiment, benchmark, order[0]["world"])
+    questions = {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)}
+    path = experiment.results / "scores" / benchmark / f"{judge}.json"
+    write_bytes(path.with_suffix(".items.csv.gz"), items_csv(items))
+    write_json(path, head | {"questions": questions, "bootstrap_seed": BOOTSTRAP_SEED} | scored | {"rows": rows})
+
+
+def items_csv(items: Iterable[Record]) -> bytes:
+    """Values of single questions as gzipped CSV, the same bytes for the same values."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ITEM_COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(items)
+    return gzip.compress(text.getvalue().encode(), mtime=0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: score one benchmark by one judge."""
+    parser = argparse.ArgumentParser(prog="python -m eval.score", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="the experiment's configuration file")
+    parser.add_argument("--benchmark", required=True, help="alpacaeval2, arenahard or mtbench")
+    parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")
+    args = parser.parse_args(arguments)
+    try:
+        score_benchmark(load(args.config), args.benchmark, args.judge)
+    except (ConfigError, DataError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

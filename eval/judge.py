@@ -19,7 +19,7 @@ from eval.judges import Conversation, Judge, Opinion, Pair
 from eval.judges.catalogue import open_judge
 from eval.models import EvaluatedModel, models_of_run, sft_model
 from eval.questions import Question, load_questions
-from metaapo.config import ConfigError, Experiment, load
+from metaapo.config import Experiment, load
 from metaapo.data import DataError, read_records, sha256_file, write_json, write_jsonl
 
 Record = dict[str, Any]
@@ -184,7 +184,7 @@ def main() -> None:
         experiment = load(arguments.config)
         judge = open_judge(experiment, arguments.judge)
         judge_run(experiment, judge, arguments.benchmark, arguments.run)
-    except (ConfigError, DataError) as error:
+    except ValueError as error:  # ConfigError, DataError, PromptError
         sys.exit(f"error: {error}")
 
 

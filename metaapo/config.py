@@ -71,19 +71,22 @@ class WorldConfig(Section):
 class ModelConfig(Section):
     """Shape of the small Llama that is trained from scratch in the tiny world."""
 
-    hidden_size: int = Field(96, ge=8)
-    layers: int = Field(3, ge=1)
+    hidden_size: int = Field(128, ge=8)
+    layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
     intermediate_size: int = Field(256, ge=8)
+    initializer_range: float = Field(
+        0.08, gt=0, le=1, description="standard deviation of the random weights; 0.02 is too small for narrow models"
+    )
     max_positions: int = Field(128, ge=16, description="longest prompt plus response, in tokens")
 
 
 class SFTConfig(Section):
     """Supervised fine-tuning: from random weights to the policy from which every method starts."""
 
-    demonstrations: int = Field(6000, ge=8)
+    demonstrations: int = Field(12000, ge=8)
     epochs: float = Field(3, gt=0)
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(3e-3, gt=0)
     batch_size: int = Field(32, ge=1)
     checkpoint: CheckpointConfig = CheckpointConfig()
 
@@ -133,9 +136,6 @@ class TrainConfig(Section):
         description="of the arithmetic and of saved checkpoints; optimizer state and its weights stay float32",
     )
     gradient_checkpointing: bool = Field(False, description="activations are computed twice instead of kept")
-    share_prompt: bool = Field(
-        False, description="read each prompt once for all its responses: the same losses up to rounding, less work"
-    )
     lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
@@ -196,6 +196,16 @@ class JobConfig(Section):
     memory_gb: float = Field(8.0, gt=0, description="main memory")
     hours: float = Field(1.0, gt=0, description="wall-clock limit")
 
+    @property
+    def memory_mb(self) -> int:
+        """Main memory in Snakemake's unit."""
+        return round(self.memory_gb * 1000)
+
+    @property
+    def minutes(self) -> int:
+        """Wall-clock limit in Snakemake's unit."""
+        return max(1, round(self.hours * 60))
+
 
 class HardwareConfig(Section):
     """What jobs run on and what that costs; no result depends on it."""
@@ -209,6 +219,14 @@ class HardwareConfig(Section):
     answer: JobConfig = JobConfig()
     gpu: str = Field("H100-80GB", description="for the estimate: a name in metaapo/estimate.py")
     dollars_per_gpu_hour: float = Field(3.0, ge=0, description="for the estimate")
+
+    @property
+    def launch(self) -> str:
+        """How a training module is started: `python -m`, or accelerate with the configured processes."""
+        if not self.launcher and self.processes == 1:
+            return "python -m"
+        file = f"--config_file {self.launcher} " if self.launcher else ""
+        return f"accelerate launch {file}--num_processes {self.processes} -m"
 
 
 class MethodConfig(Section):

@@ -1,0 +1,146 @@
+"""The annotator of a world of real data: a released reward model, or one trained here on a preference dataset.
+
+    python -m metaapo.worlds.annotator --config config/smollm2.yaml --world 0            world{w}/reward_model
+    python -m metaapo.worlds.annotator --config config/smollm2.yaml --world 0 --check    world{w}/health.json
+
+A trained one starts from the SFT policy's weights and learns with TRL's RewardTrainer. How often it prefers what the
+dataset's annotators preferred is measured on the world's own pairs before any policy is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase, set_seed
+
+from metaapo import assets
+from metaapo.annotate import reward_responses
+from metaapo.checkpoints import place
+from metaapo.config import ConfigError, Experiment, load
+from metaapo.data import DataError, read_jsonl, write_json
+from metaapo.models import encode_prompt, encode_response, load_reward_model, load_tokenizer, use_threads_of_environment
+from metaapo.worlds.ultrafeedback import read_pairs, token_counter
+
+CHECKED_PAIRS = 256  # standard error of the agreement: 3 points
+AGREEMENT = (0.55, 1.0)  # UltraFeedback's labels are noisy, good 8B reward models reach 0.7 to 0.8; chance is 0.5
+CHECKED_BATCH = 8  # whole conversations of real models are long
+
+
+def make_reward_model(experiment: Experiment, world: int) -> Path:
+    """Put the released reward model in place, or train one.
+
+    Returns:
+        the checkpoint's folder, world{w}/reward_model.
+
+    Raises:
+        DataError: a checkpoint or dataset is missing or unusable.
+    """
+    if experiment.reward_model.checkpoint.path:
+        return place(experiment, world, "reward_model")
+    return train(experiment, world)
+
+
+def train(experiment: Experiment, world: int) -> Path:
+    """Train a reward model on a preference dataset, from the SFT policy's weights.
+
+    Raises:
+        DataError: the dataset is missing or unusable.
+    """
+    from trl import RewardConfig, RewardTrainer
+
+    from metaapo.sft import training_arguments
+
+    settings, folder = experiment.reward_model, experiment.world_path(world) / "reward_model"
+    sft = experiment.world_path(world) / "sft"
+    tokenizer = load_tokenizer(sft)
+    data = _dataset(experiment, tokenizer)
+    print(f"reward model: {len(data)} pairs", file=sys.stderr)
+    set_seed(world)
+    model = AutoModelForSequenceClassification.from_pretrained(sft, num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    partial = folder.with_name(f".{folder.name}.partial")
+    arguments = RewardConfig(
+        **training_arguments(partial, world),
+        learning_rate=settings.lr,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        max_length=None,
+    )
+    RewardTrainer(model, args=arguments, train_dataset=data, processing_class=tokenizer).train()
+    tokenizer.save_pretrained(partial)
+    model.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    return partial.rename(folder)
+
+
+def _dataset(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Token ids as `metaapo.annotate` scores them: prompt, response, EOS and nothing after it."""
+    from datasets import Dataset
+
+    settings, key = experiment.reward_model, "reward_model.dataset.path"
+    place_ = assets.of_dataset(key, settings.dataset).locate(experiment.assets_dir)
+    rows, counts = read_pairs(settings.dataset, place_, key, token_counter(tokenizer))
+    print(f"{key}: {counts}", file=sys.stderr)
+    columns: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": [], "length": []}
+    for row in rows[: settings.pairs]:
+        prompt = encode_prompt(tokenizer, row["messages"])
+        chosen, rejected = ([*prompt, *encode_response(tokenizer, row[side])] for side in ("chosen", "rejected"))
+        columns["chosen_ids"].append(chosen)
+        columns["rejected_ids"].append(rejected)
+        columns["length"].append(max(len(chosen), len(rejected)))
+    return Dataset.from_dict(columns)
+
+
+def check(experiment: Experiment, world: int) -> dict[str, Any]:
+    """Measure how often the reward model prefers the world's chosen answers.
+
+    Returns:
+        the record of health.json: {world, ok, checks: [{name, value, low, high, ok}]}.
+    """
+    folder = experiment.world_path(world)
+    model, tokenizer = load_reward_model(folder / "reward_model")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    rows = read_jsonl(folder / "data" / "pairs.jsonl")[:CHECKED_PAIRS]
+    answers = [[row["chosen"], row["rejected"]] for row in rows]
+    rewards, _ = reward_responses(model, tokenizer, [row["messages"] for row in rows], answers, CHECKED_BATCH)
+    share = sum(chosen > rejected for chosen, rejected in rewards) / len(rewards)
+    low, high = AGREEMENT
+    name = f"reward model agrees with the labels of {len(rows)} offline pairs"
+    row = {"name": name, "value": round(share, 4), "low": low, "high": high, "ok": low <= share <= high}
+    return {"world": world, "ok": row["ok"], "checks": [row]}
+
+
+def main() -> None:
+    """Command line: make or check the reward model of one world."""
+    parser = argparse.ArgumentParser(description="Make or check the reward model of a world of real data.")
+    parser.add_argument("--config", required=True, help="the experiment's configuration file")
+    parser.add_argument("--world", type=int, required=True, help="the world's seed")
+    parser.add_argument("--check", action="store_true", help="measure the reward model instead of making it")
+    arguments = parser.parse_args()
+    use_threads_of_environment()
+    try:
+        experiment = load(arguments.config)
+        if not arguments.check:
+            make_reward_model(experiment, arguments.world)
+            return
+        record = check(experiment, arguments.world)
+    except (ConfigError, DataError) as error:
+        sys.exit(f"error: {error}")
+    path = experiment.world_path(arguments.world) / "health.json"
+    if experiment.health.enforce and not record["ok"]:
+        write_json(path.with_name("unhealthy.json"), record)
+        row = record["checks"][0]
+        sys.exit(
+            f"error: {path.with_name('unhealthy.json')}: {row['name']} in {row['value']:.2f} of cases, expected at least "
+            f"{row['low']}; take another reward model, or set health.enforce to false"
+        )
+    write_json(path, record)
+
+
+if __name__ == "__main__":
+    main()

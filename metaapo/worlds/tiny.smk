@@ -1,0 +1,91 @@
+"""The tiny world: made here from nothing, data, SFT policy and reward model."""
+
+
+rule world:
+    input:
+        code=["metaapo/worlds/tiny.py", "metaapo/data.py"],
+    output:
+        manifest=f"{WORLD}/data/manifest.json",
+        pairs=f"{WORLD}/data/pairs.jsonl",
+        demonstrations=f"{WORLD}/data/sft.jsonl",
+        tokenizer=f"{WORLD}/data/tokenizer/tokenizer.json",
+    log:
+        f"{RESULTS}/logs/world{{world}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/world/{{world}}.tsv"
+    conda:
+        "metaapo"
+    params:
+        config=CONFIG_FILE,
+        changes=WORLD_PARTS["world"],
+    shell:
+        "python -m metaapo.worlds.tiny --config {params.config} --world {wildcards.world} > {log} 2>&1"
+
+
+rule sft:
+    input:
+        data=rules.world.output.demonstrations,
+        tokenizer=rules.world.output.tokenizer,
+        code=["metaapo/sft.py", "metaapo/models.py"],
+    output:
+        model=f"{WORLD}/sft/model.safetensors",
+        config=f"{WORLD}/sft/config.json",
+    log:
+        f"{RESULTS}/logs/sft{{world}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sft/{{world}}.tsv"
+    conda:
+        "metaapo"
+    threads: 2
+    params:
+        config=CONFIG_FILE,
+        changes=[WORLD_PARTS["model"], WORLD_PARTS["sft"]],
+    shell:
+        "OMP_NUM_THREADS={threads} python -m metaapo.sft"
+        " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+
+
+rule reward_model:
+    input:
+        manifest=rules.world.output.manifest,
+        sft=rules.sft.output.model,
+        code=["metaapo/reward_model.py", "metaapo/generate.py", "metaapo/models.py"],
+    output:
+        model=f"{WORLD}/reward_model/model.safetensors",
+        config=f"{WORLD}/reward_model/config.json",
+    log:
+        f"{RESULTS}/logs/reward_model{{world}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/reward_model/{{world}}.tsv"
+    conda:
+        "metaapo"
+    threads: 2
+    params:
+        config=CONFIG_FILE,
+        changes=WORLD_PARTS["reward_model"],
+    shell:
+        "OMP_NUM_THREADS={threads} python -m metaapo.reward_model"
+        " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+
+
+rule check_world:
+    """Stop before training where the world cannot show anything: no room, or a reward model that misleads."""
+    input:
+        sft=rules.sft.output.model,
+        reward_model=rules.reward_model.output.model,
+        code="metaapo/health.py",
+    output:
+        f"{WORLD}/health.json",
+    log:
+        f"{RESULTS}/logs/check_world{{world}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/check_world/{{world}}.tsv"
+    conda:
+        "metaapo"
+    threads: 2
+    params:
+        config=CONFIG_FILE,
+        enforce=EXPERIMENT.health.enforce,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m metaapo.health"
+        " --config {params.config} --world {wildcards.world} > {log} 2>&1"

@@ -1,0 +1,206 @@
+"""PPO (Schulman et al. 2017; for language models Ziegler et al. 2019, Ouyang et al. 2022), on the shared workbench.
+
+It brings its own update. Per iteration it walks through the part's prompts in rollouts: sample a response to each
+prompt, score it, shape the rewards by the KL divergence from the reference, estimate advantages, and take several
+epochs of clipped steps on policy and value model. The arithmetic and its sources are in metaapo/ppo.py.
+
+Choices:
+- The value model is a model of its own that starts from the reward model (Ouyang et al. 2022): a head on the policy's
+  trunk would let value errors, large at first, push the policy about.
+- The KL coefficient is `train.beta`. DPO with beta solves max E[r] - beta KL for a reward in log-odds, which is what
+  the reward model's Bradley-Terry loss gives, so all methods regularise alike; `kl_target` makes it adaptive.
+- One response a prompt in each pass over the part (`responses` passes): PPO lives on fresh samples, so K responses of
+  one policy are worth less to it than K passes. Its annotation ratio is responses / K; compare at measured budgets.
+- Samples are drawn at temperature 1 without top_p: the importance ratio is of the policy itself.
+- A response that was cut before EOS loses `eos_penalty` (Huang et al. 2024): the reward model reads it as if it ended.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from metaapo.config import ConfigError, MethodConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.random import Generator
+    from torch import Tensor
+
+    from metaapo.generate import Response
+    from metaapo.ppo import Rollout
+    from metaapo.run import RunContext
+    from metaapo.workbench import Clock, Prompt
+
+CODE = ("metaapo/ppo.py",)
+
+
+class Params(MethodConfig):
+    """PPO's keys in the configuration; `train.lr` is the policy's, `train.beta` the KL coefficient."""
+
+    responses: int = Field(1, ge=1, description="passes over an iteration's prompts, each with one response a prompt")
+    rollout: int = Field(64, ge=2, description="responses sampled between two updates of the sampling policy")
+    epochs: int = Field(4, ge=1, description="passes over a rollout")
+    minibatch: int = Field(32, ge=1, description="responses an optimizer step")
+    clip: float = Field(0.2, gt=0, description="of the importance ratio")
+    value_clip: float = Field(0.2, gt=0, description="of a value's change between rollouts, in units of reward")
+    value_lr: float = Field(3e-4, gt=0, description="peak learning rate of the value model")
+    discount: float = Field(1.0, gt=0, le=1, description="gamma")
+    trace: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    eos_penalty: float = Field(1.0, ge=0, description="taken from the score of a response without EOS")
+    kl_target: float | None = Field(
+        None, gt=0, description="KL to the reference, nats a response; none: fixed coefficient"
+    )
+    kl_horizon: float = Field(2000, gt=0, description="responses over which the coefficient adapts")
+
+
+def train(params: Params, context: RunContext) -> None:
+    """Run every iteration that is not finished yet; called by metaapo.train instead of the shared loop."""
+    from metaapo.run import run_iterations
+
+    run_iterations(context, PPO(params, context).iterate)
+
+
+class PPO:
+    """One run: the workbench's models and a value model."""
+
+    def __init__(self, params: Params, context: RunContext) -> None:
+        from metaapo.workbench import Workbench
+
+        self.params, self.context, self.bench = params, context, Workbench(context)
+        if self.bench.accelerator.num_processes > 1:
+            raise ConfigError(f"methods.{context.run.method}: PPO runs in one process; start it without a launcher")
+
+    def iterate(self, iteration: int, folder: Path) -> dict[str, Any]:
+        """One iteration: rollouts and updates over the part; writes `folder` and returns the summary."""
+        from metaapo.workbench import Clock
+
+        clock = Clock()
+        self._load(iteration)
+        prompts = self.bench.read_prompts(iteration)
+        rollouts = self._plan(iteration, prompts)
+        steps = self.params.epochs * sum(math.ceil(len(batch) / self.params.minibatch) for batch in rollouts)
+        optimizers = [
+            self.bench.optimizer(model, steps, lr)
+            for model, lr in ((self.bench.policy, self.bench.config.lr), (self.value_model, self.params.value_lr))
+        ]
+        log: list[dict[str, Any]] = []
+        probes = self.bench.probe(iteration, 0, prompts)
+        for number, batch in enumerate(rollouts, start=1):
+            sampled = self._sample(batch, self.context.torch_seed(iteration, f"rollout{number}"), clock)
+            with clock("train"):
+                log += self._update(batch, sampled, optimizers, self.context.rng(iteration, f"minibatch{number}"))
+            if number in (len(rollouts) // 2, len(rollouts)):
+                probes += self.bench.probe(iteration, len(log), prompts)
+        log = [{"iteration": iteration, "step": step} | row for step, row in enumerate(log, start=1)]
+        self.bench.save(folder, prompts, log, probes)
+        self.value_model.save_pretrained(folder / "value_model", safe_serialization=True)
+        self.bench.reward_tokenizer.save_pretrained(folder / "value_model")
+        return self.bench.summary(prompts, probes, clock) | {"kl_coefficient": self.kl_coefficient}
+
+    def _load(self, iteration: int) -> None:
+        from metaapo.data import read_json
+        from metaapo.models import load_reward_model
+
+        self.bench.load(iteration)
+        path, self.kl_coefficient = self.context.world / "reward_model", self.bench.config.beta
+        if iteration > 1:
+            path = self.context.iteration_path(iteration - 1) / "value_model"
+            self.kl_coefficient = read_json(path.parent / "summary.json")["kl_coefficient"]
+        self.value_model = load_reward_model(path)[0].to(self.bench.device)
+
+    def _plan(self, iteration: int, prompts: list[Prompt]) -> list[list[Prompt]]:
+        """Choose the prompts within the budget, open their ledger, and cut shuffled passes over them into rollouts."""
+        from metaapo.selection import random_fraction
+
+        rng = self.context.rng(iteration, "select")
+        selection = random_fraction(len(prompts), self.context.run.budget, rng)
+        for prompt, sampled, probability in zip(prompts, selection.sampled, selection.probability):
+            prompt.ledger |= {"offline_score": None, "sample_probability": float(probability), "sampled": bool(sampled)}
+            prompt.ledger |= {"generated": 0, "responses": 0, "calls": 0, "tokens": 0}
+            prompt.ledger |= {"outcome": "scored" if sampled else "not_sampled"}
+        chosen = [prompt for prompt, sampled in zip(prompts, selection.sampled) if sampled]
+        if not chosen:
+            raise ConfigError(f"{self.context.run.id}: the budget leaves no prompt in iteration {iteration}; raise it")
+        order = [chosen[i] for _ in range(self.params.responses) for i in rng.permutation(len(chosen))]
+        return [order[start : start + self.params.rollout] for start in range(0, len(order), self.params.rollout)]
+
+    def _sample(self, prompts: list[Prompt], seed: int, clock: Clock) -> list[tuple[Response, float]]:
+        """A response to each prompt with its reward, entered into the ledger."""
+        with clock("sample"):
+            responses = [own[0] for own in self.bench.sample(prompts, 1, 1.0, 1.0, seed)]
+        with clock("annotate"):
+            rewards = [own[0] for own in self.bench.rewards(prompts, [[r.text] for r in responses])]
+        for prompt, response, reward in zip(prompts, responses, rewards):
+            for key, amount in (("generated", 1), ("responses", 1), ("calls", 1), ("tokens", len(response.token_ids))):
+                prompt.ledger[key] += amount
+            prompt.ledger["reward_chosen"] = max(reward, prompt.ledger.get("reward_chosen", reward))
+            prompt.ledger["reward_rejected"] = min(reward, prompt.ledger.get("reward_rejected", reward))
+        return list(zip(responses, rewards))
+
+    def _update(
+        self, prompts: list[Prompt], sampled: list[tuple[Response, float]], optimizers: list[Any], rng: Generator
+    ) -> list[dict[str, Any]]:
+        """Advantages of one rollout, then epochs of minibatches over it; a row of the log for each optimizer step."""
+        from metaapo import ppo
+
+        params, bench = self.params, self.bench
+        sequences = [(prompt.ids, response.token_ids) for prompt, (response, _) in zip(prompts, sampled)]
+        rollout = ppo.measure(bench.policy, bench.reference, self.value_model, sequences, bench.tokenizer.pad_token_id)
+        scores = [reward - (0.0 if response.finished else params.eos_penalty) for response, reward in sampled]
+        rewards = ppo.shaped_rewards(
+            rollout.mask.new_tensor(scores), rollout.logps, rollout.reference_logps, rollout.mask, self.kl_coefficient
+        )
+        advantages, returns = ppo.advantages_and_returns(
+            rewards, rollout.values, rollout.mask, params.discount, params.trace
+        )
+        advantages = ppo.whiten(advantages, rollout.mask)
+        facts = {
+            "reward": sum(reward for _, reward in sampled) / len(sampled),
+            "kl": rollout.kl,
+            "kl_coefficient": self.kl_coefficient,
+            "explained_variance": ppo.explained_variance(rollout.values, returns, rollout.mask),
+            "eos_rate": sum(response.finished for response, _ in sampled) / len(sampled),
+            "length": float(rollout.mask.sum(-1).mean()),
+        }
+        rows = []
+        for _ in range(params.epochs):
+            order = rng.permutation(len(prompts))
+            for start in range(0, len(order), params.minibatch):
+                own = order[start : start + params.minibatch]
+                rows.append(self._step(rollout, advantages, returns, own, optimizers) | facts)
+        if params.kl_target is not None:
+            self.kl_coefficient = ppo.adapt(
+                self.kl_coefficient, rollout.kl, params.kl_target, len(prompts), params.kl_horizon
+            )
+        return rows
+
+    def _step(
+        self, rollout: Rollout, advantages: Tensor, returns: Tensor, own: Any, optimizers: list[Any]
+    ) -> dict[str, Any]:
+        """One clipped step on policy and value model, on the responses `own` of the rollout."""
+        from metaapo import ppo
+
+        params = self.params
+        batch = ppo.batch_of([rollout.sequences[i] for i in own], self.bench.tokenizer.pad_token_id)
+        logps, entropies = ppo.logps_and_entropies(self.bench.policy, batch)
+        values = ppo.token_values(self.value_model, batch)
+        old_logps, old_values, advantages, returns, mask = (
+            x[own, : logps.shape[1]] for x in (rollout.logps, rollout.values, advantages, returns, rollout.mask)
+        )
+        surrogate, clipped = ppo.policy_loss(logps, old_logps, advantages, mask, params.clip)
+        error, value_clipped = ppo.value_loss(values, old_values, returns, mask, params.value_clip)
+        row = {"lr": optimizers[0][1].get_last_lr()[0], "loss": surrogate.item(), "value_loss": error.item()}
+        models, names = (self.bench.policy, self.value_model), ("grad_norm", "value_grad_norm")
+        for name, model, loss, (optimizer, schedule) in zip(names, models, (surrogate, error), optimizers):
+            row[name] = ppo.step(model, loss, optimizer, self.bench.config.max_grad_norm)
+            schedule.step()
+        return row | {
+            "approximate_kl": ppo.approximate_kl(logps, old_logps, mask),
+            "entropy": float(ppo.masked_mean(entropies, mask)),
+            "clip_fraction": float(clipped),
+            "value_clip_fraction": float(value_clipped),
+        }

@@ -1,0 +1,264 @@
+"""PPO: each detail by hand, then the whole through a miniature world."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import experiment_document, make_policy, make_reward_model, write_world
+
+from metaapo import ppo
+from metaapo.config import ConfigError, Run, resolve
+from metaapo.data import read_json, read_jsonl
+from metaapo.train import train
+
+MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+
+
+def test_rewards_are_the_kl_penalty_and_the_score_at_the_last_token():
+    logps = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -1.0, 0.0]])
+    reference = torch.tensor([[-1.5, -2.0, -2.0], [-2.0, -0.5, 0.0]])
+    rewards = ppo.shaped_rewards(torch.tensor([4.0, -2.0]), logps, reference, MASK, kl_coefficient=0.1)
+    torch.testing.assert_close(rewards, torch.tensor([[-0.05, 0.0, 0.1 + 4.0], [-0.1, 0.05 - 2.0, 0.0]]))
+
+
+def test_advantages_by_hand():
+    """A response of two tokens, the third is padding whose value must not leak in."""
+    rewards, values = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[0.5, 0.25, 99.0]])
+    mask = torch.tensor([[1.0, 1.0, 0.0]])
+    last = 2.0 - 0.25
+    first = (1.0 + 0.9 * 0.25 - 0.5) + 0.9 * 0.8 * last
+    advantages, returns = ppo.advantages_and_returns(rewards, values, mask, discount=0.9, trace=0.8)
+    torch.testing.assert_close(advantages, torch.tensor([[first, last, 0.0]]))
+    torch.testing.assert_close(returns, torch.tensor([[first + 0.5, 2.0, 0.0]]))
+
+
+@pytest.mark.parametrize("trace", [0.0, 1.0])
+def test_the_limits_of_the_trace_are_one_step_errors_and_full_returns(trace):
+    torch.manual_seed(0)
+    rewards, values = torch.randn(2, 3) * MASK, torch.randn(2, 3) * MASK
+    advantages, _ = ppo.advantages_and_returns(rewards, values, MASK, 1.0, trace)
+    following = torch.cat([values[:, 1:], torch.zeros(2, 1)], -1)
+    returns = rewards.flip(-1).cumsum(-1).flip(-1)
+    expected = (rewards + following - values) if trace == 0 else (returns - values)
+    torch.testing.assert_close(advantages, expected * MASK)
+
+
+def test_whitening_leaves_padding_out():
+    x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 100.0]])
+    white = ppo.whiten(x, MASK)
+    kept = white[MASK.bool()]
+    assert kept.mean().item() == pytest.approx(0, abs=1e-6)
+    assert kept.std(correction=0).item() == pytest.approx(1, rel=1e-5)
+    assert white[1, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "slope", "clipped"),
+    [
+        (1.1, 1.0, -1.1, 0),  # inside: the plain surrogate
+        (1.5, 1.0, 0.0, 1),  # a gain that has gone far enough: no more gradient
+        (0.5, 1.0, -0.5, 0),  # a loss must be made good, however far
+        (0.5, -1.0, 0.0, 1),
+        (1.5, -1.0, 1.5, 0),
+    ],
+)
+def test_the_clipped_surrogate_by_hand(ratio, advantage, slope, clipped):
+    logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    one = torch.ones(1, 1)
+    loss, fraction = ppo.policy_loss(logps, torch.zeros(1, 1), advantage * one, one, clip=0.2)
+    loss.backward()
+    bounded = min(max(ratio, 0.8), 1.2)
+    assert loss.item() == pytest.approx(-min(ratio * advantage, bounded * advantage))
+    assert logps.grad.item() == pytest.approx(slope, abs=1e-6)
+    assert fraction.item() == clipped
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "target", "expected", "clipped"),
+    [
+        (1.1, 1.0, 2.0, 0.5 * 0.9**2, 0),  # inside
+        (1.5, 1.0, 2.0, 0.5 * 0.8**2, 1),  # moved too far towards the target: the clipped error is the larger
+        (0.5, 1.0, 2.0, 0.5 * 1.5**2, 0),  # moved away: the plain error is the larger
+    ],
+)
+def test_the_clipped_value_loss_by_hand(value, old, target, expected, clipped):
+    one = torch.ones(1, 1)
+    loss, fraction = ppo.value_loss(value * one, old * one, target * one, one, clip=0.2)
+    assert loss.item() == pytest.approx(expected)
+    assert fraction.item() == clipped
+
+
+def test_explained_variance_is_one_for_the_truth_and_zero_for_a_constant():
+    returns = torch.tensor([[1.0, 2.0, 5.0], [3.0, 0.0, 7.0]])
+    assert ppo.explained_variance(returns, returns, MASK) == pytest.approx(1)
+    assert ppo.explained_variance(torch.full((2, 3), 4.0), returns, MASK) == pytest.approx(0, abs=1e-6)
+    assert math.isnan(ppo.explained_variance(returns, torch.ones(2, 3), MASK))
+
+
+def test_the_kl_coefficient_moves_towards_the_target_by_at_most_a_fifth():
+    assert ppo.adapt(0.1, kl=6.6, target=6.0, responses=100, horizon=1000) == pytest.approx(0.1 * (1 + 0.1 * 0.1))
+    assert ppo.adapt(0.1, kl=600.0, target=6.0, responses=100, horizon=1000) == pytest.approx(0.1 * (1 + 0.2 * 0.1))
+    assert ppo.adapt(0.1, kl=0.0, target=6.0, responses=100, horizon=1000) == pytest.approx(0.1 * (1 - 0.2 * 0.1))
+
+
+def test_approximate_kl_is_never_negative_and_zero_for_no_change():
+    old = torch.tensor([[-1.0, -2.0, -0.5], [-1.0, -1.0, 0.0]])
+    assert ppo.approximate_kl(old, old, MASK) == 0
+    assert ppo.approximate_kl(old - 0.3, old, MASK) > 0
+    assert ppo.approximate_kl(old + 0.3, old, MASK) > 0
+
+
+SEQUENCES = [([1, 4, 6, 5], [7, 8, 2]), ([1, 4, 9, 10, 5], [11, 2]), ([1, 4, 6, 5], [12, 2])]
+
+
+def test_log_probabilities_and_entropies_equal_a_plain_forward_pass():
+    model = make_policy(3)
+    logps, entropies = ppo.logps_and_entropies(model, ppo.batch_of(SEQUENCES, 0))
+    for i, (prompt, response) in enumerate(SEQUENCES):
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        distribution = torch.distributions.Categorical(logits=logits)
+        n = len(response)
+        torch.testing.assert_close(logps[i, :n], distribution.log_prob(torch.tensor(response)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(entropies[i, :n], distribution.entropy(), rtol=1e-4, atol=1e-5)
+
+
+def test_values_are_the_reward_models_reading_before_each_token():
+    model = make_reward_model(2)
+    values = ppo.token_values(model, ppo.batch_of(SEQUENCES, 0))
+    for i, (prompt, response) in enumerate(SEQUENCES):
+        for t in range(len(response)):
+            expected = model(torch.tensor([prompt + response[:t]])).logits.item()
+            assert values[i, t].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
+
+PARAMS = {"rollout": 4, "minibatch": 2, "epochs": 2}
+
+
+def experiment_in(folder, entry=PARAMS, prompts=8, **changes):
+    document = experiment_document(folder, methods={"ppo": entry}, iterations=2, seeds=[0], **changes)
+    experiment = resolve(document)
+    write_world(experiment.world_path(0), pairs=2 * prompts, iterations=2)
+    return experiment
+
+
+def run_of(experiment):
+    return experiment.runs()[0]
+
+
+def read(experiment, iteration, name):
+    return read_jsonl(experiment.run_path(run_of(experiment)) / f"iter{iteration}" / name)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    experiment = experiment_in(tmp_path_factory.mktemp("results"))
+    train(experiment, run_of(experiment))
+    return experiment
+
+
+def test_a_run_has_the_common_books_and_ppos_own_signs(finished):
+    record = read_json(finished.run_path(run_of(finished)) / "run.json")
+    for t, summary in enumerate(record["iterations"], start=1):
+        rows = read(finished, t, "annotations.jsonl")
+        assert summary["responses_scored"] == sum(row["responses"] for row in rows) == 8
+        assert summary["annotation_ratio"] == pytest.approx(1 / 3)
+        assert {row["outcome"] for row in rows} == {"scored"}
+        log = read(finished, t, "train.jsonl")
+        assert [row["step"] for row in log] == list(range(1, 2 * 2 * 2 + 1))
+        signs = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length", "reward", "value_loss")
+        assert all(np.isfinite(row[name]) for row in log for name in signs)
+        assert {row["step"] for row in read(finished, t, "probes.jsonl")} == {0, 4, 8}
+
+
+def test_the_first_step_of_a_rollout_is_on_policy(finished):
+    first = read(finished, 1, "train.jsonl")[0]
+    assert first["approximate_kl"] == pytest.approx(0, abs=1e-6)
+    assert first["clip_fraction"] == 0
+    assert first["kl"] == pytest.approx(0, abs=1e-4)
+
+
+def test_policy_and_value_model_learn_and_go_on(finished):
+    from safetensors.torch import load_file
+
+    folder = finished.run_path(run_of(finished))
+    for name in ("model", "value_model"):
+        weights = [load_file(folder / f"iter{t}" / name / "model.safetensors") for t in (1, 2)]
+        assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_second_iteration_alone_gives_the_same_as_both_in_one_go(finished, tmp_path):
+    """Resuming: the second iteration's state is all on disk."""
+    import shutil
+
+    experiment = experiment_in(tmp_path)
+    folder = experiment.run_path(run_of(experiment))
+    shutil.copytree(finished.run_path(run_of(finished)), folder)
+    shutil.rmtree(folder / "iter2")
+    train(experiment, run_of(experiment))
+    for name in ("train.jsonl", "annotations.jsonl", "model/model.safetensors", "value_model/model.safetensors"):
+        original = finished.run_path(run_of(finished)) / "iter2" / name
+        assert (folder / "iter2" / name).read_bytes() == original.read_bytes()
+
+
+def test_more_passes_and_a_budget_are_counted(tmp_path):
+    experiment = experiment_in(tmp_path, PARAMS | {"responses": 3, "budget": [0.5]})
+    train(experiment, run_of(experiment))
+    for row in read(experiment, 1, "annotations.jsonl"):
+        assert row["responses"] == (3 if row["sampled"] else 0)
+    summary = read_json(experiment.run_path(run_of(experiment)) / "run.json")["iterations"][0]
+    assert (summary["sampled"], summary["annotation_ratio"]) == (4, 0.5)
+
+
+def test_an_adaptive_coefficient_is_carried_over(tmp_path):
+    experiment = experiment_in(tmp_path, PARAMS | {"kl_target": 0.01, "kl_horizon": 20})
+    train(experiment, run_of(experiment))
+    first, second = (read(experiment, t, "train.jsonl") for t in (1, 2))
+    assert first[0]["kl_coefficient"] == experiment.train.beta
+    summary = read_json(experiment.run_path(run_of(experiment)) / "run.json")["iterations"][0]
+    assert second[0]["kl_coefficient"] == summary["kl_coefficient"] != experiment.train.beta
+
+
+def test_a_cut_response_loses_the_penalty():
+    """Scores enter the shaped rewards less the penalty; the reward that is logged and annotated stays the model's."""
+    from types import SimpleNamespace
+
+    from baselines.ppo import PPO, Params
+
+    captured = {}
+    own = PPO.__new__(PPO)
+    own.params = Params(epochs=1, minibatch=2, eos_penalty=1.5)
+    own.kl_coefficient = 0.0
+    own.value_model = make_reward_model(2)
+    policy = make_policy(3)
+    own.bench = SimpleNamespace(policy=policy, reference=policy, tokenizer=SimpleNamespace(pad_token_id=0))
+    own._step = lambda rollout, advantages, returns, rows, optimizers: captured.update(returns=returns) or {}
+    prompts = [SimpleNamespace(ids=ids) for ids, _ in SEQUENCES[:2]]
+    sampled = [
+        (SimpleNamespace(token_ids=ids, finished=finished), 2.0)
+        for (_, ids), finished in zip(SEQUENCES[:2], (True, False))
+    ]
+    (row,) = own._update(prompts, sampled, [], np.random.default_rng(0))
+    assert captured["returns"][0, 2].item() == pytest.approx(2.0)
+    assert captured["returns"][1, 1].item() == pytest.approx(0.5)
+    assert (row["reward"], row["eos_rate"], row["length"]) == (2.0, 0.5, 2.5)
+
+
+def test_ppo_raises_the_reward_and_its_value_model_learns(tmp_path):
+    """Many passes over a few prompts: scores of the policy's own samples go up, values come to predict returns."""
+    entry = {"rollout": 32, "minibatch": 32, "epochs": 4, "responses": 64, "value_lr": 1e-2, "eos_penalty": 0.0}
+    settings = {"batch_size": 4, "micro_batch_size": 4, "lr": 1e-2, "beta": 0.01}
+    experiment = experiment_in(tmp_path, entry, prompts=4, train=settings)
+    train(experiment, run_of(experiment))
+    for iteration in (1, 2):
+        log = read(experiment, iteration, "train.jsonl")
+        assert log[-1]["reward"] > log[0]["reward"] + 0.5
+        assert log[-1]["explained_variance"] > log[0]["explained_variance"] + 0.3
+
+
+def test_a_budget_that_leaves_nothing_is_named(tmp_path):
+    experiment = experiment_in(tmp_path, PARAMS | {"budget": [0.01]})
+    with pytest.raises(ConfigError, match=r"ppo/budget0\.01/seed0: the budget leaves no prompt in iteration 1"):
+        train(experiment, Run(method="ppo", budget=0.01, seed=0))

@@ -48,6 +48,7 @@ def new_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaFo
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         max_position_embeddings=shape.max_positions,
+        initializer_range=shape.initializer_range,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -85,7 +86,9 @@ def training_arguments(folder: Path, seed: int) -> dict[str, Any]:
         "output_dir": str(folder),
         "seed": seed,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
+        "adam_beta2": 0.95,  # a short training cannot wait for a slow second moment
+        "dataloader_pin_memory": False,
         "train_sampling_strategy": "group_by_length",
         "remove_unused_columns": False,  # the column `length` is what groups
         "lr_scheduler_type": "cosine",

@@ -76,7 +76,7 @@ CONTENT = frozenset(itertools.chain.from_iterable(POOLS))
 OPENER, CLOSER = "sure", "enjoy"
 HEDGES = ("um", "well", "maybe", "perhaps")
 FUNCTION_WORDS = (
-    *("list", "name", "for", "i", "need", "and", "but", "no", "find", "the", "among", "describe", "invite", "to"),
+    *("list", "name", "for", "i", "need", "and", "or", "but", "no", "the", "describe", "invite", "to"),
     *("on", "at", "pack", "things", "compare", "first", "then", "give", "me", "more", "now", "make", "it", "move"),
     *("is", "a", "an", "please", "come", "here", "you", "go", "hope", "this", "helps"),
     *(".", ",", ":", "?", "!"),
@@ -94,8 +94,8 @@ CHAT_TEMPLATE = (
 # ---------------------------------------------------------------------------------------------------------------------
 # Tasks: what a prompt asks for, read from its text.
 
-FAMILIES = ("list", "both", "without", "pick", "pack", "describe", "invite", "compare")
-LIST_FAMILIES = frozenset({"list", "both", "without", "pick", "pack"})
+FAMILIES = ("list", "both", "without", "either", "pack", "describe", "invite", "compare")
+LIST_FAMILIES = frozenset({"list", "both", "without", "either", "pack"})
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ CLAUSES: dict[str, tuple[str, Callable[..., tuple[Want, ...]]]] = {
         rf"(?:list|name|i need) {_NUMBER} {_PLURAL} but no {_NOUN}",
         lambda number, plural, noun: (_members(number, plural, [noun]),),
     ),
-    "pick": (
-        rf"find the {_PLURAL} among ((?:{_NOUN}(?:, | and )?)+)",
-        lambda plural, nouns, _: (_pick(plural, nouns),),
+    "either": (
+        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} or {_PLURAL}",
+        lambda number, plural, other: (_either(number, plural, other),),
     ),
     "pack": (
         rf"pack {_NUMBER} things for the {_SCENE}(?: for {_NAME})?",
@@ -177,9 +177,8 @@ CLAUSES: dict[str, tuple[str, Callable[..., tuple[Want, ...]]]] = {
 _CLAUSES = {family: (re.compile(pattern), wants) for family, (pattern, wants) in CLAUSES.items()}
 
 
-def _pick(plural: str, nouns: str) -> Want:
-    right = [noun for noun in _words_of(nouns) if CATEGORY_OF.get(noun) == PLURALS[plural]]
-    return _want(right, len(right))
+def _either(number: str, plural: str, other: str) -> Want:
+    return _want((*CATEGORIES[PLURALS[plural]], *CATEGORIES[PLURALS[other]]), NUMBERS[number])
 
 
 def _parse_clause(clause: str) -> Task | None:
@@ -211,13 +210,12 @@ def _replace(wants: tuple[Want, ...], pool: Sequence[str], word: str) -> tuple[W
     return tuple(kept) if _want([word]) in kept else (*kept, _want([word]))
 
 
-def _parse_follow_up(text: str, task: Task, first: str, used: Sequence[str]) -> Task | None:
+def _parse_follow_up(text: str, task: Task, used: Sequence[str]) -> Task | None:
     """Read a second turn in the light of the first.
 
     Args:
         text: the second user turn.
         task: what the first turn asked for.
-        first: the first user turn.
         used: words of the first answer; "more" means others.
 
     Returns:
@@ -230,8 +228,6 @@ def _parse_follow_up(text: str, task: Task, first: str, used: Sequence[str]) -> 
     if match := re.fullmatch(rf"now {_NUMBER} more {_PLURAL}", body):
         left = set(CATEGORIES[PLURALS[match[2]]]) - set(used)
         return Task("list", (_want(left, min(NUMBERS[match[1]], len(left))),))
-    if match := re.fullmatch(rf"and the {_PLURAL}", body):
-        return Task("pick", (_pick(match[1], first.partition("among")[2]),))
     if match := re.fullmatch(rf"and the {_NOUN}", body):
         return Task("compare", (_want([match[1]]), _want([CATEGORY_OF[match[1]]])))
     if match := re.fullmatch(rf"now make it {_ADJECTIVE}", body):
@@ -264,7 +260,7 @@ def parse(messages: Sequence[Message]) -> tuple[Task, ...]:
     if len(turns) == 1:
         return tasks
     used = [word for m in messages if m["role"] == "assistant" for word in _words_of(m["content"]) if word in CONTENT]
-    follow_up = _parse_follow_up(turns[1], tasks[0], turns[0], used)
+    follow_up = _parse_follow_up(turns[1], tasks[0], used)
     if follow_up is None:
         raise PromptError(
             f"second turn {turns[1]!r}: not a follow-up that the tiny world knows; expected 'give me two more.'"
@@ -385,7 +381,13 @@ def _everywhere(low: float, high: float) -> dict[str, tuple[float, float]]:
 # Whom the policy imitates. It hardly ever opens or closes politely (online sampling rarely finds that, the offline
 # pairs show it), and hedges in most answers (which the offline pairs never do, so that they say nothing about it).
 DEMONSTRATOR = Behaviour(
-    "demonstrator", _everywhere(0.1, 0.5), hedge=0.6, opener=0.04, closer=0.04, chatter=0.04, surplus=0.1
+    "demonstrator",
+    {family: (0.1, 0.5) if family in LIST_FAMILIES else (0.05, 0.3) for family in FAMILIES},
+    hedge=0.6,
+    opener=0.04,
+    closer=0.04,
+    chatter=0.04,
+    surplus=0.1,
 )
 # Who wrote the offline pairs: a polite and chatty writer, careful in half of the families only, and a blunt one.
 POLITE = Behaviour(
@@ -533,14 +535,14 @@ def _clause(family: str, rng: random.Random) -> str:
         return f"{_verb(rng)} {_number(rng, 3)} {plural} and {_number(rng, 3)} {other}"
     if family == "without":
         return f"{_verb(rng)} {_number(rng)} {plural} but no {rng.choice(members)}"
-    if family == "pick":
-        nouns = rng.sample(members, rng.choice((2, 3))) + rng.sample(others, 2)
-        return f"find the {plural} among {_join(rng.sample(nouns, len(nouns)))}"
+    if family == "either":
+        return f"{_verb(rng)} {_number(rng)} {plural} or {other}"
     if family == "pack":
         return f"pack {_number(rng)} things for the {rng.choice(list(SCENES))}{_for_someone(rng)}"
     if family == "describe":
         kinds = sorted(rng.sample(range(3), rng.choice((2, 3))))
-        return f"describe the {' '.join(rng.choice((SIZES, AGES, COLORS)[kind]) for kind in kinds)} {rng.choice(THINGS)}"
+        adjectives = " ".join(rng.choice((SIZES, AGES, COLORS)[kind]) for kind in kinds)
+        return f"describe the {adjectives} {rng.choice(THINGS)}"
     if family == "invite":
         place = f" at the {rng.choice(PLACES)}" if rng.random() < 0.5 else ""
         return f"invite {rng.choice(NAMES)} to the {rng.choice(EVENTS)} on {rng.choice(DAYS)}{place}"
@@ -568,13 +570,10 @@ def _first_turn(family: str, rng: random.Random, reserved: bool) -> str:
 def _follow_up(family: str, first: str, rng: random.Random) -> str:
     """A random second turn that fits the first."""
     plurals = [word for word in _words_of(first) if word in PLURALS]
-    if family in ("list", "without", "pack"):
+    if family in ("list", "without", "either", "pack"):
         return f"give me {_number(rng, 3)} more."
     if family == "both":
         return f"now {_number(rng, 3)} more {rng.choice(plurals)}."
-    if family == "pick":
-        nouns = [word for word in _words_of(first) if word in CATEGORY_OF]
-        return f"and the {next(CATEGORY_OF[noun] for noun in nouns if CATEGORY_OF[noun] != PLURALS[plurals[0]])}s?"
     if family == "describe":
         return f"now make it {rng.choice([word for word in ADJECTIVES if word not in first])}."
     if family == "invite":

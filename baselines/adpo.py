@@ -14,12 +14,10 @@ import numpy as np
 from pydantic import Field
 
 from metaapo.config import MethodConfig
-from metaapo.method import Method, OfflinePairs, SelectionRequest
+from metaapo.method import Method, SelectionRequest
 from metaapo.selection import Floats, Selection, by_priority
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from metaapo.run import RunContext
 
 
@@ -42,7 +40,4 @@ def build(params: Params, context: RunContext) -> Method:
         sureness = np.abs(margins(request.scores.astype(float)))
         return by_priority(-sureness, -params.threshold, request.budget, request.rng)
 
-    def fixed(pairs: OfflinePairs) -> Tensor:
-        return pairs.scores.new_full(pairs.scores.shape, params.mix)
-
-    return Method(select=unsure, weigh=fixed)
+    return Method(select=unsure, weigh=lambda pairs: params.mix)

@@ -6,19 +6,12 @@ from typing import TYPE_CHECKING
 
 from metaapo import selection
 from metaapo.config import MethodConfig
-from metaapo.method import Method, OfflinePairs
+from metaapo.method import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from metaapo.run import RunContext
 
 
-def offline_only(pairs: OfflinePairs) -> Tensor:
-    """w = 1: the loss of a prompt is its offline pair's."""
-    return pairs.scores.new_ones(pairs.scores.shape)
-
-
 def build(params: MethodConfig, context: RunContext) -> Method:
-    """No prompt is sampled; every offline pair weighs 1."""
-    return Method(select=lambda request: selection.none(len(request.scores)), weigh=offline_only)
+    """No prompt is sampled; the loss of a prompt is its offline pair's."""
+    return Method(select=lambda request: selection.none(len(request.scores)), weigh=lambda pairs: 1.0)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metaapo import selection
-from metaapo.method import Method, ObjectiveParams, OfflinePairs
+from metaapo.method import Method, ObjectiveParams
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from metaapo.run import RunContext
 
 
@@ -17,16 +15,11 @@ class Params(ObjectiveParams):
     """Online DPO's keys in the configuration."""
 
 
-def online_only(pairs: OfflinePairs) -> Tensor:
-    """w = 0: the loss of a prompt is its online pair's."""
-    return pairs.scores.new_zeros(pairs.scores.shape)
-
-
 def build(params: Params, context: RunContext) -> Method:
     """All prompts (a budget below 1: a random subset of them), online pairs only."""
     return Method(
         select=lambda request: selection.random_fraction(len(request.scores), request.budget, request.rng),
-        weigh=online_only,
+        weigh=lambda pairs: 0.0,
         objective=params.build_objective(),
         uses_offline=False,
         keep_unsampled=False,

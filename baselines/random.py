@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from metaapo import selection
-from metaapo.method import Method, ObjectiveParams, OfflinePairs, SelectionRequest
+from metaapo.method import Method, ObjectiveParams, SelectionRequest
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from metaapo.run import RunContext
 
 
@@ -28,11 +26,6 @@ class Params(ObjectiveParams):
         return [self.match]
 
 
-def equal_weights(pairs: OfflinePairs) -> Tensor:
-    """w = 1/2 for every prompt."""
-    return pairs.scores.new_full(pairs.scores.shape, 0.5)
-
-
 def build(params: Params, context: RunContext) -> Method:
     """The matched run's fraction of each iteration, drawn uniformly."""
     fractions = [summary["sampled"] / summary["prompts"] for summary in context.summaries_of(params.match)]
@@ -40,4 +33,4 @@ def build(params: Params, context: RunContext) -> Method:
     def select(request: SelectionRequest) -> selection.Selection:
         return selection.random_fraction(len(request.scores), fractions[request.iteration - 1], request.rng)
 
-    return Method(select=select, weigh=equal_weights, objective=params.build_objective())
+    return Method(select=select, weigh=lambda pairs: 0.5, objective=params.build_objective())

@@ -114,7 +114,9 @@ def build(params: Params, context: RunContext) -> Method:
 
     return Method(
         select=build_select(params, context, weigh),
-        weigh={"meta": weigh, "uniform": equal, "shuffled": lambda pairs: weigh(pairs).roll(1)}[params.weights],
+        weigh={"meta": weigh, "uniform": lambda pairs: 0.5, "shuffled": lambda pairs: weigh(pairs).roll(1)}[
+            params.weights
+        ],
         objective=params.build_objective(),
         score=partial(raw_score, params) if params.fidelity.score == "official-code" else None,
         learner=learner,
@@ -160,11 +162,6 @@ def build_select(params: Params, context: RunContext, weigh: Weigh) -> Callable[
         return by_priority(-request.scores, -params.threshold, request.budget, request.rng)
 
     return {"meta": meta, "all": everything, "random": at_random, "threshold": below_threshold}[params.select]
-
-
-def equal(pairs: OfflinePairs) -> Tensor:
-    """w = 1/2 for every prompt."""
-    return pairs.scores.new_full(pairs.scores.shape, 0.5)
 
 
 def raw_score(params: Params, pairs: PairLogps, beta: float) -> Tensor:

@@ -112,8 +112,8 @@ class Method:
 
     Attributes:
         select: which prompts of a part get online samples.
-        weigh: offline weight w, float (batch,) in [0, 1], of each offline pair under the current policy, detached; the
-            loss of a prompt is w * L_off + (1 - w) * L_on, a missing pair's loss being 0.
+        weigh: offline weight w in [0, 1], one number or (batch,), of offline pairs under the current policy, detached;
+            the loss of a prompt is w * L_off + (1 - w) * L_on, a missing pair's loss being 0.
         objective: the loss of a pair; None is DPO's.
         score: score of offline pairs, (batch,), from their log-probabilities and beta; None: minus the loss.
         candidates: what the annotator ranks.
@@ -128,7 +128,7 @@ class Method:
     """
 
     select: Callable[[SelectionRequest], Selection]
-    weigh: Callable[[OfflinePairs], Tensor]
+    weigh: Callable[[OfflinePairs], Tensor | float]
     objective: Objective | None = None
     score: Callable[[PairLogps, float], Tensor] | None = None
     candidates: Candidates = Candidates()

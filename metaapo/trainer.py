@@ -263,7 +263,7 @@ class IteratedTrainer:
             if self.method.bonus is not None:
                 own = own + self.method.bonus(online, beta)
             online_losses = online_losses.masked_scatter(has_online, own)
-        weights = self.method.weigh(pairs)
+        weights = torch.zeros_like(pairs.scores) + self.method.weigh(pairs)
         sums.scores.append(pairs.scores)
         sums.weights.append(weights)
         sums.offline.append(offline_losses.detach())

@@ -1,0 +1,72 @@
+"""Adding a baseline is what the README says it is: its own text, in a copy of the project, with no file edited."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import experiment_document, write_world
+
+from metaapo.config import PROJECT
+from metaapo.data import read_json, read_jsonl
+
+
+def block_after(text, heading, language):
+    """The first fenced block of a language after a heading."""
+    return re.search(rf"```{language}\n(.*?)```", text[text.index(heading) :], re.DOTALL).group(1)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The project as git sees it, uncommitted files included, in another place."""
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    names = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
+    for name in names:
+        if (PROJECT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def with_my_method(copy):
+    """The copy with the README's page and entry, both in files of their own."""
+    readme = (copy / "README.md").read_text()
+    section = "**Add a baseline.**"
+    page = re.search(r"`(baselines/\w+\.py)`", readme[readme.index(section) :]).group(1)
+    assert not (copy / page).exists()
+    (copy / page).write_text(block_after(readme, section, "python"))
+    entry = yaml.safe_load(block_after(readme, section, "yaml"))
+    methods = {"dpo": {}} | entry["methods"]
+    document = experiment_document("results", methods=methods, iterations=2, seeds=[0])
+    (copy / "config" / "mine.yaml").write_text(yaml.safe_dump(document))
+    return copy
+
+
+def run(folder, *command):
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_the_readmes_method_trains_with_no_existing_file_edited(with_my_method):
+    write_world(with_my_method / "results" / "test" / "world0", pairs=16, iterations=2)
+    name = "my_method/budget1.0/seed0"
+    run(with_my_method, sys.executable, "-m", "metaapo.train", "--config", "config/mine.yaml", "--run", name)
+    folder = with_my_method / "results" / "test" / "runs" / name
+    assert read_json(folder / "run.json")["module"] == "baselines.my_method"
+    for row in read_jsonl(folder / "iter2" / "annotations.jsonl"):
+        assert row["sampled"] == (row["offline_score"] < -0.6931)
+    for row in read_jsonl(folder / "iter2" / "train.jsonl"):
+        assert row["meta_weight"] == 0.5
+
+
+def test_the_workflow_has_a_rule_for_the_readmes_method(with_my_method):
+    snakemake = [sys.executable, "-m", "snakemake", "--configfile", "config/mine.yaml", "--cores", "1", "-n"]
+    plan = run(with_my_method, *snakemake)
+    assert re.search(r"train_my_method\s+1\b", plan)
+    assert re.search(r"train_dpo\s+1\b", plan)

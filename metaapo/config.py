@@ -177,6 +177,26 @@ class EvaluationConfig(Section):
     )
     max_new_tokens: int = Field(32, ge=1, description="an answer is cut after so many tokens")
     batch_size: int = Field(512, ge=1, description="answers generated side by side")
+    judges_file: str = Field("config/judges.yaml", description="the catalogue of judges")
+    questions: dict[str, str] = Field(
+        {},
+        description="benchmark -> where its questions come from: world (made with the tiny world), package (an installed "
+        "one that carries them), hub, or a file; the default is world in the tiny world and package elsewhere",
+    )
+    baselines: dict[str, str] = Field(
+        {},
+        description="pairwise benchmark -> whose answers models are compared with: sft (the world's SFT policy), package "
+        "(the benchmark's own baseline), or a file; the default is sft in the tiny world and package elsewhere",
+    )
+    mtbench_references: str = Field(
+        "package:gpt-4-0125-preview",
+        description="reference answers for math, reasoning and coding: a file like FastChat's, or package:NAME of those "
+        "that nvidia-mtbench-evaluator carries (13 of the original ones, gpt-4, are known to be wrong)",
+    )
+    alpacaeval2_difficulty: str = Field(
+        "", description="instruction_difficulty.csv for the published length control; empty: the minimal form"
+    )
+    alpacaeval2_gamed: str = Field("", description="df_gamed.csv for the published length control")
     arenahard_version: Literal["v0.1-2024", "v2.0-2025"] = Field(
         "v0.1-2024", description="whose parser and scores count: those of 2024 (most papers) or of 2025"
     )
@@ -214,6 +234,8 @@ class HardwareConfig(Section):
         "", description="accelerate configuration of the training jobs, such as accelerate/zero3.yaml"
     )
     processes: int = Field(1, ge=1, description="training processes, over all machines; one a GPU")
+    resident: bool = Field(True, description="false: one frozen model in memory at a time, each loaded when it is used")
+    score_batch_size: int = Field(256, ge=1, description="sequences a forward pass of scoring and annotation")
     prepare: JobConfig = JobConfig()
     train: JobConfig = JobConfig()
     answer: JobConfig = JobConfig()

@@ -1,19 +1,23 @@
 """Response sampling: K responses a prompt behind one function.
 
 The transformers backend decodes with a KV cache: each prompt is read once for its K responses, and finished
-responses leave the batch.
+responses leave the batch. The vLLM backend reads a checkpoint from disk, in a process of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+import transformers
 from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from metaapo import vllm_backend
+from metaapo.config import SamplingConfig, VLLMConfig
 from metaapo.data import DataError, Message
 from metaapo.logps import IntList
 from metaapo.models import decode_response, encode_prompt
@@ -39,7 +43,7 @@ class Response:
 
 
 def generate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Path,
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[list[Message]],
     n: int,
@@ -48,11 +52,12 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     seed: int,
+    engine: VLLMConfig | None = None,
 ) -> list[list[Response]]:
     """Sample responses to conversations.
 
     Args:
-        model: the policy.
+        model: the policy; or its checkpoint's folder, from which vLLM samples.
         tokenizer: its tokenizer, whose chat template is applied once.
         conversations: prompts, each a list of messages that ends with a user turn.
         n: responses a prompt.
@@ -61,6 +66,7 @@ def generate(
         max_new_tokens: a response is cut after so many tokens.
         batch_size: sequences decoded side by side.
         seed: of the random stream; the same call gives the same responses.
+        engine: how vLLM runs, where the model is a folder.
 
     Returns:
         n responses for each conversation, in the order given.
@@ -69,7 +75,12 @@ def generate(
         DataError: a prompt and its response do not fit into the model's context.
     """
     prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
-    _check_context(model, prompts, max_new_tokens)
+    if isinstance(model, Path):
+        _check_context(vllm_backend.context_of(model), prompts, max_new_tokens)
+        request = vllm_backend.Request(prompts, n, temperature, top_p, max_new_tokens, tokenizer.eos_token_id, seed)
+        rows = vllm_backend.sample(model, request, engine or VLLMConfig()) if prompts else []
+        return [[_response(tokenizer, r["ids"], r["logps"]) for r in row] for row in rows]
+    _check_context(getattr(model.config, "max_position_embeddings", None), prompts, max_new_tokens)
     generator = torch.Generator(device=model.device).manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     step = max(1, batch_size // n)
@@ -85,8 +96,14 @@ def generate(
     return responses
 
 
-def _check_context(model: PreTrainedModel, prompts: Sequence[IntList], max_new_tokens: int) -> None:
-    context = getattr(model.config, "max_position_embeddings", None)
+def sampler_version(sampling: SamplingConfig) -> str:
+    """What samples, for provenance."""
+    if sampling.backend == "vllm":
+        return f"vllm {vllm_backend.version(sampling.vllm.python)}"
+    return f"transformers {transformers.__version__}"
+
+
+def _check_context(context: int | None, prompts: Sequence[IntList], max_new_tokens: int) -> None:
     longest = max(range(len(prompts)), key=lambda i: len(prompts[i]), default=None)
     if context and longest is not None and len(prompts[longest]) + max_new_tokens > context:
         raise DataError(

@@ -142,8 +142,24 @@ def hidden_states(model: nn.Module, batch: SequenceBatch) -> Tensor:
     return output.last_hidden_state.flatten(0, 1)
 
 
+class LogpsModule(nn.Module):
+    """A policy whose forward pass is `_flat_logps`: what is wrapped for several processes has to be called itself."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+        self.config = policy.config  # DeepSpeed reads the hidden size there
+        self._no_split_modules = policy._no_split_modules  # FSDP spreads the weights layer by layer
+
+    def forward(self, batch: SequenceBatch) -> Tensor:
+        """Log-probability of each response token, float32 (m,)."""
+        return _flat_logps(self.policy, batch)
+
+
 def _flat_logps(model: nn.Module, batch: SequenceBatch) -> Tensor:
     """Log-probability of each response token, float32 (m,); the output layer is applied at those positions only."""
+    if not hasattr(model, "get_output_embeddings"):  # a LogpsModule, wrapped for several processes
+        return model(batch)
     states = hidden_states(model, batch)
     logits = model.get_output_embeddings()(states[batch.sources.to(states.device)]).float()
     targets = batch.targets.to(logits.device)

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from metaapo.data import DataError, Message, read_json
+from metaapo.data import DataError, Message, read_json, write_json
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
@@ -49,6 +49,12 @@ def saved_dtypes(path: str | Path) -> set[str]:
         except SafetensorError as error:
             raise DataError(f"{file}: not a readable safetensors file ({error}); fetch or write it again") from error
     return {name for name in found if name.startswith(("F", "BF"))}
+
+
+def set_saved_dtype(folder: Path, dtype: str) -> None:
+    """Say in a checkpoint's config.json in which dtype its weights were saved."""
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"dtype": dtype})
 
 
 def _loading_options(path: str | Path, dtype: torch.dtype | None) -> dict[str, Any]:

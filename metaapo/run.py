@@ -22,27 +22,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metaapo.config import PROJECT, Experiment, Run, module_of
 from metaapo.data import read_json, sha256_file, write_json
 
+if TYPE_CHECKING:
+    from metaapo.processes import Coordinator
+
 CORE = (
+    "adapters",
     "annotate",
     "generate",
     "logps",
     "losses",
     "method",
     "models",
+    "processes",
     "run",
     "selection",
     "train",
     "trainer",
     "workbench",
 )
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "numpy", "safetensors", "snakemake", "vllm")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "numpy",
+    "safetensors",
+    "snakemake",
+    "peft",
+    "vllm",
+)
 
 
 def code_files(method: str, experiment: Experiment) -> list[str]:
@@ -121,6 +137,19 @@ class RunContext:
         return digest.hexdigest()
 
 
+class Alone:
+    """The only process of a run (metaapo.processes.Processes is the other kind)."""
+
+    is_main = True
+
+    def wait(self) -> None:
+        """There is nobody to wait for."""
+
+    def from_main(self, compute: Callable[[], Any]) -> Any:
+        """What this process computes."""
+        return compute()
+
+
 def git_commit() -> str:
     """The commit that the code stands at, with "-dirty" where files differ from it; "unknown" outside git."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -151,32 +180,42 @@ def _totals(iterations: list[dict[str, Any]]) -> dict[str, float]:
     return totals | {"seconds": round(sum(sum(s["seconds"].values()) for s in iterations), 3)}
 
 
-def run_iterations(context: RunContext, iterate: Callable[[int, Path], dict[str, Any]]) -> None:
+def run_iterations(
+    context: RunContext, iterate: Callable[[int, Path], dict[str, Any]], processes: Coordinator | None = None
+) -> None:
     """Run all iterations that are not finished yet, then write run.json.
 
     Args:
         context: the run.
         iterate: trains one iteration, given its number and an empty folder to write into (model/, train.jsonl,
             annotations.jsonl, ...); returns the iteration's summary.
+        processes: those that train together; only the main one writes. None: there is one.
     """
-    data = context.data_hashes()
+    team = processes or Alone()
+    data = team.from_main(context.data_hashes)
     stamp = _stamp(context, data)
     summaries = []
     reuse = True
     for iteration in range(1, context.experiment.iterations + 1):
         final = context.iteration_path(iteration)
-        reuse = reuse and _is_finished(final, stamp)
+        reuse = team.from_main(lambda: reuse and _is_finished(final, stamp))  # noqa: B023 - called at once
         if not reuse:
             partial = context.path / f".iter{iteration}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            if team.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            team.wait()
             summary = iterate(iteration, partial)
-            write_json(partial / "summary.json", {"iteration": iteration, "stamp": stamp, **summary})
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+            if team.is_main:
+                write_json(partial / "summary.json", {"iteration": iteration, "stamp": stamp, **summary})
+                shutil.rmtree(final, ignore_errors=True)
+                partial.rename(final)
+            team.wait()
         else:
             print(f"{context.run.id}: iteration {iteration} is finished, reused", file=sys.stderr)
         summaries.append(read_json(final / "summary.json"))
+    if not team.is_main:
+        return
     write_json(
         context.path / "run.json",
         {

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from metaapo.annotate import best_worst
@@ -51,7 +52,7 @@ class IteratedTrainer:
 
     def train(self) -> None:
         """Run every iteration that is not finished yet."""
-        run_iterations(self.context, self.iterate)
+        run_iterations(self.context, self.iterate, self.bench.processes)
 
     def iterate(self, iteration: int, folder: Path) -> dict[str, Any]:
         """One iteration: score, select, sample, annotate, train; writes `folder` and returns the summary."""
@@ -66,12 +67,16 @@ class IteratedTrainer:
         )
         self._annotate_selected(iteration, prompts, selection, clock)
         with clock("train"):
-            log, probes = self._train_epoch(iteration, prompts, pairs)
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            self.bench.save(folder, prompts, log, probes)
-            if self.method.learner is not None:
-                self.method.learner.save(folder)
+            log, probes, model = self._train_epoch(iteration, prompts, pairs)
+        self.bench.save_policy(folder, model)
+        self.bench.release_training(folder / "model")
+        del model
+        if not self.bench.can_probe_midway:
+            with clock("sample"):
+                probes += self.bench.probe(iteration, len(log), prompts)
+        self.bench.record(folder, prompts, log, probes)
+        if self.method.learner is not None and self.bench.processes.is_main:
+            self.method.learner.save(folder)
         return self.bench.summary(prompts, probes, clock)
 
     def _decide(self, iteration: int) -> None:
@@ -120,7 +125,7 @@ class IteratedTrainer:
         gaps = torch.tensor([prompt.reward_gap for prompt in prompts], device=losses.device)
         return OfflinePairs(scores.detach(), (logps.chosen_length - logps.rejected_length) / lengths, gaps)
 
-    def _kl(self, model: torch.nn.Module, prompts: Sequence[Prompt], pairs: Sequence[Pair]) -> Tensor:
+    def _kl(self, model: nn.Module, prompts: Sequence[Prompt], pairs: Sequence[Pair], shared: bool = True) -> Tensor:
         """Estimate KL(policy || reference), (), nats, from each prompt with the *previous* prompt's two responses.
 
         As KTO does (Ethayarajh et al. 2024, section 4.2): mismatched responses, mean log-ratio, at least 0. A single
@@ -131,7 +136,8 @@ class IteratedTrainer:
         ids = [prompt.ids for prompt in prompts] * 2
         previous = [*pairs[-1:], *pairs[:-1]]
         responses = [*(pair.chosen for pair in previous), *(pair.rejected for pair in previous)]
-        ratios = self.bench.logps(model, ids, responses) - self.bench.logps(self.bench.reference, ids, responses)
+        policy, reference = (self.bench.logps(m, ids, responses, shared) for m in (model, self.bench.reference))
+        ratios = policy - reference
         return ratios.mean().clamp(min=0).to(self.device)
 
     # --- select, sample, annotate ----------------------------------------------------------------------------------
@@ -197,12 +203,14 @@ class IteratedTrainer:
 
     # --- train -----------------------------------------------------------------------------------------------------
 
-    def _train_epoch(self, iteration: int, prompts: list[Prompt], pairs: OfflinePairs) -> tuple[list[dict], list[dict]]:
-        """One epoch over the part; returns the log, a row an optimizer step, and the probes' samples."""
+    def _train_epoch(
+        self, iteration: int, prompts: list[Prompt], pairs: OfflinePairs
+    ) -> tuple[list[dict], list[dict], nn.Module]:
+        """One epoch over the part; returns the log, a row an optimizer step, the probes' samples, and the model."""
         batches = self._batches(iteration, prompts, pairs)
-        optimizer, schedule = self.bench.optimizer(self.bench.policy, len(batches), self.config.lr)
-        model, optimizer = self.accelerator.prepare(self.bench.policy, optimizer)
         log, probes = [], self.bench.probe(iteration, 0, prompts)
+        optimizer, schedule = self.bench.optimizer(self.bench.policy, len(batches), self.config.lr)
+        model, optimizer = self.bench.prepare(optimizer)
         bar = tqdm(
             batches, desc=f"{self.context.run.id} iteration {iteration}", unit="step", leave=False, mininterval=5
         )
@@ -216,11 +224,12 @@ class IteratedTrainer:
             optimizer.zero_grad()
             row = {"iteration": iteration, "step": step, "lr": lr, "grad_norm": float(grad_norm)}
             log.append(row | self._observe(sums))
-            if step % max(1, len(batches) // 2) == 0 or step == len(batches):
+            is_probed = step % max(1, len(batches) // 2) == 0 or step == len(batches)
+            if is_probed and self.bench.can_probe_midway:
                 model.eval()
                 probes += self.bench.probe(iteration, step, prompts)
-        self.bench.policy = self.accelerator.unwrap_model(model).eval()
-        return log, probes
+        model.eval()
+        return log, probes, model
 
     def _batches(self, iteration: int, prompts: list[Prompt], pairs: OfflinePairs) -> list[list[Prompt]]:
         """The prompts that are trained on, in batches: shuffled, or in the method's own order."""
@@ -234,19 +243,28 @@ class IteratedTrainer:
         size = self.config.batch_size
         return [kept[start : start + size] for start in range(0, len(kept), size)]
 
-    def _accumulate_gradients(self, model: torch.nn.Module, batch: list[Prompt]) -> StepSums:
-        """Backward over the micro-batches of this process; the gradient is that of the mean over the whole batch."""
-        processes = self.accelerator.num_processes
-        own = batch[self.accelerator.process_index :: processes]
+    def _accumulate_gradients(self, model: nn.Module, batch: list[Prompt]) -> StepSums:
+        """Backward over the micro-batches of this process; the gradient is that of the mean over the whole batch.
+
+        All processes go through as many rounds, since a round's backward pass may wait for the others: one that has no
+        prompt left repeats one of the batch with weight 0.
+        """
+        team, size = self.bench.processes, self.config.micro_batch_size
+        own = batch[team.rank :: team.n]
+        rounds = ceil(ceil(len(batch) / team.n) / size)
         sums = StepSums()
-        for start in range(0, len(own), self.config.micro_batch_size):
-            micro = own[start : start + self.config.micro_batch_size]
-            loss = self._losses(model, micro, sums).sum() * processes / len(batch)
-            self.accelerator.backward(loss)
+        for number in range(rounds):
+            micro = own[number * size : (number + 1) * size]
+            with team.accumulate(model, last=number == rounds - 1):
+                if micro:
+                    loss = self._losses(model, micro, sums).sum() * team.n / len(batch)
+                else:
+                    loss = self._losses(model, batch[:1], StepSums()).sum() * 0
+                self.accelerator.backward(loss)
             sums.loss += loss.item()
         return sums
 
-    def _losses(self, model: torch.nn.Module, micro: list[Prompt], sums: StepSums) -> Tensor:
+    def _losses(self, model: nn.Module, micro: list[Prompt], sums: StepSums) -> Tensor:
         """w * L_off + (1 - w) * L_on of each prompt, (batch,), from one forward pass over all its sequences."""
         beta, device = self.config.beta, self.device
         offline_prompts = micro if self.method.uses_offline else []
@@ -274,7 +292,7 @@ class IteratedTrainer:
         return weights * offline_losses + (1 - weights) * online_losses
 
     def _forward(
-        self, model: torch.nn.Module, offline: list[Prompt], online: list[Prompt]
+        self, model: nn.Module, offline: list[Prompt], online: list[Prompt]
     ) -> tuple[PairLogps | None, PairLogps | None]:
         """Policy log-probabilities of all pairs, [offline, online], in one batch of sequences."""
         prompts = [*offline, *online]
@@ -283,7 +301,8 @@ class IteratedTrainer:
         ids = [prompt.ids for prompt in [*prompts, *prompts, *explored]]
         responses = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
         responses += [prompt.online.greedy for prompt in explored]
-        logps = sequence_logps(model, collate(ids, responses, self.bench.tokenizer.pad_token_id))
+        with self.bench.arithmetic():
+            logps = sequence_logps(model, collate(ids, responses, self.bench.tokenizer.pad_token_id))
         n, m = len(offline), len(pairs)
         chosen, rejected, greedy = logps[:m], logps[m : 2 * m], logps[2 * m :]
         parts = [
@@ -294,21 +313,20 @@ class IteratedTrainer:
             parts[1] = replace(parts[1], greedy=greedy, reference_greedy=_reference(pairs[n:], "greedy", self.device))
         if self.objective.uses_kl:
             for i, rows in enumerate((slice(n), slice(n, m))):
-                parts[i] = parts[i] and replace(parts[i], kl=self._kl(model, prompts[rows], pairs[rows]))
+                parts[i] = parts[i] and replace(parts[i], kl=self._kl(model, prompts[rows], pairs[rows], shared=False))
         return parts[0], parts[1]
 
     def _observe(self, sums: StepSums) -> dict[str, float | None]:
         """Feed the meta-learner and sum the step up for the log."""
-        gather = self.accelerator.gather_for_metrics if self.accelerator.num_processes > 1 else lambda x: x
         columns = (sums.scores, sums.weights, sums.offline, sums.online, sums.has_online)
-        scores, weights, offline, online, has_online = (gather(torch.cat(column)) for column in columns)
+        scores, weights, offline, online, has_online = (self._gather(column) for column in columns)
         meta_loss = None
         if self.method.learner is not None:
-            features = gather(torch.cat(sums.features))
+            features = self._gather(sums.features)
             meta_loss = self.method.learner.observe(features[has_online], offline[has_online], online[has_online])
         used = self.method.uses_offline
         return {
-            "loss": round(sums.loss, 6),
+            "loss": round(self.bench.processes.mean(sums.loss), 6),
             "offline_loss": offline.mean().item() if used else None,
             "online_loss": online[has_online].mean().item() if has_online.any() else None,
             "offline_score": scores.mean().item() if used else None,
@@ -316,6 +334,11 @@ class IteratedTrainer:
             "meta_weight": weights.mean().item(),
             "meta_loss": meta_loss,
         }
+
+    def _gather(self, column: list[Tensor]) -> Tensor:
+        """A column of the whole batch, in its order, from the rows of all processes."""
+        own = torch.cat(column) if column else torch.zeros(0, device=self.device)
+        return self.bench.processes.interleave(own)
 
 
 def _reference(pairs: list[Pair], name: str, device: torch.device) -> Tensor:

@@ -5,10 +5,13 @@ The shared loop (metaapo/trainer.py) stands on it, and so does PPO (baselines/pp
 
 from __future__ import annotations
 
+import gc
+import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,32 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
 
+from metaapo.adapters import add_adapters, merged_state
 from metaapo.annotate import reward_responses
 from metaapo.data import DataError, Message, read_jsonl, require_keys, write_jsonl
-from metaapo.generate import Response, generate
-from metaapo.logps import IntList, all_sequence_logps
-from metaapo.models import encode_prompt, encode_response, load_policy, load_reward_model
+from metaapo.generate import Response, generate, sampler_version
+from metaapo.logps import IntList, LogpsModule, all_sequence_logps
+from metaapo.models import (
+    SOURCE,
+    encode_prompt,
+    encode_response,
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+    set_saved_dtype,
+)
+from metaapo.processes import Processes
 from metaapo.run import RunContext
 
+ADVICE = {  # what to change when memory runs out
+    "score": "lower hardware.score_batch_size, or set hardware.resident to false",
+    "sample": "lower sampling.batch_size (transformers) or sampling.vllm.gpu_memory_utilization (vllm)",
+    "annotate": "lower hardware.score_batch_size, or set hardware.resident to false",
+    "train": "lower train.micro_batch_size, set train.gradient_checkpointing, train.precision: bf16, "
+    "hardware.resident: false, or spread the policy over more GPUs (hardware.launcher: accelerate/zero3.yaml)",
+}
 PROBE_PROMPTS = 64  # enough for a curve of KL and length; the benchmarks, not the probes, measure quality
 
 
@@ -84,32 +105,131 @@ def read_part(path: Path, iteration: int) -> list[dict[str, Any]]:
 class Workbench:
     """The models and settings of one run.
 
+    Frozen models are loaded when they are first used and stay, or, where `hardware.resident` is false, only one of them
+    is in memory at a time.
+
     Attributes:
-        policy: the policy being trained; `load` puts the start of an iteration here.
-        reference: the frozen reference of the iteration.
-        sft: the SFT policy, from which the KL divergence is measured.
+        weights: the checkpoint that the policy's weights are equal to; None once they have been trained.
+        processes: the processes of this job; each does its share of what is listed below.
     """
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
         self.config = context.experiment.train_of(context.run.method)
         self.sampling = context.experiment.sampling_of(context.run.method)
-        self.accelerator = Accelerator()
+        self.hardware = context.experiment.hardware
+        bf16 = self.config.precision == "bf16"
+        self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+        self.frozen_dtype = torch.bfloat16 if bf16 else torch.float32
+        self.processes = Processes(self.accelerator)
         self.device = self.accelerator.device
-        self.sft, self.tokenizer = load_policy(context.world / "sft")
-        self.reward_model, self.reward_tokenizer = load_reward_model(context.world / "reward_model")
-        for model in (self.sft, self.reward_model):
-            model.to(self.device)
+        self.tokenizer = load_tokenizer(context.world / "sft")
+        self.reward_tokenizer = load_tokenizer(context.world / "reward_model")
+        self._frozen: dict[Path, PreTrainedModel] = {}
+        self._policy: PreTrainedModel | None = None
+        self.weights: Path | None = None
 
     def load(self, iteration: int) -> None:
-        """Take the policy and the reference of an iteration's start from disk."""
-        policy, _ = load_policy(self.context.start_path(iteration))
-        self.policy = policy.to(self.device)
-        reference = self.context.reference_path(iteration)
-        if reference == self.context.world / "sft":
-            self.reference = self.sft
-        else:
-            self.reference = load_policy(reference)[0].to(self.device)
+        """Begin an iteration: its policy and its reference are taken from disk when they are first used.
+
+        Raises:
+            DataError: the disk has no room for what the iteration will save.
+        """
+        self.weights = self.context.start_path(iteration)
+        self._reference_path = self.context.reference_path(iteration)
+        self._frozen = {p: m for p, m in self._frozen.items() if p in (self._reference_path, *self._lasting)}
+        self._policy = None
+        needed = sum(file.stat().st_size for file in self.weights.glob("*.safetensors"))
+        free = shutil.disk_usage(self.context.path).free
+        if needed > free:
+            raise DataError(
+                f"{self.context.path}: an iteration saves {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free "
+                "some, or set results_dir to a larger disk"
+            )
+
+    @property
+    def _lasting(self) -> tuple[Path, Path]:
+        return self.context.world / "sft", self.context.world / "reward_model"
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        """The policy being trained, float32 weights unless adapters train beside frozen ones."""
+        if self._policy is None:
+            if self.weights is None:
+                raise DataError(f"{self.context.run.id}: the policy is neither in memory nor on disk")
+            lora = self.config.lora
+            model, _ = load_policy(self.weights, self.frozen_dtype if lora.rank else torch.float32)
+            if lora.rank:
+                add_adapters(model, lora, self.context.torch_seed(1, "lora"))
+            if self.config.gradient_checkpointing:
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+            self._policy = model.to(self.device)
+        return self._policy
+
+    @policy.setter
+    def policy(self, model: PreTrainedModel | None) -> None:
+        self._policy = model
+
+    @property
+    def sft(self) -> PreTrainedModel:
+        """The SFT policy, from which the KL divergence is measured."""
+        return self._frozen_model(self.context.world / "sft", load_policy)
+
+    @property
+    def reference(self) -> PreTrainedModel:
+        """The frozen reference of the iteration."""
+        return self._frozen_model(self._reference_path, load_policy)
+
+    @property
+    def reward_model(self) -> PreTrainedModel:
+        """The annotator."""
+        return self._frozen_model(self.context.world / "reward_model", load_reward_model)
+
+    def _frozen_model(self, path: Path, load: Any) -> PreTrainedModel:
+        if path not in self._frozen:
+            if not self.hardware.resident:
+                self._frozen.clear()
+                self._collect()
+            model = load(path, self.frozen_dtype)[0].to(self.device)
+            self._frozen[path] = model.requires_grad_(False)
+        return self._frozen[path]
+
+    def release(self) -> None:
+        """Free the accelerator's memory for others; models come back from disk when they are used again."""
+        self._frozen.clear()
+        self._policy = None
+        self._collect()
+
+    def prepare(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """The policy and its optimizer as the launcher wants them: alone, replicated, or spread over processes."""
+        if self.processes.n == 1:
+            return self.accelerator.prepare(self.policy, optimizer)
+        plugin = self.accelerator.state.deepspeed_plugin
+        if plugin is not None:
+            plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = self.config.micro_batch_size
+            plugin.deepspeed_config["gradient_clipping"] = self.config.max_grad_norm
+        if not self.hardware.resident:
+            self._frozen.clear()
+            self._collect()
+        return self.accelerator.prepare(LogpsModule(self.policy), optimizer)
+
+    def release_training(self, saved: Path) -> None:
+        """After an iteration: drop optimizer, gradients and wrapped model; the policy is what was saved."""
+        self.weights = saved
+        self.accelerator.free_memory()
+        self._policy = None
+        self._collect()
+
+    def _collect(self) -> None:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def arithmetic(self) -> AbstractContextManager:
+        """bf16 matrix products where `train.precision` says so."""
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def read_prompts(self, iteration: int) -> list[Prompt]:
         """The prompts of an iteration's part, with their offline pairs as token ids.
@@ -133,37 +253,99 @@ class Workbench:
             prompts.append(Prompt(row["id"], row["messages"], ids, texts, pair, ledger=ledger))
         return prompts
 
-    def logps(self, model: nn.Module, prompts: Sequence[IntList], responses: Sequence[IntList]) -> Tensor:
-        """Log-probabilities of responses, float32 (n,), without gradients, on the CPU."""
-        return all_sequence_logps(model, prompts, responses, self.tokenizer.pad_token_id)
+    def logps(
+        self, model: nn.Module, prompts: Sequence[IntList], responses: Sequence[IntList], shared: bool = True
+    ) -> Tensor:
+        """Log-probabilities of responses, float32 (n,), without gradients, on the CPU.
+
+        Args:
+            model: a policy.
+            prompts: token ids.
+            responses: token ids, same order.
+            shared: all processes ask for the same and share the work; False: this one asks alone.
+        """
+
+        def work(items: Sequence[tuple[IntList, IntList]]) -> list[float]:
+            with self.arithmetic():
+                return all_sequence_logps(
+                    model, *zip(*items), self.tokenizer.pad_token_id, self.hardware.score_batch_size
+                ).tolist()
+
+        items = list(zip(prompts, responses, strict=True))
+        if not items:
+            return torch.zeros(0)
+        return torch.tensor(self.processes.share(items, work) if shared else work(items))
 
     def sample(
         self, prompts: Sequence[Prompt], n: int, temperature: float, top_p: float, seed: int
     ) -> list[list[Response]]:
-        """n responses of the current policy to each prompt."""
-        return generate(
-            self.accelerator.unwrap_model(self.policy),
-            self.tokenizer,
-            [prompt.messages for prompt in prompts],
+        """n responses of the current policy to each prompt.
+
+        Every process samples for its share of the prompts. With several, the transformers backend draws from another
+        random stream in each; vLLM seeds every prompt by itself.
+        """
+        settings = partial(
+            generate,
+            tokenizer=self.tokenizer,
             n=n,
             temperature=temperature,
             top_p=top_p,
             max_new_tokens=self.sampling.max_new_tokens,
             batch_size=self.sampling.batch_size,
-            seed=seed,
         )
+        if self.sampling.backend == "vllm":
+            return self._sample_with_vllm(prompts, settings, seed)
+        self._check_whole_policy()
+
+        def work(own: Sequence[Prompt]) -> list[list[Response]]:
+            policy, messages = self.accelerator.unwrap_model(self.policy), [prompt.messages for prompt in own]
+            with self.arithmetic():
+                return settings(policy, conversations=messages, seed=(seed + self.processes.rank) % 2**63)
+
+        return self.processes.share(prompts, work)
+
+    def _sample_with_vllm(self, prompts: Sequence[Prompt], settings: Any, seed: int) -> list[list[Response]]:
+        if self.weights is None:
+            raise DataError(
+                f"{self.context.run.id}: vLLM samples from checkpoints on disk; use the transformers backend"
+            )
+        self.release()
+
+        def work(own: Sequence[Prompt]) -> list[list[Response]]:
+            messages = [prompt.messages for prompt in own]
+            return settings(self.weights, conversations=messages, seed=seed, engine=self.sampling.vllm)
+
+        return self.processes.share(prompts, work)
+
+    def _check_whole_policy(self) -> None:
+        if str(self.accelerator.distributed_type).rsplit(".", 1)[-1] in ("FSDP", "DEEPSPEED"):
+            raise DataError(
+                f"{self.hardware.launcher}: the policy's weights are spread over processes, transformers cannot sample "
+                "from them; set sampling.backend to vllm"
+            )
+
+    @property
+    def can_probe_midway(self) -> bool:
+        """Whether the policy can be sampled while it is trained; vLLM waits for the saved checkpoint."""
+        return self.sampling.backend == "transformers"
 
     def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """Rewards of candidate responses, same shape as `texts`."""
-        messages = [prompt.messages for prompt in prompts]
-        return reward_responses(self.reward_model, self.reward_tokenizer, messages, texts)[0]
+
+        def work(items: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[float]]:
+            messages, own = [prompt.messages for prompt, _ in items], [texts for _, texts in items]
+            with self.arithmetic():
+                size = self.hardware.score_batch_size
+                return reward_responses(self.reward_model, self.reward_tokenizer, messages, own, size)[0]
+
+        return self.processes.share(list(zip(prompts, texts, strict=True)), work)
 
     def optimizer(self, model: nn.Module, steps: int, lr: float) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """AdamW with linear warm-up and a cosine down to lr * lr_end_ratio."""
+        """AdamW with linear warm-up and a cosine down to lr * lr_end_ratio; from here on the checkpoint is outdated."""
         config = self.config
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=lr, betas=config.adam_betas, weight_decay=config.weight_decay
-        )
+        self.weights = None
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=lr, betas=config.adam_betas, weight_decay=config.weight_decay)
         warmup = max(1, round(config.warmup_ratio * steps))
 
         def factor(step: int) -> float:
@@ -201,8 +383,38 @@ class Workbench:
 
     def save(self, folder: Path, prompts: list[Prompt], log: list[dict], probes: list[dict]) -> None:
         """Write the trained policy, the log, the annotation ledger and the probes of an iteration."""
-        self.policy.save_pretrained(folder / "model", safe_serialization=True)
+        self.save_policy(folder)
+        self.record(folder, prompts, log, probes)
+
+    def save_policy(self, folder: Path, wrapped: nn.Module | None = None) -> None:
+        """Write the trained policy as a checkpoint like any other: adapters merged, one file, one dtype.
+
+        Args:
+            folder: of the iteration.
+            wrapped: the policy as accelerate prepared it, whose shards are gathered; all processes must call.
+        """
+        state = None
+        if wrapped is not None and self.processes.n > 1:
+            state = self.accelerator.get_state_dict(wrapped)
+            state = {name.removeprefix("module.").removeprefix("policy."): tensor for name, tensor in state.items()}
+        if self.config.lora.rank:
+            state = merged_state(self.policy, state)
+        if self.config.precision == "bf16":
+            state = {name: tensor.to(torch.bfloat16) for name, tensor in (state or self.policy.state_dict()).items()}
+        if not self.processes.is_main:
+            return
+        self.policy.save_pretrained(folder / "model", state_dict=state, max_shard_size="100TB")
         self.tokenizer.save_pretrained(folder / "model")
+        if self.config.precision == "bf16":
+            set_saved_dtype(folder / "model", "bfloat16")
+        source = self.context.world / "sft" / SOURCE
+        if source.is_file():
+            shutil.copy(source, folder / "model" / SOURCE)
+
+    def record(self, folder: Path, prompts: list[Prompt], log: list[dict], probes: list[dict]) -> None:
+        """Write the log, the annotation ledger and the probes of an iteration."""
+        if not self.processes.is_main:
+            return
         write_jsonl(folder / "train.jsonl", log)
         write_jsonl(folder / "annotations.jsonl", [prompt.ledger for prompt in prompts])
         write_jsonl(folder / "probes.jsonl", probes)
@@ -229,6 +441,8 @@ class Workbench:
             "finished": float(np.mean([row["finished"] for row in last])),
             "proxy_reward": float(np.mean([row["reward"] for row in last])),
             "seconds": clock.seconds,
+            "processes": self.processes.n,
+            "sampler": sampler_version(self.sampling),
         }
 
 
@@ -242,5 +456,14 @@ class Clock:
     def __call__(self, stage: str) -> Iterator[None]:
         """Add the time of a block to a stage."""
         start = time.perf_counter()
-        yield
+        try:
+            yield
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise DataError(f"out of memory in the stage {stage!r} ({_first_line(error)}); {ADVICE[stage]}") from error
         self.seconds[stage] = round(self.seconds[stage] + time.perf_counter() - start, 3)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -136,8 +136,8 @@ def main() -> None:
         write_json(path.with_name("unhealthy.json"), record)
         row = record["checks"][0]
         sys.exit(
-            f"error: {path.with_name('unhealthy.json')}: {row['name']} in {row['value']:.2f} of cases, expected at least "
-            f"{row['low']}; take another reward model, or set health.enforce to false"
+            f"error: {path.with_name('unhealthy.json')}: {row['name']} in {row['value']:.2f} of cases, expected at "
+            f"least {row['low']}; take another reward model, or set health.enforce to false"
         )
     write_json(path, record)
 

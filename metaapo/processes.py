@@ -1,0 +1,132 @@
+"""The processes of one training job: each does a share of the scoring, sampling and annotation; results are gathered.
+
+Started by `python -m metaapo.train` there is one, started by `accelerate launch` several (docs/scaling.md). An error in
+one of them becomes the same error in all, so that none waits for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from metaapo.data import DataError
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Coordinator(Protocol):
+    """What a run directory needs to know about the processes that share it."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        ...
+
+    def from_main(self, compute: Callable[[], A]) -> A:
+        """What the main process computes."""
+        ...
+
+
+class Processes:
+    """All processes of the job, seen from one of them."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.n, self.rank = accelerator.num_processes, accelerator.process_index
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.n > 1:
+            self.accelerator.wait_for_everyone()
+
+    def from_main(self, compute: Callable[[], A]) -> A:
+        """What the main process computes; the others wait for it.
+
+        Raises:
+            DataError: the main process raised one.
+        """
+        if self.n == 1:
+            return compute()
+        answer = _attempt(compute) if self.is_main else None
+        box = [answer]
+        broadcast_object_list(box)
+        return _result(box)[0]
+
+    def share(self, items: Sequence[A], work: Callable[[Sequence[A]], Sequence[B]]) -> list[B]:
+        """Work on items, each process on a contiguous part of them.
+
+        Args:
+            items: the same in every process.
+            work: from a part of the items (maybe empty) to one result an item.
+
+        Returns:
+            all results, in the order of the items, in every process.
+
+        Raises:
+            DataError: a process raised one.
+        """
+        if self.n == 1:
+            return list(work(items))
+        bounds = [len(items) * i // self.n for i in range(self.n + 1)]
+        own = items[bounds[self.rank] : bounds[self.rank + 1]]
+        answers = _result(gather_object([_attempt(lambda: list(work(own)) if own else [])]))
+        return [row for part in answers for row in part]
+
+    def interleave(self, own: Tensor) -> Tensor:
+        """Rows of all processes, (batch, ...), where process r holds rows r, r + n, r + 2n ... of the batch."""
+        if self.n == 1:
+            return own
+        parts = gather_object([own.detach().cpu()])
+        rows = torch.empty((sum(map(len, parts)), *own.shape[1:]), dtype=own.dtype)
+        for rank, part in enumerate(parts):
+            rows[rank :: self.n] = part
+        return rows.to(own.device)
+
+    @contextmanager
+    def accumulate(self, model: nn.Module, last: bool) -> Iterator[None]:
+        """One micro-batch of an optimizer step: gradients are exchanged once, in the last one.
+
+        Where weights are spread over processes, each micro-batch's gradients are: keeping them whole would not fit.
+        """
+        if self.n == 1:
+            yield
+            return
+        self.accelerator.gradient_state._set_sync_gradients(last)  # what accelerate's own accumulate() sets
+        replicated = self.accelerator.distributed_type in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        with nullcontext() if last or not replicated else self.accelerator.no_sync(model):
+            yield
+
+    def mean(self, value: float) -> float:
+        """The mean of a number over the processes."""
+        return value if self.n == 1 else sum(gather_object([value])) / self.n
+
+
+def _attempt(compute: Callable[[], Any]) -> tuple[Any, str | None]:
+    """The result and no message, or no result and the message of a DataError."""
+    try:
+        return compute(), None
+    except DataError as error:
+        return None, str(error)
+
+
+def _result(answers: Sequence[tuple[Any, str | None]]) -> list[Any]:
+    for _, message in answers:
+        if message is not None:
+            raise DataError(message)
+    return [value for value, _ in answers]

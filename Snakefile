@@ -14,6 +14,8 @@ if "experiment" not in config:
     configfile: "config/default.yaml"
 
 
+REPLAY_FROM = config.pop("from", "")  # of the target `replay`; no key of an experiment
+
 try:
     EXPERIMENT = resolve(config)
 except ConfigError as error:

@@ -8,22 +8,31 @@ Writes scores.csv, claims.json, health.json and report/; the modules do the same
 from __future__ import annotations
 
 import argparse
+import sys
 
-from metaapo.config import load
-from metaapo.data import write_json
+from metaapo.config import ConfigError, Experiment, load
+from metaapo.data import DataError, write_json
 from reports import claims, collect, health, page
 from reports.runs import Results
+
+
+def build(experiment: Experiment) -> None:
+    """Write everything that the report is made of, from scores and run logs."""
+    results = Results(experiment)
+    collect.collect(experiment)
+    write_json(results.folder / "claims.json", claims.verdicts(results))
+    write_json(results.folder / "health.json", health.record(results))
+    page.build(results)
 
 
 def main() -> None:
     """Command line: python -m reports --config FILE."""
     parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
-    results = Results(load(parser.parse_args().config))
-    collect.collect(results.experiment)
-    write_json(results.folder / "claims.json", claims.verdicts(results))
-    write_json(results.folder / "health.json", health.record(results))
-    page.build(results)
+    try:
+        build(load(parser.parse_args().config))
+    except (ConfigError, DataError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,10 @@ class Drawn:
     alt: str
     figure: Figure
 
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        return self.png()
+
     def png(self) -> bytes:
         """The figure as PNG, without a date, so that the same numbers give the same file."""
         return self._render("png", {"Software": None})

@@ -15,9 +15,14 @@ from metaapo.config import Experiment, load
 from metaapo.data import read_json, write_text
 
 
-def failures(documents: list[dict[str, Any]]) -> list[str]:
+def checks_of(document: Any) -> list[dict[str, Any]]:
+    """The checks of a health record, which is a list of them or holds one: {name, value, low, high, ok, ...}."""
+    return document if isinstance(document, list) else document.get("checks", [])
+
+
+def failures(documents: list[Any]) -> list[str]:
     """Names and values of the checks that are out of range, over all health records."""
-    rows = [row for document in documents for row in document.get("checks", []) if row.get("ok") is False]
+    rows = [row for document in documents for row in checks_of(document) if row.get("ok") is False]
     return [f"{row['name']}: {row.get('value')}, expected {_range(row.get('low'), row.get('high'))}" for row in rows]
 
 
@@ -27,10 +32,11 @@ def _range(low: float | None, high: float | None) -> str:
     return f"at most {high}" if low is None else f"{low} to {high}"
 
 
-def documents(experiment: Experiment) -> list[dict[str, Any]]:
-    """The health records that exist."""
-    folders = [experiment.world_path(world) for world in experiment.world.seeds] + [experiment.results]
-    return [read_json(folder / "health.json") for folder in folders if (folder / "health.json").exists()]
+def documents(experiment: Experiment) -> dict[str, Any]:
+    """The health records that exist, by what they are about: "world 0", ..., "experiment"."""
+    folders = {f"world {world}": experiment.world_path(world) for world in experiment.world.seeds}
+    paths = {name: folder / "health.json" for name, folder in (folders | {"experiment": experiment.results}).items()}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
 def main() -> None:
@@ -38,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m reports.gate", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
     experiment = load(parser.parse_args().config)
-    wrong = failures(documents(experiment))
+    wrong = failures(list(documents(experiment).values()))
     if wrong and experiment.health.enforce:
         sys.exit(
             f"{experiment.results}/health.json: the experiment is not healthy, so its comparisons mean little: "

@@ -20,20 +20,21 @@ SIGNAL = (
     "online_dpo",
 )  # the methods that must show that there is something to learn; never the method under test
 CHANCE = 0.5
+FURTHEST = "of the seed and iteration that is furthest off"
 KL_RANGE = (0.0, 15.0)  # nats, per response of some 15 tokens: beyond it samples no longer resemble the SFT policy's
 LENGTH_RANGE = (0.5, 2.0)  # times the SFT policy's length: beyond it answers are cut short or padded
 MIN_JUDGED = 0.95  # share of prompts with a verdict below which a score says little
 
 
 def checks(results: Results) -> list[dict[str, Any]]:
-    """All checks: name, value, low, high (None: no bound), ok."""
+    """All checks: name, value, low, high (None: no bound), ok, unit, note."""
     return [*_signal(results), *_drift(results), *_coverage(results)]
 
 
-def _check(name: str, value: float, low: float | None, high: float | None) -> dict[str, Any]:
+def _check(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
     value = float(value)
     ok = (low is None or value >= low) and (high is None or value <= high)
-    return {"name": name, "value": round(value, 4), "low": low, "high": high, "ok": ok}
+    return {"name": name, "value": round(value, 4), "low": low, "high": high, "ok": ok, "unit": unit, "note": note}
 
 
 def _signal(results: Results) -> list[dict[str, Any]]:
@@ -47,7 +48,10 @@ def _signal(results: Results) -> list[dict[str, Any]]:
         for method in (m for m in SIGNAL if m in experiment.methods):
             table = items[items["method"] == method].pivot(index="seed", columns="question", values="value")
             estimate = stats.mean_over_seeds_and_prompts(table.to_numpy())
-            rows.append(_check(f"{method} over SFT on {benchmark}: lower end of win rate", estimate.low, CHANCE, None))
+            witnesses = f"{estimate.n_seeds} seeds and {estimate.n_prompts} prompts"
+            note = f"mean {estimate.value:.3f}; 95 % interval over {witnesses}"
+            name = f"{method} beats SFT on {benchmark}: lower end of its win rate"
+            rows.append(_check(name, estimate.low, CHANCE, None, "share", note))
     return rows
 
 
@@ -58,11 +62,11 @@ def _drift(results: Results) -> list[dict[str, Any]]:
     start = probes[(probes["iteration"] == 1) & (probes["step"] == 0)]["tokens"].mean() if len(probes) else None
     for method, own in frame.groupby("method", sort=False):
         if "kl" in own:
-            rows.append(_check(f"{method}: largest KL to SFT, nats", own["kl"].max(), *KL_RANGE))
+            rows.append(_check(f"{method}: KL to SFT", own["kl"].max(), *KL_RANGE, "nats a response", FURTHEST))
         if "mean_length" in own and start:
             ratios = own["mean_length"] / start
             furthest = ratios.loc[(ratios - 1).abs().idxmax()]
-            rows.append(_check(f"{method}: length relative to SFT, furthest from 1", furthest, *LENGTH_RANGE))
+            rows.append(_check(f"{method}: response length", furthest, *LENGTH_RANGE, "times SFT's", FURTHEST))
     return rows
 
 
@@ -71,7 +75,9 @@ def _coverage(results: Results) -> list[dict[str, Any]]:
     frame = results.scores
     shares = (frame["n"] / (frame["n"] + frame["n_failed"])).groupby([frame["benchmark"], frame["judge"]]).min()
     return [
-        _check(f"{benchmark}, judge {judge}: smallest share of prompts judged", share, MIN_JUDGED, None)
+        _check(
+            f"{benchmark}, judge {judge}: verdicts", share, MIN_JUDGED, None, "share of prompts", "of the worst model"
+        )
         for (benchmark, judge), share in shares.items()
     ]
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from metaapo.data import write_text
-from reports import figures, samples, tables
+from reports import figures, gate, samples, tables
 from reports.runs import Results
 from reports.timings import rule_seconds
 
@@ -70,7 +70,7 @@ def render(results: Results, drawn: Sequence[tuple[figures.Drawn, bytes]], made:
         ],
         tables={table.name: _table(table) for table in made},
         judges=experiment.judges,
-        health=[health_view(document) for document in results.world_health()],
+        health=[health_view(name, document) for name, document in gate.documents(experiment).items()],
         runs=[run_view(run.id, record) for run, record in results.records.items()],
         shared=shared_provenance(list(results.records.values())),
         timings=rule_seconds(results.folder),
@@ -168,31 +168,32 @@ def effect_bar(claim: dict[str, Any]) -> Markup:
     )
 
 
-def health_view(document: dict[str, Any]) -> dict[str, Any]:
-    """A health record as a titled table, whatever its checks are called.
+def health_view(name: str, document: Any) -> dict[str, Any]:
+    """A health record as a titled table: value and sane range of each check."""
+    rows = [
+        {
+            "name": row["name"],
+            "value": _plain(row.get("value")),
+            "unit": row.get("unit") or "",
+            "range": _range(row.get("low"), row.get("high")),
+            "ok": row.get("ok", True),
+            "note": row.get("note") or "",
+        }
+        for row in gate.checks_of(document)
+    ]
+    return {"title": name.capitalize(), "rows": rows}
 
-    A document with a list of checks shows it as rows; any other shows its plain values.
-    """
-    title = f"World {document['world']}" if "world" in document else "Experiment"
-    checks = document.get("checks", [])
-    if isinstance(checks, dict):
-        checks = [{"name": name} | (row if isinstance(row, dict) else {"value": row}) for name, row in checks.items()]
-    if not checks:
-        checks = [
-            {"name": name, "value": value} for name, value in document.items() if not isinstance(value, (dict, list))
-        ]
-    columns = list(dict.fromkeys(key for row in checks for key in row))
-    return {"title": title, "columns": columns, "rows": [[_plain(row.get(c)) for c in columns] for row in checks]}
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f"≥ {_plain(low)}"
+    return f"≤ {_plain(high)}" if low is None else f"{_plain(low)} to {_plain(high)}"
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "NO"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return "–" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:

@@ -34,11 +34,33 @@ rule report:
         "python -m reports --config {params.config} > {log} 2>&1"
 
 
+rule notebook:
+    input:
+        notebook="reports/{notebook}.ipynb",
+        scores=rules.report.output.scores,
+        claims=rules.report.output.claims,
+        code=["reports/runs.py", "reports/figures.py", "reports/tables.py"],
+    output:
+        f"{REPORT}/{{notebook}}.ipynb",
+    log:
+        f"{RESULTS}/logs/notebook/{{notebook}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/notebook/{{notebook}}.tsv"
+    wildcard_constraints:
+        notebook="results|budget",
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "python -m papermill --no-progress-bar --kernel python3 --cwd ."
+        " {input.notebook} {output} -p config {params.config} > {log} 2>&1"
+
+
 rule check_health:
     """The last step, so that an unhealthy experiment has a report that says so before it fails."""
     input:
         page=rules.report.output.page,
         health=rules.report.output.health,
+        notebooks=[f"{REPORT}/results.ipynb", f"{REPORT}/budget.ipynb"],
         code="reports/gate.py",
     output:
         f"{RESULTS}/health.ok",
@@ -50,3 +72,27 @@ rule check_health:
         config=CONFIG_FILE,
     shell:
         "python -m reports.gate --config {params.config} > {log} 2>&1"
+
+
+rule pack:
+    """The experiment in the compact form that `replay` reads: `snakemake --cores all pack`."""
+    input:
+        page=rules.report.output.page,
+    output:
+        f"{RESULTS}/stored/stored.json",
+    log:
+        f"{RESULTS}/logs/pack.log",
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "python -m reports.replay pack --config {params.config} --out $(dirname {output}) > {log} 2>&1"
+
+
+rule replay:
+    log:
+        "results/replay/replay.log",
+    """Rebuild a stored experiment below results/replay/: `snakemake --cores all replay --config from=<folder>`."""
+    params:
+        source=REPLAY_FROM,
+    shell:
+        "python -m reports.replay run --from {params.source:q} 2>&1 | tee {log}"

@@ -159,11 +159,6 @@ class Results:
         path = self.folder / "scores" / benchmark / f"{judge}.items.csv.gz"
         return pd.read_csv(path, dtype={"budget": str, "question": str}, float_precision="round_trip")
 
-    def world_health(self) -> list[dict[str, Any]]:
-        """health.json of every world that has one, and of the whole experiment."""
-        paths = [self.folder / f"world{world}" / "health.json" for world in self.experiment.world.seeds]
-        return [read_json(path) for path in [*paths, self.folder / "health.json"] if path.exists()]
-
     def natural(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Only the runs at each method's largest budget: the main comparison, without a budget sweep's points."""
         largest = {name: str(max(method.budget)) for name, method in self.experiment.methods.items()}

@@ -92,6 +92,10 @@ class Table:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     note: str
 
+    def _repr_markdown_(self) -> str:
+        """How a notebook shows it."""
+        return f"**{self.title}**\n\n{self.to_markdown()}"
+
     def to_csv(self) -> str:
         """One line a cell, in full precision, with the runs behind it."""
         text = io.StringIO()

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from eval.arenahard import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
 
 PROMPTS = 48  # prompts of an iteration's part
@@ -136,8 +137,9 @@ class _Tree:
             easy = self.rng.normal(0, 0.05, self.questions)
             shares = {m[:4]: m[4] / 100 + easy * (m[0] != "sft") for m in models}
             texts = {key: self._answers(benchmark, key) for key in shares}
+            judged = {key: share for key, share in shares.items() if benchmark == "mtbench" or key[0] != "sft"}
             for judge in judges:
-                self._judge(benchmark, judge, shares, texts, noise)
+                self._judge(benchmark, judge, judged, texts, noise)
 
     def _world(self, world: int, benchmarks: tuple[str, ...]) -> None:
         data = self.root / f"world{world}" / "data"
@@ -170,13 +172,10 @@ class _Tree:
         write_json(data / "manifest.json", {"world": "tiny", "seed": world, "files": {}})
         write_json(
             self.root / f"world{world}" / "health.json",
-            {
-                "world": world,
-                "checks": [
-                    {"name": "room", "value": 1.2, "low": 0.5, "high": 3.0, "ok": True},
-                    {"name": "reward_model_agreement", "value": 0.84, "low": 0.8, "high": 0.95, "ok": True},
-                ],
-            },
+            [
+                _health("room", 0.5, 0.15, 0.95, "share of the gold scale"),
+                _health("reward model agrees with gold, on-policy", 0.84, 0.8, 0.95, "share of pairs"),
+            ],
         )
 
     def _run(self, name: str, method: FakeMethod, seed: int) -> None:
@@ -305,7 +304,7 @@ class _Tree:
                         {"role": "user", "content": p},
                         {"role": "assistant", "content": {"answer": x}},
                     ],
-                    "metadata": {},
+                    "metadata": style_metadata(x, count_words),
                 }
                 for i, (p, x) in enumerate(zip(asked, texts))
             ]
@@ -321,28 +320,18 @@ class _Tree:
 
     def _judge(self, benchmark: str, judge: str, shares: dict, texts: dict, noise: float) -> None:
         items, rows = [], []
+        asked = prompts(self.questions)
+        ids = {"alpacaeval2": asked, "arenahard": [f"q{i}" for i in range(self.questions)]}.get(benchmark)
         for key, share in shares.items():
             method, budget, seed, t = key
             path = self.root / f"judgments/{benchmark}/{judge}/{method}/budget{budget}/seed{seed}/iter{t}"
-            spread = 0 if method == "sft" and benchmark != "mtbench" else noise
-            values = (
-                np.clip(share + self.rng.normal(0, spread, self.questions), 0, 1)
-                if spread
-                else share * np.ones(self.questions)
-            )
+            values = np.clip(share + self.rng.normal(0, noise, self.questions), 0, 1)
             values = self._write_judgments(benchmark, judge, path, key, values, texts)
             lengths = [len(text) for text in texts[key]]
             for i, value in enumerate(values):
-                question = (
-                    prompts(self.questions)[i]
-                    if benchmark == "alpacaeval2"
-                    else (f"q{i}" if benchmark == "arenahard" else i)
-                )
-                items.append(
-                    [*key, question, "" if math.isnan(value) else value, lengths[i], ("lists", "plans")[i % 2]]
-                )
-            if not (method == "sft" and benchmark != "mtbench"):
-                rows.append(self._score_row(benchmark, key, values, lengths))
+                shown = "" if math.isnan(value) else value
+                items.append([*key, ids[i] if ids else i, shown, lengths[i], ("lists", "plans")[i % 2]])
+            rows.append(self._score_row(benchmark, key, values, lengths))
         baseline = None if benchmark == "mtbench" else "sft"
         document = {"benchmark": benchmark, "version": VERSIONS[benchmark], "judge": judge, "baseline": baseline}
         write_json(self.root / f"scores/{benchmark}/{judge}.json", document | {"rows": rows})
@@ -357,7 +346,7 @@ class _Tree:
     def _write_judgments(self, benchmark, judge, path, key, values, texts) -> np.ndarray:
         """Write raw judgments near `values`; returns the values that they amount to, NaN where one failed."""
         method, _, seed, _ = key
-        base = ("sft", "0.0", self.worlds[seed % len(self.worlds)] if method != "sft" else seed, 0)
+        base = ("sft", "0.0", self.worlds[seed % len(self.worlds)], 0)
         asked = prompts(self.questions)
         lost = np.arange(self.questions) < (self.failed if method != "sft" else 0)
         if benchmark == "alpacaeval2":
@@ -382,8 +371,6 @@ class _Tree:
             return values
         if benchmark == "arenahard":
             wins = self.rng.random((2, self.questions)) < values
-            if method == "sft":
-                return np.full(self.questions, 0.5)
             write_jsonl(
                 Path(f"{path}.jsonl"),
                 [
@@ -454,6 +441,10 @@ VERSIONS = {"alpacaeval2": "2.0-minimal", "arenahard": "v0.1-2024", "mtbench": "
 def model_id(method: str, budget: str, seed: int, iteration: int) -> str:
     """The name of a model in upstream's files."""
     return f"{method}-budget{budget}-seed{seed}-iter{iteration}"
+
+
+def _health(name: str, value: float, low: float, high: float, unit: str) -> dict:
+    return {"name": name, "value": value, "low": low, "high": high, "ok": True, "unit": unit, "note": "made up"}
 
 
 def _map(t: int, shift: float) -> dict:

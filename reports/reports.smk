@@ -88,10 +88,9 @@ rule pack:
         "python -m reports.replay pack --config {params.config} --out $(dirname {output}) > {log} 2>&1"
 
 
-rule replay:
+rule replay:  # a stored experiment, below results/replay/: `snakemake --cores all replay --config from=<folder>`
     log:
         "results/replay/replay.log",
-    """Rebuild a stored experiment below results/replay/: `snakemake --cores all replay --config from=<folder>`."""
     params:
         source=REPLAY_FROM,
     shell:

@@ -1,0 +1,119 @@
+"""scores.csv: every score once, with the annotations that the ledger measured; what is missing is named."""
+
+import csv
+import json
+
+import pytest
+from synthetic_results import BASIC, PROMPTS, FakeMethod, K, write_results
+
+from metaapo.config import load
+from metaapo.data import DataError, read_json, write_json
+from reports import collect
+from reports.collect import COLUMNS, ledger
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    return load(write_results(tmp_path_factory.mktemp("collect"), seeds=(0, 1), questions=12))
+
+
+@pytest.fixture(scope="module")
+def rows(experiment):
+    collect.collect(experiment)
+    with (experiment.results / "scores.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_columns_are_those_that_others_rely_on(rows):
+    assert tuple(rows[0]) == COLUMNS
+    promised = "method budget seed iteration benchmark version judge metric value ci_low ci_high n n_failed".split()
+    assert {*promised, "annotations", "annotation_ratio", "mean_length"} <= set(COLUMNS)
+
+
+def test_every_score_stands_there_once(experiment, rows):
+    keys = [
+        tuple(row[k] for k in ("method", "budget", "seed", "iteration", "benchmark", "judge", "metric")) for row in rows
+    ]
+    assert len(keys) == len(set(keys))
+    documents = [read_json(experiment.results / "scores" / b / "gold.json") for b in experiment.benchmarks]
+    assert len(rows) == sum(len(row["metrics"]) for document in documents for row in document["rows"])
+    trained = {row[0] for row in keys} - {"sft"}
+    assert trained == set(BASIC)
+
+
+def test_values_survive_the_csv_exactly(experiment, rows):
+    document = read_json(experiment.results / "scores/alpacaeval2/gold.json")
+    first = document["rows"][0]
+    row = next(r for r in rows if r["benchmark"] == "alpacaeval2" and r["metric"] == "win_rate")
+    assert float(row["value"]) == first["metrics"]["win_rate"]["value"]
+    assert int(row["n"]) == first["n"]
+
+
+def test_the_budget_is_what_the_ledger_counted(rows):
+    own = [r for r in rows if r["method"] == "metaapo" and r["seed"] == "0" and r["metric"] == "win_rate"]
+    own = [r for r in own if r["benchmark"] == "alpacaeval2"]
+    sampled = [round(rate * PROMPTS) for rate in BASIC["metaapo"].rates]
+    assert [int(r["annotations"]) for r in own] == [K * sum(sampled[: i + 1]) for i in range(3)]
+    assert [float(r["annotation_ratio"]) for r in own] == pytest.approx([n / PROMPTS for n in sampled])
+    assert float(own[-1]["annotation_ratio_total"]) == pytest.approx(sum(sampled) / (3 * PROMPTS))
+
+
+def test_online_dpo_is_the_unit_and_sft_and_dpo_cost_nothing(rows):
+    ratios = {r["method"]: float(r["annotation_ratio_total"]) for r in rows if r["iteration"] in ("0", "3")}
+    assert ratios["online_dpo"] == 1.0
+    assert ratios["dpo"] == ratios["sft"] == 0.0
+
+
+def test_the_unit_is_k_of_online_dpo_even_for_a_method_with_another_k():
+    rows = ledger([{"responses_scored": 40, "prompts": 10}, {"responses_scored": 0, "prompts": 10}], k=8)
+    assert rows[0] == {"annotations": 40, "annotation_ratio": 0.5, "annotation_ratio_total": 0.5}
+    assert rows[1] == {"annotations": 40, "annotation_ratio": 0.0, "annotation_ratio_total": 0.25}
+
+
+def test_two_collections_give_the_same_bytes(experiment):
+    first = collect.to_csv(collect.score_rows(experiment))
+    assert first == collect.to_csv(collect.score_rows(experiment))
+
+
+def test_it_needs_no_torch_and_no_data_frames():
+    import subprocess
+    import sys
+
+    code = "import sys, reports.collect; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_missing_run_is_named(tmp_path):
+    experiment = load(write_results(tmp_path, {"dpo": FakeMethod(55)}, seeds=(0,), questions=4))
+    record = experiment.results / "runs/dpo/budget1.0/seed0/run.json"
+    record.unlink()
+    with pytest.raises(DataError, match=r"runs/dpo/budget1.0/seed0/run.json: no such file"):
+        collect.collect(experiment)
+    assert not (experiment.results / "scores.csv").exists()
+
+
+def test_an_unfinished_run_is_named(tmp_path):
+    experiment = load(write_results(tmp_path, {"dpo": FakeMethod(55)}, seeds=(0,), questions=4))
+    path = experiment.results / "runs/dpo/budget1.0/seed0/run.json"
+    record = read_json(path)
+    write_json(path, record | {"iterations": record["iterations"][:2]})
+    with pytest.raises(DataError, match="holds 2 of 3 iterations"):
+        collect.collect(experiment)
+
+
+def test_a_score_of_no_run_is_named(tmp_path):
+    experiment = load(write_results(tmp_path, {"dpo": FakeMethod(55)}, seeds=(0,), questions=4))
+    path = experiment.results / "scores/mtbench/gold.json"
+    document = read_json(path)
+    document["rows"][-1]["seed"] = 7
+    write_json(path, document)
+    with pytest.raises(DataError, match="dpo/budget1.0/seed7 iteration 3 belongs to no run"):
+        collect.collect(experiment)
+
+
+def test_malformed_scores_are_named(tmp_path):
+    experiment = load(write_results(tmp_path, {"dpo": FakeMethod(55)}, seeds=(0,), questions=4))
+    path = experiment.results / "scores/mtbench/gold.json"
+    path.write_text(json.dumps({"benchmark": "mtbench"}), encoding="utf-8")
+    with pytest.raises(DataError, match="key 'version' is missing"):
+        collect.collect(experiment)

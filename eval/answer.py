@@ -264,7 +264,8 @@ def _answer_model(
         seed = _seed(model.id, benchmark)
         responses = answer_questions(policy, tokenizer, benchmark, questions, experiment.evaluation, seed)
         texts = [[response.text for response in turns] for turns in responses]
-        records = answer_records(benchmark, questions, texts, model.id, "words")
+        tokens = "words" if question_set.source.startswith("world") else experiment.evaluation.arenahard_version
+        records = answer_records(benchmark, questions, texts, model.id, tokens)
         path = model.answers(experiment, benchmark)
         (write_jsonl if path.suffix == ".jsonl" else write_json)(path, records)
         entry = {

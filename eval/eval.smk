@@ -4,7 +4,8 @@ Answers and judgments themselves are kept over reruns (only what is out of date 
 are the manifests that are written when all of a run's files are there.
 """
 
-from eval.models import answers_ready, checkpoints_ready, judged_runs
+from eval.judges.catalogue import judge_code, judge_settings
+from eval.models import answer_settings, answers_ready, checkpoints_ready, judged_runs
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
 JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -28,7 +29,7 @@ rule answer:
         f"{RESULTS}/benchmarks/answer/{{method}}-budget{{budget}}-seed{{seed}}.tsv"
     params:
         config=CONFIG_FILE,
-        changes=EXPERIMENT.evaluation.model_dump(mode="json", exclude={"judges", "batch_size", "arenahard_version"}),
+        changes=answer_settings(EXPERIMENT),
         run="{method}/budget{budget}/seed{seed}",
     shell:
         "python -m eval.answer --config {params.config} --run {params.run} > {log} 2>&1"
@@ -37,15 +38,19 @@ rule answer:
 rule judge:
     input:
         answers=lambda w: answers_ready(EXPERIMENT, w.benchmark, w.method, w.budget, w.seed),
-        code=["eval/judge.py", "eval/judges/__init__.py"],
+        code=lambda w: ["eval/judge.py", "eval/judges/__init__.py", *judge_code(EXPERIMENT, w.judge)],
     output:
         JUDGMENTS,
     log:
         f"{RESULTS}/logs/judge/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/judge/{{benchmark}}-{{judge}}-{{method}}-budget{{budget}}-seed{{seed}}.tsv"
+    resources:
+        # One process asks an endpoint, as many questions side by side as the judge's entry says.
+        asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
     params:
         config=CONFIG_FILE,
+        changes=lambda w: judge_settings(EXPERIMENT, w.judge),
         run="{method}/budget{budget}/seed{seed}",
     shell:
         "python -m eval.judge --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"

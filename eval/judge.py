@@ -9,18 +9,28 @@ not be read is kept as such (preference null, score null, grade -1) and never be
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval import arenahard, mtbench
 from eval.judges import Conversation, Judge, Opinion, Pair
-from eval.judges.catalogue import open_judge
-from eval.models import EvaluatedModel, models_of_run, sft_model
-from eval.questions import Question, load_questions
+from eval.judges.catalogue import find_judge, open_judge
+from eval.judges.prompts import NEED_REFERENCE
+from eval.models import EvaluatedModel, judged_runs, models_of_run, sft_model
+from eval.questions import (
+    SFT_BASELINE,
+    Question,
+    answers_in_order,
+    baseline_answers,
+    baseline_of,
+    load_questions,
+    mtbench_references,
+)
 from metaapo.config import Experiment, load
-from metaapo.data import DataError, read_records, sha256_file, write_json, write_jsonl
+from metaapo.data import sha256_file, write_json, write_jsonl
 
 Record = dict[str, Any]
 UNREADABLE = mtbench.UNPARSED
@@ -39,7 +49,10 @@ def judge_alpacaeval2(
         baseline: the baseline's answers.
         own: the model's answers.
     """
-    pairs = [_pair(q.turns[0], b["output"], o["output"]) for q, b, o in zip(questions, baseline, own)]
+    pairs = [
+        _pair(q, b["output"], o["output"], (b["generator"], o["generator"]))
+        for q, b, o in zip(questions, baseline, own)
+    ]
     asked = [pair for pair in pairs if pair.first != pair.second]
     opinions = iter(judge.prefer(asked))
     annotations = []
@@ -68,18 +81,20 @@ def judge_arenahard(
 ) -> list[Record]:
     """Judgments as arena-hard-auto writes them: in the first game the baseline is A, in the second the model is."""
     texts = [(arenahard.answer_text(b) or "", arenahard.answer_text(o) or "") for b, o in zip(baseline, own)]
-    first = judge.verdicts([_pair(q.turns[0], b, o) for q, (b, o) in zip(questions, texts)])
-    second = judge.verdicts([_pair(q.turns[0], o, b) for q, (b, o) in zip(questions, texts)])
+    names = [tuple(row.get("model", row.get("model_id")) for row in rows) for rows in zip(baseline, own)]
+    first = [_pair(q, b, o, (x, y)) for q, (b, o), (x, y) in zip(questions, texts, names)]
+    second = [_pair(q, o, b, (y, x)) for q, (b, o), (x, y) in zip(questions, texts, names)]
+    opinions = judge.verdicts(first + second)  # in one go: an endpoint is kept busy
     return [
         {
             **{key: q.record[key] for key in ("uid", "question_id") if key in q.record},
             "category": q.category,
             "judge": judge.name,
-            "model": o.get("model", o.get("model_id")),
-            "baseline": b.get("model", b.get("model_id")),
+            "model": model,
+            "baseline": other,
             "games": [_game(opinion) for opinion in games],
         }
-        for q, b, o, games in zip(questions, baseline, own, zip(first, second))
+        for q, (other, model), games in zip(questions, names, zip(opinions, opinions[len(first) :]))
     ]
 
 
@@ -87,15 +102,24 @@ def _game(opinion: Opinion) -> Record:
     return {"score": opinion.value, "judgment": opinion.text, "prompt": opinion.prompt, **opinion.details}
 
 
-def judge_mtbench(judge: Judge, questions: Sequence[Question], own: list[Record]) -> list[Record]:
-    """Single-answer judgments as FastChat writes them, two a question; an unreadable grade is -1."""
+def judge_mtbench(
+    judge: Judge, questions: Sequence[Question], own: list[Record], references: Mapping[str, tuple[str, ...]]
+) -> list[Record]:
+    """Single-answer judgments as FastChat writes them, two a question; an unreadable grade is -1.
+
+    Args:
+        judge: who is asked.
+        questions: in the order of the answers.
+        own: the model's answers.
+        references: right answers by question, where its category needs them.
+    """
     conversations, rows = [], []
     for question, answer in zip(questions, own):
         messages: list[Any] = []
         for turn, (asked, said) in enumerate(zip(question.turns, answer["choices"][0]["turns"]), start=1):
             messages = [*messages, {"role": "user", "content": asked}, {"role": "assistant", "content": said}]
-            references = tuple(question.record.get("reference") or ())
-            conversations.append(Conversation(messages, question.category, references))
+            right = references.get(question.id, ())
+            conversations.append(Conversation(messages, question.category, right, question.id, answer["model_id"]))
             rows.append({"question_id": question.record["question_id"], "model": answer["model_id"], "turn": turn})
     return [
         {
@@ -111,46 +135,26 @@ def judge_mtbench(judge: Judge, questions: Sequence[Question], own: list[Record]
     ]
 
 
-def _pair(prompt: str, first: str, second: str) -> Pair:
-    return Pair([{"role": "user", "content": prompt}], first, second)
+def _pair(question: Question, first: str, second: str, models: tuple[str, str]) -> Pair:
+    prompt: list[Any] = [{"role": "user", "content": question.turns[0]}]
+    return Pair(prompt, first, second, question.id, question.category, models)
 
 
 PAIRWISE: dict[str, Callable[..., list[Record]]] = {"alpacaeval2": judge_alpacaeval2, "arenahard": judge_arenahard}
-# Where each benchmark's answers name their question.
-_QUESTION_KEYS = {
-    "alpacaeval2": ("instruction",),
-    "arenahard": ("uid", "question_id"),
-    "mtbench": ("question_id",),
-}
-
-
-def read_answers(path: Path, benchmark: str, questions: Sequence[Question]) -> list[Record]:
-    """A model's answers in the order of the questions.
-
-    Raises:
-        DataError: the file is missing or lacks the answer to a question.
-    """
-    found = {}
-    for row in read_records(path):
-        key = next((key for key in _QUESTION_KEYS[benchmark] if key in row), None)
-        if key is not None:
-            found[str(row[key])] = row
-    missing = [question.id for question in questions if question.id not in found]
-    if missing:
-        raise DataError(
-            f"{path}: {len(missing)} of {len(questions)} answers are missing, such as that to {missing[0][:80]!r}; "
-            "answer again (eval.answer)"
-        )
-    return [found[question.id] for question in questions]
 
 
 def judge_model(experiment: Experiment, judge: Judge, benchmark: str, model: EvaluatedModel) -> list[Record]:
-    """A judge's opinions of one checkpoint's answers; the SFT policy is the baseline of pairwise benchmarks."""
+    """A judge's opinions of one checkpoint's answers."""
     questions = load_questions(experiment, benchmark, model.world).questions
-    own = read_answers(model.answers(experiment, benchmark), benchmark, questions)
+    own = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
     if benchmark == "mtbench":
-        return judge_mtbench(judge, questions, own)
-    baseline = read_answers(sft_model(model.world).answers(experiment, benchmark), benchmark, questions)
+        needed = any(question.category in NEED_REFERENCE for question in questions)
+        return judge_mtbench(judge, questions, own, mtbench_references(experiment) if needed else {})
+    if baseline_of(experiment, benchmark) == SFT_BASELINE:
+        path = sft_model(model.world).answers(experiment, benchmark)
+        baseline = answers_in_order(path, benchmark, questions)
+    else:
+        baseline = baseline_answers(experiment, benchmark, questions)
     return PAIRWISE[benchmark](judge, questions, baseline, own)
 
 
@@ -159,31 +163,91 @@ def manifest_path(experiment: Experiment, benchmark: str, judge: str, run_id: st
     return experiment.results / "judgments" / benchmark / judge / f"{run_id}.json"
 
 
-def judge_run(experiment: Experiment, judge: Judge, benchmark: str, run_id: str) -> None:
-    """Judge all checkpoints of a run, write their files, then the manifest."""
+def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str) -> None:
+    """Have the judge of that name judge all checkpoints of a run; write their files, then the manifest.
+
+    Raises:
+        ConfigError: no such judge or run, or the judge is past its end of life.
+        DataError: answers are missing, or the judge could not be asked.
+    """
+    models = models_of_run(experiment, run_id)
+    judge = open_judge(experiment, name, models[0].world)
     judged = {}
-    for model in models_of_run(experiment, run_id):
-        path = model.judgments(experiment, benchmark, judge.name)
+    for model in models:
+        path = model.judgments(experiment, benchmark, name)
         records = judge_model(experiment, judge, benchmark, model)
         (write_jsonl if path.suffix == ".jsonl" else write_json)(path, records)
         answers = sha256_file(model.answers(experiment, benchmark))
-        judged[str(path)] = {"answers_sha256": answers, "sha256": sha256_file(path), "n": len(records)}
-        print(f"{model.id}: {len(records)} judgments by {judge.name} on {benchmark}", file=sys.stderr)
-    write_json(manifest_path(experiment, benchmark, judge.name, run_id), {"run": run_id, "judgments": judged})
+        unreadable = _unreadable(benchmark, records)
+        judged[str(path)] = {
+            "answers_sha256": answers,
+            "sha256": sha256_file(path),
+            "n": len(records),
+            "unreadable": unreadable,
+        }
+        print(f"{model.id}: {len(records)} records by {name} on {benchmark}, {unreadable} unreadable", file=sys.stderr)
+    client = getattr(judge, "client", None)  # only judges that are paid for have one
+    if client is not None:
+        print(f"ledger of {name}: {client.store.ledger()}", file=sys.stderr)
+    write_json(
+        manifest_path(experiment, benchmark, name, run_id),
+        {"run": run_id, "judge": describe_judge(experiment, name), "judgments": judged},
+    )
+
+
+def _unreadable(benchmark: str, records: Sequence[Record]) -> int:
+    """Opinions that could not be read: no score is made of them."""
+    if benchmark == "alpacaeval2":
+        return sum(record["preference"] is None for record in records)
+    if benchmark == "mtbench":
+        return sum(record["score"] == UNREADABLE for record in records)
+    return sum(game["score"] is None for record in records for game in record["games"])
+
+
+def describe_judge(experiment: Experiment, name: str) -> Record:
+    """What every score says of its judge: {name, kind, model, date}."""
+    config = find_judge(experiment.evaluation.judges_file, name)
+    return {"name": name} | config.model_dump(mode="json", include={"kind", "model", "date"})
+
+
+def quote(experiment: Experiment, name: str, benchmarks: Sequence[str], run_ids: Sequence[str]) -> Record:
+    """What judging would take, of answers that are there: calls, tokens and dollars; nothing is sent.
+
+    Returns:
+        {judge, calls, stored (answered already), prompt_tokens, completion_tokens, dollars, most_dollars, spent}; a
+        judge that is not paid for has calls and dollars of 0.
+    """
+    judge = open_judge(experiment, name, quote=True)
+    client = getattr(judge, "client", None)
+    if client is None:
+        return {"judge": name, "calls": 0, "dollars": 0.0}
+    for benchmark in benchmarks:
+        for run_id in run_ids or judged_runs(experiment, benchmark):
+            for model in models_of_run(experiment, run_id):
+                judge_model(experiment, judge, benchmark, model)
+    fields = ("calls", "stored", "prompt_tokens", "completion_tokens", "dollars", "most_dollars")
+    spent = client.store.ledger()["dollars"]
+    return {"judge": name, **{key: getattr(client.quote, key) for key in fields}, "spent": spent}
 
 
 def main() -> None:
-    """Command line: judge one run on one benchmark."""
+    """Command line: judge, or say what it would cost."""
     parser = argparse.ArgumentParser(prog="python -m eval.judge", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--benchmark", required=True, help="alpacaeval2, arenahard or mtbench")
     parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")
-    parser.add_argument("--run", required=True, help="METHOD/budgetB/seedS, or sft/budget0.0/seedW for a world's SFT")
+    parser.add_argument("--benchmark", nargs="+", help="alpacaeval2, arenahard, mtbench; default: the experiment's")
+    parser.add_argument("--run", nargs="+", default=[], help="METHOD/budgetB/seedS, sft/budget0.0/seedW; default: all")
+    parser.add_argument("--quote", action="store_true", help="print calls, tokens and dollars; send nothing")
     arguments = parser.parse_args()
     try:
         experiment = load(arguments.config)
-        judge = open_judge(experiment, arguments.judge)
-        judge_run(experiment, judge, arguments.benchmark, arguments.run)
+        benchmarks = arguments.benchmark or experiment.benchmarks
+        if arguments.quote:
+            print(json.dumps(quote(experiment, arguments.judge, benchmarks, arguments.run), indent=2))
+            return
+        for benchmark in benchmarks:
+            for run_id in arguments.run or judged_runs(experiment, benchmark):
+                judge_run(experiment, arguments.judge, benchmark, run_id)
     except ValueError as error:  # ConfigError, DataError, PromptError
         sys.exit(f"error: {error}")
 

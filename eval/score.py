@@ -17,8 +17,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eval import alpacaeval2, arenahard, mtbench
+from eval.judge import describe_judge
 from eval.models import EvaluatedModel, evaluated_models, judged_runs, models_of_run, sft_model
-from eval.questions import load_questions
+from eval.questions import SFT_BASELINE, baseline_answers, baseline_of, load_questions
 from metaapo.config import ConfigError, Experiment, load
 from metaapo.data import DataError, read_records, write_bytes, write_json
 
@@ -46,18 +47,24 @@ def metric(
 
 
 def score_alpacaeval2(experiment: Experiment, judge: str) -> Record:
-    """Win rates of every model against its world's SFT policy; plain, length-controlled and discrete, in percent."""
+    """Win rates of every model against its baseline; plain, length-controlled and discrete, in percent."""
     rows, items = [], []
     document: Record = {}
+    settings = experiment.evaluation
+    difficulty = (
+        alpacaeval2.read_difficulty(settings.alpacaeval2_difficulty) if settings.alpacaeval2_difficulty else None
+    )
+    gamed = alpacaeval2.read_gamed(settings.alpacaeval2_gamed) if settings.alpacaeval2_gamed else None
     for model in judged_models(experiment, "alpacaeval2"):
         annotations = read_records(model.judgments(experiment, "alpacaeval2", judge))
-        document = alpacaeval2.score(annotations, seed=BOOTSTRAP_SEED)
+        document = alpacaeval2.score(annotations, difficulty, gamed, seed=BOOTSTRAP_SEED)
         rows.append(_model_columns(model) | _alpacaeval2_row(document))
         items += [_model_columns(model) | item for item in alpacaeval2.items(annotations)]
     return {
         "version": f"{document['version']} ({document['length_control']['form']})",
         "rows": rows,
         "items": items,
+        "baseline": document["baseline"],
         "notes": document["notes"],
     }
 
@@ -80,23 +87,46 @@ def _alpacaeval2_row(score: Record) -> Record:
 
 
 def score_arenahard(experiment: Experiment, judge: str, version: str) -> Record:
-    """Win rates of all models, plain and controlled for style over the pool of all of them, in percent."""
+    """Win rates of all models, plain and controlled for style over the pool of all of them, in percent.
+
+    Where categories have different baselines (v2.0), the first is the score, and the others stand beside it.
+    """
     models = {model.id: model for model in judged_models(experiment, "arenahard")}
-    judgments = [
-        row for model in models.values() for row in read_records(model.judgments(experiment, "arenahard", judge))
-    ]
-    answered = [*models.values(), *{model.world: sft_model(model.world) for model in models.values()}.values()]
-    answers = [row for model in answered for row in read_records(model.answers(experiment, "arenahard"))]
-    baseline = {model.id: sft_model(model.world).id for model in models.values()}
-    document = arenahard.score(judgments, answers, baseline, version, style_control=True, seed=BOOTSTRAP_SEED)
-    items = arenahard.items(judgments, answers, baseline, version)
+    judgments = _judgments(experiment, "arenahard", judge)
+    own = [row for model in models.values() for row in read_records(model.answers(experiment, "arenahard"))]
+    groups = list(dict.fromkeys((row["category"], row["baseline"]) for row in judgments))
+    several = baseline_of(experiment, "arenahard") != SFT_BASELINE and len({baseline for _, baseline in groups}) > 1
+    scored = []
+    for category in [category for category, _ in groups] if several else [None]:
+        part = [row for row in judgments if category in (None, row["category"])]
+        answers = own + _baseline_answers(experiment, part)
+        baselines = {row["model"]: row["baseline"] for row in part}
+        document = arenahard.score(part, answers, baselines, version, style_control=True, seed=BOOTSTRAP_SEED)
+        scored.append((category, document, arenahard.items(part, answers, baselines, version)))
+    rows = {score["model"]: _arenahard_row(score) for score in scored[0][1]["models"]}
+    for category, document, _ in scored[1:]:
+        for score in document["models"]:
+            for name, value in _arenahard_row(score)["metrics"].items():
+                rows[score["model"]]["metrics"][f"{category}:{name}"] = value
+    first = scored[0][1]
     return {
-        "version": document["version"],
-        "rows": [_model_columns(models[score["model"]]) | _arenahard_row(score) for score in document["models"]],
-        "items": [_model_columns(models[item["model"]]) | item for item in items],
-        "notes": document["notes"],
-        "style": document["style"],
+        "version": first["version"] + (f" ({scored[0][0]})" if several else ""),
+        "rows": [_model_columns(models[name]) | row for name, row in rows.items()],
+        "items": [_model_columns(models[item["model"]]) | item for item in scored[0][2]],
+        "baseline": first["baseline"],
+        "notes": first["notes"],
+        "style": first["style"],
     }
+
+
+def _baseline_answers(experiment: Experiment, judgments: Sequence[Record]) -> list[Record]:
+    """The baseline's answers to the questions that were judged."""
+    worlds = {model.world for model in judged_models(experiment, "arenahard")}
+    if baseline_of(experiment, "arenahard") == SFT_BASELINE:
+        return [row for w in worlds for row in read_records(sft_model(w).answers(experiment, "arenahard"))]
+    judged = {str(row.get("uid", row.get("question_id"))) for row in judgments}
+    questions = load_questions(experiment, "arenahard", min(worlds)).questions
+    return baseline_answers(experiment, "arenahard", [q for q in questions if q.id in judged])
 
 
 def _arenahard_row(score: Record) -> Record:
@@ -163,10 +193,12 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
     else:
         scored = score_mtbench(experiment, judge)
     items, rows = scored.pop("items"), scored.pop("rows")
-    baseline = None if benchmark == "mtbench" else "sft"
+    source, scored_baseline = baseline_of(experiment, benchmark), scored.pop("baseline", None)
+    baseline = SFT_BASELINE if source == SFT_BASELINE else scored_baseline
     order = [_model_columns(model) for model in evaluated_models(experiment)]
     rows.sort(key=lambda row: order.index({key: row[key] for key in order[0]}))
     head = {"benchmark": benchmark, "version": scored.pop("version"), "judge": judge, "baseline": baseline}
+    head["judge_model"] = describe_judge(experiment, judge)
     asked = load_questions(experiment, benchmark, order[0]["world"])
     questions = {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)}
     path = experiment.results / "scores" / benchmark / f"{judge}.json"

@@ -180,18 +180,18 @@ class EvaluationConfig(Section):
     judges_file: str = Field("config/judges.yaml", description="the catalogue of judges")
     questions: dict[str, str] = Field(
         {},
-        description="benchmark -> where its questions come from: world (made with the tiny world), package (an installed "
-        "one that carries them), hub, or a file; the default is world in the tiny world and package elsewhere",
+        description="benchmark -> where its questions come from: world (made with the tiny world), package (an "
+        "installed one that carries them), hub, or a file; the default is world in the tiny world and package elsewhere",
     )
     baselines: dict[str, str] = Field(
         {},
-        description="pairwise benchmark -> whose answers models are compared with: sft (the world's SFT policy), package "
-        "(the benchmark's own baseline), or a file; the default is sft in the tiny world and package elsewhere",
+        description="pairwise benchmark -> whose answers models are compared with: sft (the world's SFT policy), "
+        "package (the benchmark's own baseline), or a file; the default is sft in the tiny world and package elsewhere",
     )
     mtbench_references: str = Field(
         "package:gpt-4-0125-preview",
-        description="reference answers for math, reasoning and coding: a file like FastChat's, or package:NAME of those "
-        "that nvidia-mtbench-evaluator carries (13 of the original ones, gpt-4, are known to be wrong)",
+        description="reference answers for math, reasoning and coding: a file like FastChat's, or package:NAME of "
+        "those that nvidia-mtbench-evaluator carries (13 of the original ones, gpt-4, are known to be wrong)",
     )
     alpacaeval2_difficulty: str = Field(
         "", description="instruction_difficulty.csv for the published length control; empty: the minimal form"
@@ -231,7 +231,7 @@ class HardwareConfig(Section):
     """What jobs run on and what that costs; no result depends on it."""
 
     launcher: str = Field(
-        "", description="accelerate configuration of the training jobs, such as accelerate/zero3.yaml"
+        "", description="accelerate configuration of the training jobs, such as config/accelerate/zero3.yaml"
     )
     processes: int = Field(1, ge=1, description="training processes, over all machines; one a GPU")
     resident: bool = Field(True, description="false: one frozen model in memory at a time, each loaded when it is used")

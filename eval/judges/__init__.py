@@ -21,11 +21,17 @@ class Pair:
         prompt: the conversation, ending with a user turn.
         first: the answer in the first place (AlpacaEval's output_1, Arena-Hard's A).
         second: the answer in the second place.
+        question: the question's id.
+        category: the question's category.
+        models: who gave the first and the second answer; a judge that reads the answers must not look at this.
     """
 
     prompt: list[Message]
     first: str
     second: str
+    question: str = ""
+    category: str = ""
+    models: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,15 @@ class Conversation:
         messages: user and assistant in turn, ending with the assistant.
         category: the question's category.
         references: right answers to the user turns, empty where there are none.
+        question: the question's id.
+        model: who gave the answers; a judge that reads the answers must not look at this.
     """
 
     messages: list[Message]
     category: str = ""
     references: tuple[str, ...] = ()
+    question: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True)

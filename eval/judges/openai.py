@@ -1,0 +1,148 @@
+"""A language model as judge, behind any OpenAI-compatible endpoint, asked and understood as the benchmarks' authors do.
+
+| benchmark | asked | read |
+| --- | --- | --- |
+| AlpacaEval 2 | one token, temperature 1, top 5 log-probabilities; order by instruction | weights of "m" and "M" |
+| Arena-Hard | temperature 0; v0.1: asked to go on once if there is no verdict | [[A>>B]] and the like |
+| MT-Bench | temperature 0, 2048 tokens; references for math, reasoning, coding | [[7]] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from eval import alpacaeval2, arenahard, mtbench
+from eval.judges import Conversation, Opinion, Pair
+from eval.judges.catalogue import JudgeConfig
+from eval.judges.client import Answer, Body, Client
+from eval.judges.prompts import NEED_REFERENCE, alpacaeval2_prompt, arenahard_prompts, fill, mtbench_prompts
+from metaapo.data import DataError, Message
+
+ALPACAEVAL2 = {"max_tokens": 1, "temperature": 1, "logprobs": True, "top_logprobs": 5}
+# arena-hard-auto's judge_config.yaml of 2024, and arena-hard-v2.0.yaml
+ARENAHARD = {
+    "v0.1-2024": {"max_tokens": 4096, "temperature": 0},
+    "v2.0-2025": {"max_tokens": 16000, "temperature": 0},
+}
+GO_ON = "continue your judgment and finish by outputting a final verdict label"  # gen_judgment.py of 2024
+MTBENCH = {"max_tokens": 2048, "temperature": 0}
+CHARACTERS_PER_TOKEN = 4  # an estimate, for the check of the context only
+
+
+class OpenAIJudge:
+    """Asks a `Client` the official questions and reads the answers with the official parsers."""
+
+    def __init__(self, name: str, config: JudgeConfig, client: Client, arenahard_version: str) -> None:
+        self.name = name
+        self.config = config
+        self.client = client
+        self._version = arenahard_version
+
+    @cached_property
+    def _alpacaeval2(self) -> list[Message]:
+        return alpacaeval2_prompt(self.config.prompts.get("alpacaeval2", ""))
+
+    @cached_property
+    def _arenahard(self) -> Any:
+        return arenahard_prompts(self.config.prompts.get("arenahard", ""))
+
+    @cached_property
+    def _mtbench(self) -> Mapping[str, Mapping[str, Any]]:
+        return mtbench_prompts(self.config.prompts.get("mtbench", ""))
+
+    def _body(self, messages: list[Message], settings: Mapping[str, Any]) -> Body:
+        return {"model": self.config.model, "messages": messages, **settings, **self.config.parameters}
+
+    def _ask(self, bodies: Sequence[Body]) -> list[Answer]:
+        """Answers; a request that cannot fit into the judge's context is refused without being sent."""
+        fits = [self._fits(body) for body in bodies]
+        answers = iter(self.client.ask([body for body, fit in zip(bodies, fits) if fit]))
+        long = Answer(None, f"longer than the judge's context of {self.config.context} tokens")
+        return [next(answers) if fit else long for fit in fits]
+
+    def _fits(self, body: Body) -> bool:
+        prompt = sum(len(message["content"]) for message in body["messages"]) / CHARACTERS_PER_TOKEN
+        return not self.config.context or prompt <= self.config.context
+
+    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """AlpacaEval's preference, weighted by the log-probabilities of the judge's one token."""
+        switched = [alpacaeval2.is_switched(pair.prompt[-1]["content"]) for pair in pairs]
+        answers = self._ask([self._preference_body(pair, swap) for pair, swap in zip(pairs, switched)])
+        return [_preference(answer, swap) for answer, swap in zip(answers, switched)]
+
+    def _preference_body(self, pair: Pair, switched: bool) -> Body:
+        first, second = (pair.second, pair.first) if switched else (pair.first, pair.second)
+        values = {"instruction": pair.prompt[-1]["content"], "output_1": first, "output_2": second}
+        filled: list[Message] = [{"role": m["role"], "content": fill(m["content"], values)} for m in self._alpacaeval2]
+        return self._body(filled, ALPACAEVAL2)
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """Arena-Hard's verdicts; under v0.1 a judgment without any label is continued once."""
+        games = [
+            self._arenahard.messages(pair.category, pair.prompt[-1]["content"], pair.first, pair.second)
+            for pair in pairs
+        ]
+        settings = ARENAHARD[self._version]
+        answers = self._ask([self._body(messages, settings) for messages in games])
+        again = [i for i, a in enumerate(answers) if a.choice and arenahard.wants_retry(a.text, self._version)]
+        continued = [
+            [*games[i], {"role": "assistant", "content": answers[i].text}, {"role": "user", "content": GO_ON}]
+            for i in again
+        ]
+        more = dict(zip(again, self._ask([self._body(messages, settings) for messages in continued])))
+        opinions = []
+        for i, answer in enumerate(answers):
+            text = answer.text + (f"\n{more[i].text}" if i in more else "") or answer.refusal
+            value = arenahard.parse_verdict(text, self._version) if answer.choice else None
+            opinions.append(Opinion(value, text, games[i][-1]["content"]))
+        return opinions
+
+    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+        """MT-Bench's single-answer grades."""
+        asked = [self._grade_messages(conversation) for conversation in conversations]
+        answers = self._ask([self._body(messages, MTBENCH) for _, messages in asked])
+        return [
+            _read(answer, mtbench.parse_rating, messages[-1]["content"], {"template": name})
+            for answer, (name, messages) in zip(answers, asked)
+        ]
+
+    def _grade_messages(self, conversation: Conversation) -> tuple[str, list[Message]]:
+        """The name of the prompt, and what the judge is asked about the last turn."""
+        turns = [message["content"] for message in conversation.messages]
+        with_reference = conversation.category in NEED_REFERENCE
+        second = len(turns) > 2
+        if with_reference and len(conversation.references) < 1 + second:
+            raise DataError(
+                f"MT-Bench question {conversation.question}: no reference answer, which {conversation.category} needs; "
+                "set evaluation.mtbench_references"
+            )
+        name = ("single-math-v1" if with_reference else "single-v1") + ("-multi-turn" if second else "")
+        values = dict(zip(("question_1", "answer_1", "question_2", "answer_2"), turns))
+        if not second:
+            values = {"question": turns[0], "answer": turns[1]}
+        values |= {f"ref_answer_{i}": text for i, text in enumerate(conversation.references, start=1)}
+        prompt = self._mtbench[name]
+        return name, [
+            {"role": "system", "content": prompt["system_prompt"]},
+            {"role": "user", "content": fill(prompt["prompt_template"], values)},
+        ]
+
+
+def _preference(answer: Answer, switched: bool) -> Opinion:
+    """AlpacaEval's preference in an answer; None where the log-probabilities are missing or name neither answer."""
+    try:
+        top = answer.choice["logprobs"]["content"][0]["top_logprobs"] if answer.choice else []
+        value = alpacaeval2.preference_from_logprobs(top, switched)
+    except (KeyError, IndexError, TypeError):
+        value = float("nan")
+    text = answer.text or answer.refusal
+    details = {"preference_raw_completion": answer.choice or answer.refusal}
+    return Opinion(None if value != value else value, text, details=details)
+
+
+def _read(answer: Answer, parse: Callable[[str], Any], prompt: str, details: dict[str, Any]) -> Opinion:
+    if answer.choice is None:
+        return Opinion(None, answer.refusal, prompt, details)
+    return Opinion(parse(answer.text), answer.text, prompt, details)

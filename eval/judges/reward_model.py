@@ -1,0 +1,55 @@
+"""A reward model as judge: any sequence-classification checkpoint with one output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from eval.judges import Conversation, Opinion, Pair
+from eval.judges.catalogue import JudgeConfig
+from eval.judges.rewards import Scale, grade, preference, verdict
+from metaapo.data import Message
+
+
+class RewardModelJudge:
+    """Judges by a model's rewards; torch is loaded with the first question."""
+
+    def __init__(self, name: str, config: JudgeConfig, checkpoint: str | Path) -> None:
+        self.name = name
+        self._checkpoint = checkpoint
+        self._scale = Scale(config.tau, config.lowest, config.highest)
+
+    def _rewards(self, prompts: Sequence[list[Message]], answers: Sequence[list[str]]) -> list[list[float]]:
+        from metaapo.annotate import reward_responses
+        from metaapo.models import load_reward_model, use_threads_of_environment
+
+        if not prompts:
+            return []
+        use_threads_of_environment()
+        model, tokenizer = load_reward_model(self._checkpoint)
+        return reward_responses(model, tokenizer, prompts, answers)[0]
+
+    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """A preference in [1, 2]: the Bradley-Terry probability of the second answer."""
+        return self._compare(pairs, preference, "Preference {}")
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+        """A five-level verdict."""
+        return self._compare(pairs, verdict, "My final verdict is [[{}]]")
+
+    def _compare(self, pairs: Sequence[Pair], decide: Callable[..., float | str], words: str) -> list[Opinion]:
+        rewards = self._rewards([pair.prompt for pair in pairs], [[pair.first, pair.second] for pair in pairs])
+        opinions = []
+        for first, second in rewards:
+            value = decide(first, second, self._scale)
+            opinions.append(Opinion(value, f"Rewards: A {first:.4f}, B {second:.4f}\n{words.format(value)}"))
+        return opinions
+
+    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+        """A grade from 1 to 10, linear in the reward."""
+        prompts = [conversation.messages[:-1] for conversation in conversations]
+        rewards = self._rewards(prompts, [[c.messages[-1]["content"]] for c in conversations])
+        grades = [grade(reward, self._scale) for (reward,) in rewards]
+        return [
+            Opinion(value, f"Reward {reward:.4f}\nRating: [[{value:g}]]") for value, (reward,) in zip(grades, rewards)
+        ]

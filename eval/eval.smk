@@ -27,6 +27,8 @@ rule answer:
         f"{RESULTS}/logs/answer/{{method}}/budget{{budget}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/answer/{{method}}-budget{{budget}}-seed{{seed}}.tsv"
+    conda:
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
         changes=answer_settings(EXPERIMENT),
@@ -45,6 +47,8 @@ rule judge:
         f"{RESULTS}/logs/judge/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}-seed{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/judge/{{benchmark}}-{{judge}}-{{method}}-budget{{budget}}-seed{{seed}}.tsv"
+    conda:
+        "../environment.yml"
     resources:
         # One process asks an endpoint, as many questions side by side as the judge's entry says.
         asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
@@ -70,6 +74,8 @@ rule score:
         f"{RESULTS}/logs/score/{{benchmark}}/{{judge}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/score/{{benchmark}}-{{judge}}.tsv"
+    conda:
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
     shell:

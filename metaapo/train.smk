@@ -27,7 +27,7 @@ for method in EXPERIMENT.methods:
         # Methods that others wait for go first.
         priority: 1 if method in EXPERIMENT.needed_methods() else 0
         conda:
-            "metaapo"
+            "../environment.yml"
         threads: EXPERIMENT.hardware.train.cpus
         resources:
             gpu=EXPERIMENT.hardware.train.gpus,
@@ -50,7 +50,7 @@ rule prefetch:
         f"{RESULTS}/logs/prefetch.log",
     localrule: True
     conda:
-        "metaapo"
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
         changes=[str(asset) for asset in of_experiment(EXPERIMENT)],
@@ -64,7 +64,7 @@ rule estimate:
     """Print GPU-hours, disk and dollars before anything is spent."""
     localrule: True
     conda:
-        "metaapo"
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
     shell:

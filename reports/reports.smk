@@ -28,6 +28,8 @@ rule report:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report/all.tsv"
+    conda:
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
     shell:
@@ -48,6 +50,8 @@ rule notebook:
         f"{RESULTS}/benchmarks/notebook/{{notebook}}.tsv"
     wildcard_constraints:
         notebook="results|budget",
+    conda:
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
     shell:
@@ -68,6 +72,8 @@ rule check_health:
         f"{RESULTS}/logs/check_health.log",
     benchmark:
         f"{RESULTS}/benchmarks/check_health/all.tsv"
+    conda:
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
     shell:
@@ -82,6 +88,8 @@ rule pack:
         f"{RESULTS}/stored/stored.json",
     log:
         f"{RESULTS}/logs/pack.log",
+    conda:
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
     shell:
@@ -91,6 +99,8 @@ rule pack:
 rule replay:  # a stored experiment, below results/replay/: `snakemake --cores all replay --config from=<folder>`
     log:
         "results/replay/replay.log",
+    conda:
+        "../environment.yml"
     params:
         source=REPLAY_FROM,
     shell:

@@ -14,7 +14,7 @@ rule world:
     benchmark:
         f"{RESULTS}/benchmarks/world/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     params:
         config=CONFIG_FILE,
         changes=WORLD_PARTS["world"],
@@ -35,7 +35,7 @@ rule sft:
     benchmark:
         f"{RESULTS}/benchmarks/sft/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     threads: 2
     params:
         config=CONFIG_FILE,
@@ -58,7 +58,7 @@ rule reward_model:
     benchmark:
         f"{RESULTS}/benchmarks/reward_model/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     threads: 2
     params:
         config=CONFIG_FILE,
@@ -81,7 +81,7 @@ rule check_world:
     benchmark:
         f"{RESULTS}/benchmarks/check_world/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     threads: 2
     params:
         config=CONFIG_FILE,

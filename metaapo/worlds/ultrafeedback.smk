@@ -16,7 +16,7 @@ rule sft:
     benchmark:
         f"{RESULTS}/benchmarks/sft/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     resources:
         mem_mb=PREPARE.memory_mb,
         runtime=PREPARE.minutes,
@@ -39,7 +39,7 @@ rule world:
     benchmark:
         f"{RESULTS}/benchmarks/world/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     resources:
         mem_mb=PREPARE.memory_mb,
         runtime=PREPARE.minutes,
@@ -63,7 +63,7 @@ rule reward_model:
     benchmark:
         f"{RESULTS}/benchmarks/reward_model/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     threads: PREPARE.cpus
     resources:
         gpu=PREPARE.gpus,
@@ -90,7 +90,7 @@ rule check_world:
     benchmark:
         f"{RESULTS}/benchmarks/check_world/{{world}}.tsv"
     conda:
-        "metaapo"
+        "../../environment.yml"
     threads: PREPARE.cpus
     resources:
         gpu=PREPARE.gpus,

@@ -65,8 +65,8 @@ MARGINS = {"alpacaeval2": 1.0, "arenahard": 1.0, "mtbench": 0.1, "overall": 1.0}
 
 # MetaAPO with one part taken away: an entry of the configuration on the page metaapo that differs from the entry
 # `metaapo` in this key alone is found by that, whatever it is called.
-VARIANT_KEYS = ("map", "sampling_rule", "weights")
-ADAPTIVE_SAMPLING = ("sampling_rule: random", "sampling_rule: all", "sampling_rule: threshold")
+VARIANT_KEYS = ("map", "select", "weights")
+ADAPTIVE_SAMPLING = ("select: random", "select: all", "select: threshold")
 META_WEIGHTING = ("weights: uniform",)
 META_LEARNER = ("map: sigmoid",)
 UNTRAINED = "map: untrained"

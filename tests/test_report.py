@@ -1,0 +1,464 @@
+"""The report: tables trace to judgments, figures need their data, verdicts come from files, the page stands alone."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from synthetic_results import BASIC, FakeMethod, everything, write_results
+
+from eval.score import score_benchmark
+from metaapo.config import load, write_resolved
+from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
+from reports import claims, collect, figures, gate, page, replay, samples, tables
+from reports.__main__ import build
+from reports.runs import Results
+
+
+def scored(folder, **truth):
+    """Results on made-up judgments, scored by the real scorers."""
+    experiment = load(write_results(folder, **truth))
+    write_resolved(experiment)
+    for benchmark in experiment.benchmarks:
+        for judge in experiment.judges:
+            score_benchmark(experiment, benchmark, judge)
+    return Results(experiment)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    found = scored(tmp_path_factory.mktemp("report"), questions=24, failed=1)
+    build(found.experiment)
+    return found
+
+
+@pytest.fixture(scope="module")
+def html(results):
+    return (results.folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def with_scores(folder, **truth) -> Results:
+    """Results whose scores are made up too: fast, for tests that look at no scorer."""
+    results = Results(load(write_results(folder, **truth)))
+    collect.collect(results.experiment)
+    return results
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def win_rate_of_annotations(path):
+    preferences = [row["preference"] for row in read_json(path) if row["preference"] is not None]
+    return 100 * np.mean([p - 1 for p in preferences])
+
+
+def win_rate_of_games(path):
+    won = []
+    for row in read_jsonl(path):
+        labels = [game["score"] for game in row["games"]]
+        if None not in labels:  # game 1 has A = baseline, game 2 has A = the model
+            won += [labels[0] == "B>A", labels[1] == "A>B"]
+    return 100 * np.mean(won)
+
+
+def mean_grade(path):
+    return np.mean([row["score"] for row in read_jsonl(path) if row["score"] >= 0])
+
+
+RECOMPUTE: dict[str, tuple[str, str, Callable]] = {
+    "AlpacaEval 2 WR": ("alpacaeval2", "json", win_rate_of_annotations),
+    "Arena-Hard WR": ("arenahard", "jsonl", win_rate_of_games),
+    "MT-Bench": ("mtbench", "jsonl", mean_grade),
+}
+
+
+@pytest.mark.parametrize("column", RECOMPUTE)
+@pytest.mark.parametrize("method", ["dpo", "metaapo"])
+def test_a_cell_of_the_main_table_can_be_recomputed_from_the_raw_judgments_of_the_runs_it_names(
+    results, column, method
+):
+    table = tables.main_table(results, "gold")
+    cells = dict(table.rows)[tables.name_of(method)]
+    cell = cells[table.columns.index(column)]
+    benchmark, suffix, compute = RECOMPUTE[column]
+    folder = results.folder / "judgments" / benchmark / "gold"
+    values = [compute(folder / run / f"iter3.{suffix}") for run in cell.runs]
+    assert len(values) == 3
+    assert cell.value == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_every_scored_cell_names_its_runs_in_the_csv(results):
+    rows = tables.main_table(results, "gold").to_csv().splitlines()[1:]
+    trained = [row for row in rows if not row.startswith("SFT")]
+    assert trained
+    assert all(re.search(r"/budget1\.0/seed0 .*/seed1 .*/seed2$", row) for row in trained)
+
+
+def test_partial_scores_are_marked(results):
+    table = tables.main_table(results, "gold")
+    cells = dict(table.rows)["MetaAPO"]
+    assert tables.PARTIAL in cells[table.columns.index("MT-Bench")].text()
+    assert tables.PARTIAL in table.note
+    assert r"$^\dagger$" in table.to_latex()
+
+
+def test_complete_scores_are_not_marked(tmp_path):
+    table = tables.main_table(with_scores(tmp_path, questions=8), "gold")
+    assert tables.PARTIAL not in table.to_markdown()
+
+
+def test_a_missing_seed_makes_a_score_partial(tmp_path):
+    results = with_scores(tmp_path, questions=8)
+    frame = results.scores
+    results.__dict__["scores"] = frame[~((frame["method"] == "dpo") & (frame["seed"] == 2))]
+    cells = dict(tables.main_table(results, "gold").rows)
+    assert cells["DPO"][0].partial
+    assert not cells["MetaAPO"][0].partial
+
+
+def test_no_table_mixes_judges(tmp_path):
+    results = with_scores(tmp_path, questions=8, judges=("gold", "other"))
+    made = tables.tables(results)
+    mains = {judge: next(t for t in made if t.name == f"main_{judge}") for judge in ("gold", "other")}
+    assert mains["gold"].rows != mains["other"].rows
+    assert "other" not in mains["gold"].to_markdown()
+    own = results.scores[(results.scores["judge"] == "other") & (results.scores["metric"] == "average")]
+    own = own[(own["iteration"] == 3) & (own["method"] == "dpo")]["value"]
+    assert dict(mains["other"].rows)["DPO"][-2].value == pytest.approx(own.mean())
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    cells = dict(tables.main_table(with_scores(tmp_path, seeds=(0,), questions=8), "gold").rows)["DPO"]
+    assert cells[0].low is None
+    assert "[" not in cells[0].text()
+
+
+def test_latex_escapes_what_latex_would_choke_on(results):
+    text = tables.main_table(results, "gold").to_latex()
+    assert r"\toprule" in text
+    assert not re.search(r"(?<!\\)[%_#]", text.replace("tab:main_gold", ""))
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_drawn_only_where_their_data_exist(tmp_path, results):
+    drawn = {path.stem for path in (results.folder / "report").glob("*.png")}
+    assert {"budget", "curves", "contrasts", "meta_map", "sampling_rate", "training", "drift", "costs"} <= drawn
+    assert not {"judges", "sweep", "ablations"} & drawn
+    plain = with_scores(tmp_path, methods={"dpo": FakeMethod(54, (0, 0, 0))}, questions=8)
+    for absent in (figures.meta_map, figures.sampling_rate, figures.sweep, figures.ablations, figures.judges):
+        assert absent(plain) is None
+
+
+def test_optional_figures_appear_with_their_data(tmp_path):
+    methods = {**everything(), "metaapo": FakeMethod(60, (0.6, 0.6, 0.6), learns=True, config={"budget": [0.25, 1.0]})}
+    methods["random_sampling"] = FakeMethod(55, (0.6, 0.6, 0.6), config={"select": "all"})
+    results = with_scores(tmp_path, methods=methods, questions=6, seeds=(0, 1), judges=("gold", "other"))
+    for present in (figures.sweep, figures.ablations, figures.judges):
+        assert present(results) is not None
+    assert "Kendall" in figures.judges(results).caption
+
+
+def test_the_main_figure_shows_the_measured_budget(results):
+    figure = figures.budget(results)
+    axes = figure.figure.axes[0]
+    curve = next(c for c in axes.containers if c.get_label() == "MetaAPO")
+    spent = results.scores[(results.scores["method"] == "metaapo") & (results.scores["metric"] == "win_rate")]
+    spent = spent[spent["benchmark"] == "alpacaeval2"].groupby("iteration")["annotations"].mean()
+    full = results.runs.set_index("method").loc["online_dpo", "responses_scored"].iloc[0]
+    assert curve.lines[0].get_xdata() == pytest.approx(100 * spent.to_numpy() / full)
+    online = next(c for c in axes.containers if c.get_label() == "Online DPO")
+    assert online.lines[0].get_xdata()[-1] == pytest.approx(100)
+
+
+def test_captions_say_n_seeds_and_judge(results):
+    for drawn in (figures.budget(results), figures.curves(results), figures.contrasts(results)):
+        assert "3 seeds" in drawn.caption
+        assert "udge: gold" in drawn.caption
+    assert (
+        "n = 23 to 24 prompts" in figures.budget(results).caption or "n = 23 prompts" in figures.budget(results).caption
+    )
+
+
+def test_the_same_numbers_give_the_same_picture(results):
+    first, second = (figures.draw(results, (figures.costs,))[0] for _ in range(2))
+    assert first.png() == second.png()
+    assert first.pdf() == second.pdf()
+
+
+def test_every_method_has_a_look_of_its_own():
+    methods = list(everything())
+    looks = [tuple(figures.look_of(method, methods).values()) for method in methods]
+    assert len(set(looks)) == len(looks)
+
+
+# --- verdicts from files -------------------------------------------------------------------------------------------
+
+BEST = {"metaapo": 68.0}
+
+
+def verdicts_of(folder, rates=None, shift=1.0, **win_rates):
+    methods = everything(**(BEST | win_rates))
+    if rates:
+        methods["random"] = FakeMethod(methods["random"].win_rate, rates)
+    learned = FakeMethod(methods["metaapo"].win_rate, rates or (0.62, 0.55, 0.50), learns=True, map_shift=shift)
+    results = with_scores(folder, methods=methods | {"metaapo": learned}, seeds=(0, 1, 2, 3, 4), questions=80)
+    return {record["id"]: record for record in claims.verdicts(results)}
+
+
+def test_claims_that_the_files_bear_out_are_supported(tmp_path):
+    records = verdicts_of(tmp_path, rates=(0.7, 0.5, 0.3))
+    assert {id: record["verdict"] for id, record in records.items()} == dict.fromkeys(records, "supported")
+    assert list(records) == ["C1", "C2", "C3", "C4", "C5", "C6"]
+    for record in records.values():
+        assert {"id", "statement", "verdict", "effect", "ci_low", "ci_high", "n_seeds"} <= set(record)
+        assert record["n_seeds"] == 5
+
+
+def test_claims_that_the_files_refute_are_contradicted(tmp_path):
+    better = {"ppo": 84.0, "online_dpo": 84.0, "uniform_weights": 84.0, "untrained": 84.0, "random": 84.0}
+    records = verdicts_of(tmp_path, rates=(0.6, 0.7, 0.9), shift=0.01, **better)
+    assert {id: record["verdict"] for id, record in records.items()} == dict.fromkeys(records, "contradicted")
+
+
+def test_the_default_methods_leave_ablations_untested(results):
+    records = {record["id"]: record for record in results.claims}
+    assert records["C3"]["verdict"] == "undecided"
+    assert "metaapo with weights: uniform" in records["C3"]["reason"]
+    assert records["C1"]["missing"] == ["selm", "ppo"]
+
+
+def test_variants_are_found_by_what_they_change_not_by_their_name(tmp_path):
+    methods = {
+        "metaapo": BASIC["metaapo"],
+        "anything": FakeMethod(55, config={"map": "untrained"}),
+        "two_changes": FakeMethod(55, config={"map": "untrained", "weights": "uniform"}),
+    }
+    results = with_scores(tmp_path, methods=methods, seeds=(0, 1), questions=6)
+    found = claims.Logs(results, "gold").methods
+    assert found["map: untrained"] == "anything"
+    assert "two_changes" not in {found[key] for key in found if ": " in key}
+
+
+def test_several_worlds_count_as_witnesses_not_their_seeds(tmp_path):
+    results = with_scores(tmp_path, seeds=(0, 1, 2, 3), worlds=(0, 1), questions=10)
+    table = claims.Logs(results, "gold").contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
+    assert table.shape == (2, 10)
+
+
+def test_a_controlled_score_keeps_its_own_mean_and_the_prompts_spread_of_the_raw_rate(results):
+    logs = claims.Logs(results, "gold")
+    raw = logs.contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
+    controlled = logs.contrast("metaapo", "dpo", "alpacaeval2", "length_controlled_winrate")
+    frame = results.scores[
+        (results.scores["metric"] == "length_controlled_winrate") & (results.scores["iteration"] == 3)
+    ]
+    means = frame.groupby("method")["value"].mean()
+    assert controlled.mean() == pytest.approx(means["metaapo"] - means["dpo"])
+    assert controlled - controlled.mean(axis=1, keepdims=True) == pytest.approx(raw - raw.mean(axis=1, keepdims=True))
+
+
+def test_another_judge_is_reported_beside_the_first(tmp_path):
+    results = with_scores(tmp_path, questions=10, judges=("gold", "other"))
+    record = next(r for r in claims.verdicts(results) if r["id"] == "C6")
+    assert record["judge"] == "gold"
+    assert record["other_judges"]["other"]["verdict"] in ("supported", "contradicted", "undecided")
+
+
+# --- page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_stands_alone(html):
+    """Nothing is loaded from elsewhere: images and data are embedded; links lead to files beside it or to the paper."""
+    for source in re.findall(r'\bsrc="([^"]*)"', html):
+        assert source.startswith("data:image/png;base64,")
+    assert "@import" not in html
+    assert not re.search(r"url\(", html)
+    assert set(re.findall(r'href="(https?://[^"]*)"', html)) == {"https://arxiv.org/abs/2509.23371"}
+    assert len(html.encode()) < 5_000_000
+
+
+def test_links_lead_to_files_that_exist(results, html):
+    links = [link for link in re.findall(r'href="([^"#:]+)"', html) if not link.startswith("data:")]
+    assert any(link.endswith("run.json") for link in links)
+    for link in links:
+        assert (results.folder / "report" / link).exists(), link
+
+
+def test_inner_links_lead_somewhere(html):
+    ids = set(re.findall(r'\bid="([^"]+)"', html))
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= ids
+
+
+def test_verdicts_come_first_and_the_banner_before_them(html):
+    order = [
+        html.index(mark) for mark in ('class="banner"', 'id="verdicts"', 'id="fig-budget"', 'id="table-main_gold"')
+    ]
+    assert order == sorted(order)
+    assert "comparable with the paper" in html
+
+
+def test_the_page_names_every_run_with_its_provenance(results, html):
+    for run in results.experiment.run_ids():
+        assert f'href="../runs/{run}/run.json"' in html
+    assert "0" * 40 in html
+    assert "torch 2.13.0" in html
+    assert "ab" * 32 in html
+
+
+def test_the_page_shows_health_and_what_is_out_of_range(html):
+    health = html[html.index('id="health"') : html.index('id="samples"')]
+    assert "reward model agrees with gold" in health
+    assert "dpo beats SFT" in health
+
+
+def test_text_of_models_cannot_break_out_of_the_page(results):
+    data = samples.browse(results)
+    data["questions"][0]["a"][0]["x"] = ["</script><script>alert(1)</script>"]
+    embedded = str(page._script_json(data))
+    assert "</script" not in embedded
+    assert json.loads(embedded)["questions"][0]["a"][0]["x"] == ["</script><script>alert(1)</script>"]
+
+
+# --- samples -------------------------------------------------------------------------------------------------------
+
+
+def test_the_browser_holds_every_question_with_the_answers_of_all_models(results):
+    data = samples.browse(results)
+    assert data["left_out"] == 0
+    assert len(data["questions"]) == 3 * 24
+    assert len(data["models"]) == 1 + 4 * 3
+    assert all(len(question["a"]) == len(data["models"]) for question in data["questions"])
+    disagreements = [question["d"] for question in data["questions"]]
+    assert disagreements == sorted(disagreements, reverse=True)
+
+
+def test_an_answer_stands_with_its_verdict_and_gold_rubric(results):
+    data = samples.browse(results)
+    question = next(q for q in data["questions"] if q["b"] == "mtbench")
+    answer = question["a"][-1]
+    assert len(question["p"]) == len(answer["x"]) == len(answer["g"]) == 2
+    assert set(answer["g"][0]) == {"reward", "correctness", "completeness", "manner", "length"}
+    assert answer["v"][0].startswith(("grade", "no verdict"))
+    model = samples.models(results)[answer["m"]]
+    raw = read_jsonl(model.path(results.folder / "answers" / "mtbench"))
+    assert answer["x"] == next(r["choices"][0]["turns"] for r in raw if str(r["question_id"]) == question["q"])
+
+
+def test_a_large_experiment_is_cut_to_the_questions_that_divide_the_methods_most(results):
+    data = samples.browse(results, limit=60_000)
+    assert 0 < len(data["questions"]) < 3 * 24
+    assert data["left_out"] == 3 * 24 - len(data["questions"])
+    assert len(json.dumps(data["questions"], ensure_ascii=False).encode()) < 80_000
+
+
+# --- health, replay, notebooks -------------------------------------------------------------------------------------
+
+
+def run_gate(experiment, enforce):
+    path = experiment.results / "gate.yaml"
+    dump = experiment.dump() | {"health": {"enforce": enforce}}
+    path.write_text(json.dumps(dump), encoding="utf-8")
+    command = [sys.executable, "-m", "reports.gate", "--config", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_an_unhealthy_experiment_fails_after_its_report_and_says_why(tmp_path):
+    experiment = load(write_results(tmp_path, {"dpo": FakeMethod(55)}, questions=4, seeds=(0,)))
+    check = {"name": "dpo beats SFT", "value": 0.4, "low": 0.5, "high": None, "ok": False}
+    write_json(experiment.results / "health.json", {"ok": False, "checks": [check]})
+    failed = run_gate(experiment, enforce=True)
+    assert failed.returncode != 0
+    assert "dpo beats SFT: 0.4, expected at least 0.5" in failed.stderr
+    assert not (experiment.results / "health.ok").exists()
+    assert run_gate(experiment, enforce=False).returncode == 0
+    assert "dpo beats SFT" in (experiment.results / "health.ok").read_text()
+
+
+def test_a_sick_world_is_found_too(tmp_path):
+    experiment = load(write_results(tmp_path, {"dpo": FakeMethod(55)}, questions=4, seeds=(0,)))
+    path = experiment.results / "world0" / "health.json"
+    rows = read_json(path)
+    write_json(path, [rows[0] | {"value": 0.01, "ok": False}, *rows[1:]])
+    assert gate.failures(list(gate.documents(experiment).values())) == ["room: 0.01, expected 0.15 to 0.95"]
+
+
+def test_replay_of_a_packed_experiment_gives_the_same_bytes(results, tmp_path):
+    replay.pack(results.experiment, tmp_path / "stored")
+    assert not list((tmp_path / "stored").rglob("*.safetensors"))
+    assert not (tmp_path / "stored" / "scores").exists()
+    same = replay.replay(tmp_path / "stored", tmp_path / "again")
+    assert same == {"scores.csv": True, "claims.json": True}
+    for name in ("scores.csv", "claims.json"):
+        assert sha256_file(tmp_path / "again" / "synthetic" / name) == sha256_file(results.folder / name)
+    assert (tmp_path / "again" / "synthetic" / "report" / "index.html").exists()
+
+
+def test_replay_notices_judgments_that_were_tampered_with(results, tmp_path, monkeypatch):
+    replay.pack(results.experiment, tmp_path / "stored")
+    experiment = replay.unpack(tmp_path / "stored", tmp_path / "again")
+    path = experiment.results / "judgments/alpacaeval2/gold/dpo/budget1.0/seed0/iter3.json"
+    rows = read_json(path)
+    write_json(path, [row | {"preference": 1.9} for row in rows])
+    monkeypatch.setattr(replay, "unpack", lambda source, out: experiment)
+    monkeypatch.setattr(page, "build", lambda results: None)
+    assert replay.replay(tmp_path / "stored", tmp_path / "again")["scores.csv"] is False
+
+
+def test_replay_refuses_what_it_cannot_read(tmp_path, results):
+    shutil.copy(results.folder / "config.yaml", tmp_path / "config.yaml")
+    with pytest.raises(DataError, match="holds no answers"):
+        replay.unpack(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="would overwrite"):
+        replay.unpack(results.folder, results.folder.parent)
+
+
+@pytest.mark.parametrize("name", ["results", "budget"])
+def test_notebooks_are_clean_parametrised_and_read_through_the_public_functions(name):
+    notebook = json.loads((page.HERE / f"{name}.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert [cell["metadata"].get("tags") for cell in code].count(["parameters"]) == 1
+    text = "".join("".join(cell["source"]) for cell in code)
+    assert "Results.load(config)" in text
+    assert "read_csv" not in text
+    assert "torch" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["results", "budget"])
+def test_notebooks_run(name, results, tmp_path):
+    config = results.folder / "config.yaml"
+    command = [sys.executable, "-m", "papermill", "--cwd", ".", "-k", "python3", str(page.HERE / f"{name}.ipynb")]
+    subprocess.run([*command, str(tmp_path / "out.ipynb"), "-p", "config", str(config)], check=True)
+    assert '"output_type": "error"' not in (tmp_path / "out.ipynb").read_text()
+
+
+@pytest.mark.slow
+def test_the_browser_of_samples_works_in_a_browser(results, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        f"--user-data-dir={tmp_path}",
+    ]
+    address = f"file://{(results.folder / 'report' / 'index.html').resolve()}"
+    command = [chromium, *flags, "--enable-logging=stderr", "--dump-dom", address]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.count('class="sample"') == 8
+    assert "CONSOLE" not in found.stderr
+
+
+def test_reading_reports_needs_no_torch():
+    code = "import sys, reports.__main__, reports.replay; print([m for m in ('torch', 'trl') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

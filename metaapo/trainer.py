@@ -223,7 +223,7 @@ class IteratedTrainer:
             schedule.step()
             optimizer.zero_grad()
             row = {"iteration": iteration, "step": step, "lr": lr, "grad_norm": float(grad_norm)}
-            log.append(row | self._observe(sums))
+            log.append(row | self._observe(sums, len(batch)))
             is_probed = step % max(1, len(batches) // 2) == 0 or step == len(batches)
             if is_probed and self.bench.can_probe_midway:
                 model.eval()
@@ -316,10 +316,12 @@ class IteratedTrainer:
                 parts[i] = parts[i] and replace(parts[i], kl=self._kl(model, prompts[rows], pairs[rows], shared=False))
         return parts[0], parts[1]
 
-    def _observe(self, sums: StepSums) -> dict[str, float | None]:
+    def _observe(self, sums: StepSums, size: int) -> dict[str, float | None]:
         """Feed the meta-learner and sum the step up for the log."""
         columns = (sums.scores, sums.weights, sums.offline, sums.online, sums.has_online)
         scores, weights, offline, online, has_online = (self._gather(column) for column in columns)
+        if len(scores) != size:
+            raise RuntimeError(f"a step took {len(scores)} prompts, its batch has {size}: this is a bug")
         meta_loss = None
         if self.method.learner is not None:
             features = self._gather(sums.features)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
@@ -44,7 +45,7 @@ ADVICE = {  # what to change when memory runs out
     "sample": "lower sampling.batch_size (transformers) or sampling.vllm.gpu_memory_utilization (vllm)",
     "annotate": "lower hardware.score_batch_size, or set hardware.resident to false",
     "train": "lower train.micro_batch_size, set train.gradient_checkpointing, train.precision: bf16, "
-    "hardware.resident: false, or spread the policy over more GPUs (hardware.launcher: accelerate/zero3.yaml)",
+    "hardware.resident: false, or spread the policy over more GPUs (hardware.launcher: config/accelerate/zero3.yaml)",
 }
 PROBE_PROMPTS = 64  # enough for a curve of KL and length; the benchmarks, not the probes, measure quality
 
@@ -119,9 +120,11 @@ class Workbench:
         self.sampling = context.experiment.sampling_of(context.run.method)
         self.hardware = context.experiment.hardware
         bf16 = self.config.precision == "bf16"
-        self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+        no_gpu = not torch.accelerator.is_available()  # several processes on CPUs have to be asked for
+        self.accelerator = Accelerator(cpu=no_gpu, mixed_precision="bf16" if bf16 else "no")
         self.frozen_dtype = torch.bfloat16 if bf16 else torch.float32
         self.processes = Processes(self.accelerator)
+        _check_processes(self.processes.n, self.hardware.processes, self.config.batch_size)
         self.device = self.accelerator.device
         self.tokenizer = load_tokenizer(context.world / "sft")
         self.reward_tokenizer = load_tokenizer(context.world / "reward_model")
@@ -202,7 +205,7 @@ class Workbench:
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """The policy and its optimizer as the launcher wants them: alone, replicated, or spread over processes."""
-        if self.processes.n == 1:
+        if self.accelerator.distributed_type == DistributedType.NO:
             return self.accelerator.prepare(self.policy, optimizer)
         plugin = self.accelerator.state.deepspeed_plugin
         if plugin is not None:
@@ -318,7 +321,7 @@ class Workbench:
         return self.processes.share(prompts, work)
 
     def _check_whole_policy(self) -> None:
-        if str(self.accelerator.distributed_type).rsplit(".", 1)[-1] in ("FSDP", "DEEPSPEED"):
+        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise DataError(
                 f"{self.hardware.launcher}: the policy's weights are spread over processes, transformers cannot sample "
                 "from them; set sampling.backend to vllm"
@@ -394,7 +397,7 @@ class Workbench:
             wrapped: the policy as accelerate prepared it, whose shards are gathered; all processes must call.
         """
         state = None
-        if wrapped is not None and self.processes.n > 1:
+        if wrapped is not None and isinstance(self.accelerator.unwrap_model(wrapped), LogpsModule):
             state = self.accelerator.get_state_dict(wrapped)
             state = {name.removeprefix("module.").removeprefix("policy."): tensor for name, tensor in state.items()}
         if self.config.lora.rank:
@@ -463,6 +466,14 @@ class Clock:
                 raise
             raise DataError(f"out of memory in the stage {stage!r} ({_first_line(error)}); {ADVICE[stage]}") from error
         self.seconds[stage] = round(self.seconds[stage] + time.perf_counter() - start, 3)
+
+
+def _check_processes(started: int, wanted: int, batch_size: int) -> None:
+    """The global batch is what the configuration says, whatever the number of processes."""
+    if started != wanted:
+        raise DataError(f"hardware.processes is {wanted}, but {started} started; check hardware.launcher, or change it")
+    if batch_size % started:
+        raise DataError(f"train.batch_size {batch_size} is no multiple of {started} processes; change either")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,106 @@
+"""Several processes train what one trains: same data, same global batch, same parameters."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import experiment_document, write_world
+from safetensors.torch import load_file
+
+from metaapo.config import PROJECT, Run, resolve
+from metaapo.data import DataError, read_json, read_jsonl
+from metaapo.train import train
+
+# Two processes hold three prompts of a batch each, in micro-batches of two and one; the last batch of two, one each.
+RUN = Run(method="selm", budget=1.0, seed=0)
+TWO = {"processes": 2, "launcher": "config/accelerate/cpu.yaml"}
+TRAIN = {"batch_size": 6, "micro_batch_size": 2, "lr": 1e-3, "max_length": 48}
+
+
+def experiment_in(folder, **changes):
+    """SELM's first iteration is DPO, its second ranks greedy samples: all stages, and no random draws."""
+    document = experiment_document(folder, iterations=2, seeds=[0], methods={"selm": {}}, train=TRAIN)
+    experiment = resolve(document | changes)
+    write_world(experiment.world_path(0), pairs=20, iterations=2)
+    return experiment
+
+
+def launch(folder, experiment):
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(experiment.dump()))
+    command = f"{os.path.dirname(sys.executable)}/{experiment.hardware.launch} metaapo.train"
+    command = f"{command} --config {config} --run {RUN.id}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command.split(), cwd=PROJECT, capture_output=True, text=True, env=environment, check=False)
+
+
+def weights(path):
+    return torch.cat([t.flatten() for _, t in sorted(load_file(path / "model" / "model.safetensors").items())])
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The same run by one process and by two."""
+    alone = experiment_in(tmp_path_factory.mktemp("alone"))
+    train(alone, RUN)
+    folder = tmp_path_factory.mktemp("two")
+    two = experiment_in(folder, hardware=TWO)
+    done = launch(folder, two)
+    assert done.returncode == 0, done.stderr
+    return alone.run_path(RUN), two.run_path(RUN)
+
+
+def test_two_processes_give_the_parameters_of_one(both):
+    for iteration in (1, 2):
+        one, two = (weights(path / f"iter{iteration}") for path in both)
+        torch.testing.assert_close(one, two, rtol=0, atol=2e-5)
+
+
+def test_two_processes_write_the_same_records_once(both):
+    one, two = both
+    assert [read_json(p / "run.json")["iterations"][0]["processes"] for p in both] == [1, 2]
+    for iteration in (1, 2):
+        ledgers = [read_jsonl(p / f"iter{iteration}" / "annotations.jsonl") for p in both]
+        for own, other in zip(*ledgers, strict=True):
+            assert own.pop("offline_score") == pytest.approx(other.pop("offline_score"), abs=1e-4)
+            for key in ("reward_chosen", "reward_rejected"):
+                assert own.pop(key, 0) == pytest.approx(other.pop(key, 0), abs=1e-4)
+            assert own == other
+        for own, other in zip(*(read_jsonl(p / f"iter{iteration}" / "train.jsonl") for p in both), strict=True):
+            known = {key for key, value in own.items() if value is not None}
+            assert {key: own[key] for key in known} == pytest.approx({k: other[k] for k in known}, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_an_error_ends_all_processes_with_one_sentence(tmp_path):
+    experiment = experiment_in(tmp_path, hardware=TWO, train=TRAIN | {"max_length": 9})
+    done = launch(tmp_path, experiment)
+    assert done.returncode != 0
+    assert "train.max_length is 9" in done.stderr
+    assert not (experiment.run_path(RUN) / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("started", "wanted", "batch_size", "message"),
+    [
+        (4, 4, 6, r"train\.batch_size 6 is no multiple of 4 processes"),
+        (1, 2, 6, r"hardware\.processes is 2, but 1 started; check hardware\.launcher"),
+    ],
+)
+def test_a_global_batch_other_than_the_configured_one_is_an_error(started, wanted, batch_size, message):
+    from metaapo.workbench import _check_processes
+
+    with pytest.raises(DataError, match=message):
+        _check_processes(started, wanted, batch_size)
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "config" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_launch_configurations_are_understood_by_accelerate(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == "no"
+    assert str(config.distributed_type) != ""

@@ -7,6 +7,7 @@ WORLD_PARTS = EXPERIMENT.world_config()
 
 
 include: f"worlds/{EXPERIMENT.world.name}.smk"
+include: "tune.smk"
 
 
 for method in EXPERIMENT.methods:
@@ -59,9 +60,9 @@ rule prefetch:
 
 
 rule estimate:
+    """Print GPU-hours, disk and dollars before anything is spent."""
     log:
         f"{RESULTS}/logs/estimate.log",
-    """Print GPU-hours, disk and dollars before anything is spent."""
     localrule: True
     conda:
         "../environment.yml"

@@ -1,0 +1,80 @@
+"""Tuning: equal care for every method, on prompts that neither training nor tests see."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import experiment_document, write_world
+
+from metaapo.config import PROJECT, ConfigError, WorldConfig, load, resolve
+from metaapo.data import read_json, write_jsonl
+from metaapo.train import train
+from metaapo.tune import Trial, best, check_equal_care, table, validation_prompts
+from metaapo.worlds import tiny
+
+
+def trial(name, lr, reward):
+    return Trial("dpo", name, lr, 0.2, reward, 0.01, 1.0, 9.0)
+
+
+def test_methods_with_different_numbers_of_trials_are_an_error():
+    methods = {"dpo_1": {"module": "dpo"}, "dpo_2": {"module": "dpo"}, "online_dpo": {}}
+    experiment = resolve(experiment_document("x", methods=methods))
+    with pytest.raises(ConfigError, match=r"same number of trials; found \{'dpo': 2, 'online_dpo': 1\}"):
+        check_equal_care(experiment)
+
+
+def test_the_best_trial_is_in_bold():
+    trials = [trial("dpo_1", 1e-4, 1.5), trial("dpo_2", 2e-4, 1.7)]
+    assert best(trials).name == "dpo_2"
+    lines = table(trials, 1.0, resolve(experiment_document("x", methods={"dpo": {}}))).splitlines()
+    assert lines[-1].startswith("| dpo | 2.0e-04 | 0.2 | **1.700** |")
+    assert lines[-2].startswith("| dpo | 1.0e-04 | 0.2 | 1.500 |")
+
+
+def test_validation_prompts_are_in_no_training_record_and_no_test(tmp_path):
+    experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}))
+    data = experiment.world_path(0) / "data"
+    pairs = tiny.preference_pairs(50, 2, 0.3, 0)
+    drawn = validation_prompts_of(experiment, data, pairs)
+    write_jsonl(data / "sft.jsonl", [{"messages": messages} for messages in drawn[:5]])
+    again = validation_prompts(experiment, 0, 20)
+    assert not any(messages in drawn[:5] for messages in again)
+    questions = {q["instruction"] for q in tiny.evaluation_sets(WorldConfig())["alpacaeval2"]}
+    assert not any(message["content"] in questions for messages in again for message in messages)
+
+
+def validation_prompts_of(experiment, data, pairs):
+    write_jsonl(data / "pairs.jsonl", pairs)
+    write_jsonl(data / "sft.jsonl", [])
+    return validation_prompts(experiment, 0, 20)
+
+
+def test_the_shipped_grid_gives_every_method_the_same_number_of_trials_and_seeds_of_its_own():
+    experiment = load(PROJECT / "config" / "tuning.yaml")
+    by_module = check_equal_care(experiment)
+    assert set(by_module) >= {"dpo", "online_dpo", "selm", "ppo", "metaapo", "ipo", "kto", "simpo", "adpo"}
+    for module, names in by_module.items():
+        settings = {(experiment.train_of(name).lr, experiment.train_of(name).beta) for name in names}
+        assert len(settings) == len(names), module
+    others = [
+        load(path) for path in (PROJECT / "config").glob("*.yaml") if path.stem in ("default", "full", "ablations")
+    ]
+    assert not any(set(experiment.seeds) & set(other.seeds) for other in others)
+
+
+def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
+    import yaml
+
+    methods = {f"dpo_{i}": {"module": "dpo", "train": {"lr": lr}} for i, lr in ((1, 1e-4), (2, 5e-2))}
+    experiment = resolve(experiment_document(tmp_path, methods=methods, iterations=1, seeds=[7]))
+    write_world(experiment.world_path(0), pairs=8, iterations=1)
+    write_jsonl(experiment.world_path(0) / "data" / "sft.jsonl", [])
+    for run in experiment.runs():
+        train(experiment, run)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment.dump()))
+    command = [sys.executable, "-m", "metaapo.tune", "--config", str(tmp_path / "config.yaml")]
+    subprocess.run([*command, "--out", str(tmp_path / "tuning.md")], check=True, cwd=PROJECT)
+    trials = read_json(tmp_path / "tuning.json")
+    assert [t["name"] for t in trials] == ["dpo_1", "dpo_2"]
+    assert "| dpo | 5.0e-02 |" in (tmp_path / "tuning.md").read_text()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -121,6 +122,7 @@ class Workbench:
         self.hardware = context.experiment.hardware
         bf16 = self.config.precision == "bf16"
         no_gpu = not torch.accelerator.is_available()  # several processes on CPUs have to be asked for
+        AcceleratorState._reset_state()  # of another run in this process, which may have had another precision
         self.accelerator = Accelerator(cpu=no_gpu, mixed_precision="bf16" if bf16 else "no")
         self.frozen_dtype = torch.bfloat16 if bf16 else torch.float32
         self.processes = Processes(self.accelerator)

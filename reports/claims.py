@@ -500,19 +500,20 @@ def _reason(verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple
     """The verdict in one or two sentences."""
     if not parts:
         return f"not tested in this experiment: needs {', '.join(lacks)}"
-    held = sum(part.p_for < ALPHA for part in parts)
+    n, held = len(parts), sum(part.p_for < ALPHA for part in parts)
     if verdict == "supported":
-        return f"all {len(parts)} comparisons are above their bound after correction"
+        return "the comparison holds after correction" if n == 1 else f"all {n} comparisons hold after correction"
     if verdict == "contradicted":
         worst = min(parts, key=lambda part: part.p_against)
         against = sum(part.p_against < ALPHA for part in parts)
-        return (
-            f"{against} of {len(parts)} comparisons rule out the claimed effect, most clearly "
-            f"{worst.label}{_on(worst)}: {_amount(worst)}"
-        )
-    if lacks:
-        return f"{held} of {len(parts)} comparisons hold one by one; not tested: needs {', '.join(lacks)}"
-    return f"{held} of {len(parts)} comparisons hold one by one; {_plan_in_words(*needed)}"
+        one = "the comparison rules out the claimed effect: "
+        many = f"{against} of {n} comparisons rule out the claimed effect, most clearly {worst.label}{_on(worst)}: "
+        return (one if n == 1 else many) + _amount(worst)
+    alone = f"before correction {held} of {n} comparisons hold"
+    if n == 1:
+        alone = "the comparison holds only before correction" if held else "the comparison is not clear of its bound"
+    untested = f"not tested in this experiment: needs {', '.join(lacks)}"
+    return f"{alone}; {untested if lacks else _plan_in_words(*needed)}"
 
 
 def _amount(part: Part) -> str:

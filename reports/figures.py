@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from eval import stats
-from metaapo.config import module_of
 from metaapo.data import write_bytes
 from reports.collect import responses_per_prompt
 from reports.runs import KEYS, Results
@@ -122,7 +121,7 @@ def budget(results: Results) -> Drawn | None:
     if not len(points):
         return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.5), width_ratios=(1.7, 1))
-    for method, own in results.natural(points).groupby("method", sort=False):
+    for method, own in results.main(points).groupby("method", sort=False):
         look = look_of(method, list(results.experiment.methods))
         _budget_curve(left, own, look, name_of(method))
         _ratio_curve(right, own, look, _offset(results, method))
@@ -207,7 +206,7 @@ def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None
 
 
 def _budget_alt(results: Results, points: pd.DataFrame) -> str:
-    last = results.natural(points)
+    last = results.main(points)
     last = last[last["iteration"] == last["iteration"].max()].groupby("method", sort=False)[["value", "spent"]].mean()
     ends = "; ".join(f"{name_of(m)} {row.value:.1f} at {row.spent:.0f} %" for m, row in last.iterrows())
     return f"Scores after the last iteration at the share of Online DPO's annotations spent: {ends}."
@@ -220,7 +219,7 @@ def curves(results: Results) -> Drawn | None:
         return None
     figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks) + 0.3, 3.1), squeeze=False)
     for place, benchmark in zip(axes[0], benchmarks):
-        frame = results.natural(_scores(results, benchmark, RAW[benchmark]))
+        frame = results.main(_scores(results, benchmark, RAW[benchmark]))
         for method, own in frame[frame["method"] != "sft"].groupby("method", sort=False):
             rows = [(i, *mean_and_half_width(cell["value"])) for i, cell in own.groupby("iteration")]
             i, y, dy = map(np.array, zip(*rows))
@@ -325,8 +324,7 @@ def sweep(results: Results) -> Drawn | None:
 
 def ablations(results: Results) -> Drawn | None:
     """Overall score of MetaAPO's variants after the last iteration."""
-    methods = results.experiment.methods
-    variants = [n for n, m in methods.items() if n != "metaapo" and module_of(n, m) == "metaapo.metaapo"]
+    methods, variants = results.experiment.methods, results.variants
     if not variants or "metaapo" not in methods:
         return None
     shown = ["metaapo", *variants, *[n for n in ("random", "online_dpo") if n in methods]]
@@ -372,9 +370,10 @@ def judges(results: Results) -> Drawn | None:
                 place.plot(own, b[own.index], linestyle="", alpha=0.7, label=name_of(method), **look)
         place.set(xlabel=f"judge {names[0]}", ylabel=f"judge {names[1]}")
         tau = stats.kendall_tau(a[both], b[both]) if a[both].nunique() > 1 < b[both].nunique() else None
-        place.set_title(
-            NAMES[benchmark] + (f"\nKendall tau {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]" if tau else "")
-        )
+        place.set_title(NAMES[benchmark])
+        if tau:
+            text = f"τ = {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+            place.text(0.02, 0.98, text, transform=place.transAxes, va="top", fontsize=7)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
         f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and "
@@ -461,7 +460,7 @@ def _map_alt(maps: pd.DataFrame) -> str:
 
 def sampling_rate(results: Results) -> Drawn | None:
     """Share of prompts sampled online, by iteration and by task."""
-    frame = results.natural(results.iterations)
+    frame = results.main(results.iterations)
     chosen = [m for m, own in frame.groupby("method", sort=False) if 0 < own["sampling_rate"].mean() < 1]
     if not chosen:
         return None
@@ -556,7 +555,7 @@ def _progress_figure(
 ) -> Drawn | None:
     if not len(frame) or not columns:
         return None
-    frame = results.natural(frame)
+    frame = results.main(frame)
     figure, axes = plt.subplots(2, 2, figsize=(7.0, 4.9), squeeze=False)
     for place, (column, label) in zip(axes.flat, columns.items()):
         for method, own in frame.groupby("method", sort=False):
@@ -568,7 +567,8 @@ def _progress_figure(
     for place in axes.flat[len(columns) :]:
         place.set_axis_off()
     handles = {text: handle for place in axes.flat for handle, text in zip(*place.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    order = [name for name in map(name_of, results.experiment.methods) if name in handles]
+    figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=4)
     seeds = frame["seed"].nunique()
     return Drawn(name, "training", title, f"{how} {seeds} seeds.", f"Line charts of {', '.join(columns)}.", figure)
 
@@ -595,7 +595,7 @@ def overoptimisation(results: Results) -> Drawn | None:
     gold = results.probe_gold
     if gold is None:
         return None
-    frame = results.natural(results.probes.assign(gold=gold))
+    frame = results.main(results.probes.assign(gold=gold))
     cells = frame.groupby([*KEYS, "iteration", "step"], sort=False)[["kl", "reward", "gold"]].mean().reset_index()
     cells["distance"] = np.sqrt(cells["kl"].clip(lower=0))
     figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.3))

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import numpy as np
+
 from eval import stats
 from metaapo.data import write_json
 from reports.runs import Results
@@ -20,7 +22,6 @@ SIGNAL = (
     "online_dpo",
 )  # the methods that must show that there is something to learn; never the method under test
 CHANCE = 0.5
-FURTHEST = "of the seed and iteration that is furthest off"
 KL_RANGE = (0.0, 15.0)  # nats, per response of some 15 tokens: beyond it samples no longer resemble the SFT policy's
 LENGTH_RANGE = (0.5, 2.0)  # times the SFT policy's length: beyond it answers are cut short or padded
 MIN_JUDGED = 0.95  # share of prompts with a verdict below which a score says little
@@ -56,18 +57,26 @@ def _signal(results: Results) -> list[dict[str, Any]]:
 
 
 def _drift(results: Results) -> list[dict[str, Any]]:
-    """KL and length of every method's policies: the most extreme seed and iteration counts."""
+    """KL and length of all policies; of each the value that is furthest off."""
     frame, probes = results.iterations, results.probes
     rows = []
+    if "kl" in frame:
+        worst = frame.loc[frame["kl"].idxmax()]
+        rows.append(_check("KL to the SFT policy", worst["kl"], *KL_RANGE, "nats a response", _furthest(worst)))
     start = probes[(probes["iteration"] == 1) & (probes["step"] == 0)]["tokens"].mean() if len(probes) else None
-    for method, own in frame.groupby("method", sort=False):
-        if "kl" in own:
-            rows.append(_check(f"{method}: KL to SFT", own["kl"].max(), *KL_RANGE, "nats a response", FURTHEST))
-        if "mean_length" in own and start:
-            ratios = own["mean_length"] / start
-            furthest = ratios.loc[(ratios - 1).abs().idxmax()]
-            rows.append(_check(f"{method}: response length", furthest, *LENGTH_RANGE, "times SFT's", FURTHEST))
+    if start and "mean_length" in frame:
+        ratio = frame["mean_length"] / start
+        place = np.log(ratio.clip(lower=1e-9)).abs().idxmax()
+        rows.append(
+            _check(
+                "response length", ratio[place], *LENGTH_RANGE, "times the SFT policy's", _furthest(frame.loc[place])
+            )
+        )
     return rows
+
+
+def _furthest(row: Any) -> str:
+    return f"furthest off: {row['method']}, seed {row['seed']}, iteration {row['iteration']}"
 
 
 def _coverage(results: Results) -> list[dict[str, Any]]:

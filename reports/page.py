@@ -96,9 +96,7 @@ def banner(results: Results) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    words = [
-        "a gold judge, a program that knows the reward" if name == "gold" else f"the judge {name}" for name in names
-    ]
+    words = ["a gold judge (a program that knows the reward)" if n == "gold" else f"judge {n}" for n in names]
     return " and ".join(words)
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaapo.config import Experiment, Run, load
+from metaapo.config import Experiment, Run, load, module_of
 from metaapo.data import read_json, read_jsonl
 from reports.collect import responses_per_prompt
 
@@ -163,6 +163,17 @@ class Results:
         """Only the runs at each method's largest budget: the main comparison, without a budget sweep's points."""
         largest = {name: str(max(method.budget)) for name, method in self.experiment.methods.items()}
         return frame[[budget == largest.get(method, budget) for method, budget in zip(frame.method, frame.budget)]]
+
+    @property
+    def variants(self) -> list[str]:
+        """MetaAPO's ablations and controls: entries on its page under another name."""
+        entries = self.experiment.methods.items()
+        return [n for n, m in entries if n != "metaapo" and module_of(n, m) == "metaapo.metaapo"]
+
+    def main(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Only the methods of the main comparison, at their largest budgets: variants have figures of their own."""
+        natural = self.natural(frame)
+        return natural[~natural["method"].isin(self.variants)] if "metaapo" in self.experiment.methods else natural
 
     def _iteration_folders(self) -> list[tuple[Run, int, Path]]:
         return [

@@ -66,11 +66,16 @@ class Cell:
     partial: bool = False
     digits: int = 1
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval to show: none with one seed, and none where all seeds agree exactly."""
+        return self.low is not None and self.low < self.high
+
     def text(self) -> str:
         """Such as "58.4 [55.1, 61.7]", with a mark where the score is partial; "–" where there is none."""
         if self.value is None:
             return "–"
-        interval = "" if self.low is None else f" [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
+        interval = "" if not self.has_interval else f" [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
         return f"{self.value:.{self.digits}f}{PARTIAL if self.partial else ''}{interval}"
 
 
@@ -135,7 +140,9 @@ def _html_cell(cell: Cell) -> str:
         return "<td>–</td>"
     main = f"{cell.value:.{cell.digits}f}" + (f"<sup>{PARTIAL}</sup>" if cell.partial else "")
     interval = (
-        "" if cell.low is None else f'<span class="ci">{cell.low:.{cell.digits}f} – {cell.high:.{cell.digits}f}</span>'
+        ""
+        if not cell.has_interval
+        else f'<span class="ci">{cell.low:.{cell.digits}f} – {cell.high:.{cell.digits}f}</span>'
     )
     runs = html.escape(f"mean of {cell.n_seeds}: {', '.join(cell.runs)}", quote=True) if cell.runs else ""
     return f'<td title="{runs}">{main}{interval}</td>'

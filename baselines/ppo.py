@@ -149,7 +149,9 @@ class PPO:
 
         params, bench = self.params, self.bench
         sequences = [(prompt.ids, response.token_ids) for prompt, (response, _) in zip(prompts, sampled)]
-        rollout = ppo.measure(bench.policy, bench.reference, self.value_model, sequences, bench.tokenizer.pad_token_id)
+        with bench.arithmetic():
+            models = (bench.policy, bench.reference, self.value_model)
+            rollout = ppo.measure(*models, sequences, bench.tokenizer.pad_token_id)
         scores = [reward - (0.0 if response.finished else params.eos_penalty) for response, reward in sampled]
         rewards = ppo.shaped_rewards(
             rollout.mask.new_tensor(scores), rollout.logps, rollout.reference_logps, rollout.mask, self.kl_coefficient
@@ -186,8 +188,9 @@ class PPO:
 
         params = self.params
         batch = ppo.batch_of([rollout.sequences[i] for i in own], self.bench.tokenizer.pad_token_id)
-        logps, entropies = ppo.logps_and_entropies(self.bench.policy, batch)
-        values = ppo.token_values(self.value_model, batch)
+        with self.bench.arithmetic():
+            logps, entropies = ppo.logps_and_entropies(self.bench.policy, batch)
+            values = ppo.token_values(self.value_model, batch)
         old_logps, old_values, advantages, returns, mask = (
             x[own, : logps.shape[1]] for x in (rollout.logps, rollout.values, advantages, returns, rollout.mask)
         )

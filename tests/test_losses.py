@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +44,15 @@ def texts():
     return [tuple(random_text(rng) for _ in range(3)) for _ in range(8)]
 
 
+def loop_with(reference, tokenizer):
+    """As much of the shared loop as its KL estimate needs."""
+
+    def logps(model, prompts, responses, shared):
+        return all_sequence_logps(model, prompts, responses, tokenizer.pad_token_id)
+
+    return SimpleNamespace(bench=SimpleNamespace(reference=reference, logps=logps), device="cpu")
+
+
 def our_loss_and_gradient(objective, policy, reference, tokenizer, texts, **settings):
     """Loss and gradient as the shared loop computes them; KTO's KL comes from the loop's own estimate."""
     prompts = [encode_prompt(tokenizer, [{"role": "user", "content": p}]) for p, _, _ in texts]
@@ -56,8 +64,7 @@ def our_loss_and_gradient(objective, policy, reference, tokenizer, texts, **sett
     policy.zero_grad()
     logps = sequence_logps(policy, batch).chunk(2)
     lengths = [torch.tensor([float(len(r)) for r in side]) for side in (chosen, rejected)]
-    bench = SimpleNamespace(reference=reference, logps=partial(all_sequence_logps, pad_id=tokenizer.pad_token_id))
-    loop = SimpleNamespace(bench=bench, device="cpu")
+    loop = loop_with(reference, tokenizer)
     pairs = [Pair(c, r) for c, r in zip(chosen, rejected)]
     kl = IteratedTrainer._kl(loop, policy, [SimpleNamespace(ids=ids) for ids in prompts], pairs)
     assert kl > 0 or objective is not kto
@@ -144,8 +151,7 @@ def test_kto_weighs_responses_apart_from_the_baseline():
 
 
 def test_a_kl_estimate_is_zero_for_one_pair_and_for_the_reference_itself(tokenizer, policy):
-    bench = SimpleNamespace(reference=policy, logps=partial(all_sequence_logps, pad_id=tokenizer.pad_token_id))
-    loop, prompt = SimpleNamespace(bench=bench, device="cpu"), SimpleNamespace(ids=[1, 4, 6, 5])
+    loop, prompt = loop_with(policy, tokenizer), SimpleNamespace(ids=[1, 4, 6, 5])
     pair = Pair([7, 2], [8, 9, 2])
     assert IteratedTrainer._kl(loop, make_policy(5), [prompt], [pair]) == 0
     assert IteratedTrainer._kl(loop, policy, [prompt, prompt], [pair, pair]) == 0

@@ -1,5 +1,6 @@
 """Every method page through the real loop on a miniature world, and each decision against a computation by hand."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_the_loss_of_a_selm_pair_by_hand():
     from metaapo.workbench import Pair, Prompt
 
     loop = IteratedTrainer.__new__(IteratedTrainer)
-    loop.bench = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0))
+    loop.bench = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), arithmetic=nullcontext)
     loop.config, loop.device = SimpleNamespace(beta=0.3), torch.device("cpu")
     loop.method, loop.objective = selm.build(selm.Params(alpha=0.01), None).at(2), Objective()
     model, ids = make_policy(4), [1, 4, 6, 5]
@@ -339,6 +340,7 @@ def test_reward_gaps_are_the_reward_models(tmp_path):
     experiment = experiment_in(tmp_path, {"metaapo": {"meta_inputs": ["scores", "reward_gaps", "length_gaps"]}})
     context = RunContext(experiment, run_of("metaapo"))
     loop = IteratedTrainer(context, build(experiment.methods["metaapo"], context))
+    context.path.mkdir(parents=True)
     loop.bench.load(1)
     prompts, pairs = loop._score(1)
     assert isinstance(pairs, OfflinePairs)

@@ -1,6 +1,7 @@
 """PPO: each detail by hand, then the whole through a miniature world."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -233,7 +234,8 @@ def test_a_cut_response_loses_the_penalty():
     own.kl_coefficient = 0.0
     own.value_model = make_reward_model(2)
     policy = make_policy(3)
-    own.bench = SimpleNamespace(policy=policy, reference=policy, tokenizer=SimpleNamespace(pad_token_id=0))
+    tokenizer = SimpleNamespace(pad_token_id=0)
+    own.bench = SimpleNamespace(policy=policy, reference=policy, tokenizer=tokenizer, arithmetic=nullcontext)
     own._step = lambda rollout, advantages, returns, rows, optimizers: captured.update(returns=returns) or {}
     prompts = [SimpleNamespace(ids=ids) for ids, _ in SEQUENCES[:2]]
     sampled = [

@@ -102,6 +102,8 @@ class PPO:
         return self.bench.summary(prompts, probes, clock) | {"kl_coefficient": self.kl_coefficient}
 
     def _load(self, iteration: int) -> None:
+        import torch
+
         from metaapo.data import read_json
         from metaapo.models import load_reward_model
 
@@ -110,7 +112,7 @@ class PPO:
         if iteration > 1:
             path = self.context.iteration_path(iteration - 1) / "value_model"
             self.kl_coefficient = read_json(path.parent / "summary.json")["kl_coefficient"]
-        self.value_model = load_reward_model(path)[0].to(self.bench.device)
+        self.value_model = load_reward_model(path, torch.float32)[0].to(self.bench.device)
 
     def _plan(self, iteration: int, prompts: list[Prompt]) -> list[list[Prompt]]:
         """Choose the prompts within the budget, open their ledger, and cut shuffled passes over them into rollouts."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from eval import arenahard
 from eval.models import EvaluatedModel, models_of_run
 from eval.questions import Question, QuestionSet, load_questions
-from metaapo.config import ConfigError, EvaluationConfig, Experiment, Run, load
+from metaapo.config import ConfigError, EvaluationConfig, Experiment, Run, SamplingConfig, VLLMConfig, load
 from metaapo.data import DataError, Message, read_json, sha256_file, write_json, write_jsonl
 
 if TYPE_CHECKING:
@@ -54,53 +54,25 @@ def temperature_of(benchmark: str, question: Question, settings: EvaluationConfi
     return settings.temperature
 
 
-def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check, token by token, that a conversation starts with one BOS at most and that an answer ends with EOS.
-
-    Raises:
-        DataError: a doubled BOS (the model never saw that), or an answer that is not closed by the token on which
-            sampling stops (it would never stop, and second turns would be unlike training).
-    """
-    from metaapo.models import encode_prompt
-
-    first: Conversation = [{"role": "user", "content": "hello"}]
-    closed: Conversation = [*first, {"role": "assistant", "content": "hello"}]
-    second: Conversation = [*closed, {"role": "user", "content": "hello"}]
-    for conversation in (first, second):
-        ids = encode_prompt(tokenizer, conversation)
-        found = 0 if tokenizer.bos_token_id == tokenizer.eos_token_id else ids.count(tokenizer.bos_token_id)
-        if found > 1:
-            raise DataError(
-                f"chat template: {found} BOS tokens in a conversation; expected one at most: take bos_token out of the "
-                "template, or add_bos_token out of the tokenizer"
-            )
-    prefix = encode_prompt(tokenizer, first)
-    text = tokenizer.apply_chat_template(closed, tokenize=False)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if tokenizer.eos_token_id not in ids[len(prefix) :]:
-        raise DataError(
-            f"chat template: no EOS token ({tokenizer.eos_token!r}) after an assistant's answer; set eos_token to the "
-            "token that closes a turn"
-        )
-
-
 def answer_questions(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Path,
     tokenizer: PreTrainedTokenizerBase,
     benchmark: str,
     questions: Sequence[Question],
     settings: EvaluationConfig,
     seed: int,
+    engine: VLLMConfig | None = None,
 ) -> list[list[Response]]:
     """Answer all turns of questions; a second turn sees the first with its answer.
 
     Args:
-        model: the policy.
+        model: the policy, or the folder of its checkpoint, from which vLLM samples.
         tokenizer: its tokenizer.
         benchmark: decides the temperatures.
         questions: of one benchmark.
         settings: temperature, max_new_tokens, batch_size.
         seed: of the random stream.
+        engine: how vLLM runs, where the model is a folder.
 
     Returns:
         For each question, the responses to its turns.
@@ -122,6 +94,7 @@ def answer_questions(
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
                 seed=_seed(seed, turn, temperature),
+                engine=engine,
             )
             for i, (response,) in zip(rows, responses):
                 answered[i].append(response)
@@ -236,7 +209,8 @@ def _stamp(experiment: Experiment, model: EvaluatedModel, benchmark: str, asked:
     folder = model.checkpoint(experiment)
     weights = sorted(folder.glob("*.safetensors"))
     settings = experiment.evaluation
-    return {
+    sampler = {"backend": "vllm"} if experiment.sampling.backend == "vllm" else {}
+    return sampler | {
         "questions": {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)},
         "model": {file.name: sha256_file(file) for file in [*weights, *sorted(folder.glob("*.jinja"))]},
         "temperature": settings.temperature,
@@ -253,16 +227,18 @@ def _answer_model(
     experiment: Experiment, model: EvaluatedModel, asked: dict[str, QuestionSet]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Answer benchmarks with one checkpoint; after each written file, yields (benchmark, what to note of it)."""
-    from metaapo.models import load_policy, use_threads_of_environment
+    from metaapo.models import check_chat_template, use_threads_of_environment
 
     use_threads_of_environment()
-    policy, tokenizer = load_policy(model.checkpoint(experiment))
-    check_chat_template(tokenizer)
+    folder = model.checkpoint(experiment)
+    policy, tokenizer = _open(folder, experiment.sampling)
+    check_chat_template(tokenizer, str(folder))
     for benchmark, question_set in asked.items():
         start = time.monotonic()
         questions = question_set.questions
         seed = _seed(model.id, benchmark)
-        responses = answer_questions(policy, tokenizer, benchmark, questions, experiment.evaluation, seed)
+        engine = experiment.sampling.vllm
+        responses = answer_questions(policy, tokenizer, benchmark, questions, experiment.evaluation, seed, engine)
         texts = [[response.text for response in turns] for turns in responses]
         tokens = "words" if question_set.source.startswith("world") else experiment.evaluation.arenahard_version
         records = answer_records(benchmark, questions, texts, model.id, tokens)
@@ -277,6 +253,16 @@ def _answer_model(
         }
         print(f"{model.id}: {benchmark}: {json.dumps(entry)}", file=sys.stderr)
         yield benchmark, entry
+
+
+def _open(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase]:
+    """The policy in memory, on the best device, or for vLLM its folder; and its tokenizer."""
+    from metaapo.models import load_policy, load_tokenizer, on_best_device
+
+    if sampling.backend == "vllm":
+        return folder, load_tokenizer(folder)
+    policy, tokenizer = load_policy(folder)
+    return on_best_device(policy), tokenizer
 
 
 def main() -> None:

@@ -221,6 +221,11 @@ def decode_response(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) ->
     return tokenizer.decode(token_ids, skip_special_tokens=True).strip()
 
 
+def on_best_device(model: PreTrainedModel) -> PreTrainedModel:
+    """The model on the first GPU, if there is one."""
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
 def use_threads_of_environment() -> None:
     """Take the number of CPU threads from OMP_NUM_THREADS, one if it is unset.
 

@@ -146,7 +146,8 @@ def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = 
     if config.kind == "reward-model":
         from eval.judges.reward_model import RewardModelJudge
 
-        return RewardModelJudge(name, config, config.checkpoint or experiment.world_path(world) / "reward_model")
+        checkpoint = config.checkpoint or experiment.world_path(world) / "reward_model"
+        return RewardModelJudge(name, config, checkpoint, experiment.hardware.score_batch_size)
     if config.kind == "replay":
         from eval.judges.replay import ReplayJudge
 

@@ -14,20 +14,21 @@ from metaapo.data import Message
 class RewardModelJudge:
     """Judges by a model's rewards; torch is loaded with the first question."""
 
-    def __init__(self, name: str, config: JudgeConfig, checkpoint: str | Path) -> None:
+    def __init__(self, name: str, config: JudgeConfig, checkpoint: str | Path, batch_size: int = 256) -> None:
         self.name = name
+        self._batch_size = batch_size
         self._checkpoint = checkpoint
         self._scale = Scale(config.tau, config.lowest, config.highest)
 
     def _rewards(self, prompts: Sequence[list[Message]], answers: Sequence[list[str]]) -> list[list[float]]:
         from metaapo.annotate import reward_responses
-        from metaapo.models import load_reward_model, use_threads_of_environment
+        from metaapo.models import load_reward_model, on_best_device, use_threads_of_environment
 
         if not prompts:
             return []
         use_threads_of_environment()
         model, tokenizer = load_reward_model(self._checkpoint)
-        return reward_responses(model, tokenizer, prompts, answers)[0]
+        return reward_responses(on_best_device(model), tokenizer, prompts, answers, self._batch_size)[0]
 
     def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
         """A preference in [1, 2]: the Bradley-Terry probability of the second answer."""

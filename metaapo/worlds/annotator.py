@@ -23,12 +23,18 @@ from metaapo.annotate import reward_responses
 from metaapo.checkpoints import place
 from metaapo.config import ConfigError, Experiment, load
 from metaapo.data import DataError, read_jsonl, write_json
-from metaapo.models import encode_prompt, encode_response, load_reward_model, load_tokenizer, use_threads_of_environment
+from metaapo.models import (
+    encode_prompt,
+    encode_response,
+    load_reward_model,
+    load_tokenizer,
+    on_best_device,
+    use_threads_of_environment,
+)
 from metaapo.worlds.ultrafeedback import read_pairs, token_counter
 
 CHECKED_PAIRS = 256  # standard error of the agreement: 3 points
 AGREEMENT = (0.55, 1.0)  # UltraFeedback's labels are noisy, good 8B reward models reach 0.7 to 0.8; chance is 0.5
-CHECKED_BATCH = 8  # whole conversations of real models are long
 
 
 def make_reward_model(experiment: Experiment, world: int) -> Path:
@@ -104,10 +110,10 @@ def check(experiment: Experiment, world: int) -> dict[str, Any]:
     """
     folder = experiment.world_path(world)
     model, tokenizer = load_reward_model(folder / "reward_model")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
     rows = read_jsonl(folder / "data" / "pairs.jsonl")[:CHECKED_PAIRS]
     answers = [[row["chosen"], row["rejected"]] for row in rows]
-    rewards, _ = reward_responses(model, tokenizer, [row["messages"] for row in rows], answers, CHECKED_BATCH)
+    size = experiment.hardware.score_batch_size
+    rewards, _ = reward_responses(on_best_device(model), tokenizer, [row["messages"] for row in rows], answers, size)
     share = sum(chosen > rejected for chosen, rejected in rewards) / len(rewards)
     low, high = AGREEMENT
     name = f"reward model agrees with the labels of {len(rows)} offline pairs"

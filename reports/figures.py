@@ -8,6 +8,7 @@ the same colour and marker everywhere.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -529,6 +530,29 @@ def training(results: Results) -> Drawn | None:
     )
 
 
+def reinforcement(results: Results) -> Drawn | None:
+    """The signs by which PPO is known to fail, through training."""
+    columns = {
+        "kl": "KL to the reference, nats",
+        "entropy": "entropy, nats a token",
+        "clip_fraction": "share of tokens clipped",
+        "explained_variance": "explained variance of values",
+        "eos_rate": "responses that end",
+        "length": "length, tokens",
+    }
+    frame = results.training
+    if "entropy" not in frame:
+        return None
+    return _progress_figure(
+        results,
+        frame[frame["entropy"].notna()],
+        {column: label for column, label in columns.items() if column in frame},
+        "reinforcement",
+        "PPO's vital signs",
+        "Means over seeds of the training log in bins of steps; bands: smallest and largest seed.",
+    )
+
+
 def drift(results: Results) -> Drawn | None:
     """KL, length, proxy reward and gold reward of the policy's own samples through training."""
     probes = results.probes
@@ -556,7 +580,8 @@ def _progress_figure(
     if not len(frame) or not columns:
         return None
     frame = results.main(frame)
-    figure, axes = plt.subplots(2, 2, figsize=(7.0, 4.9), squeeze=False)
+    rows = math.ceil(len(columns) / 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(7.0, 2.2 * rows + 0.5), squeeze=False)
     for place, (column, label) in zip(axes.flat, columns.items()):
         for method, own in frame.groupby("method", sort=False):
             _progress_curve(place, own, column, look_of(method, list(results.experiment.methods)), name_of(method))
@@ -667,7 +692,7 @@ RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}
 FIGURES: tuple[Callable[[Results], Drawn | None], ...] = (
     *(budget, curves, contrasts, sweep, ablations, judges),
     *(meta_map, sampling_rate),
-    *(training, drift, overoptimisation),
+    *(training, drift, overoptimisation, reinforcement),
     costs,
 )
 
@@ -675,7 +700,10 @@ FIGURES: tuple[Callable[[Results], Drawn | None], ...] = (
 def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]] = FIGURES) -> list[Drawn]:
     """All figures that the experiment has data for."""
     with plt.style.context(STYLE):
-        return [drawn for drawn in (figure(results) for figure in figures) if drawn is not None]
+        made = [drawn for drawn in (figure(results) for figure in figures) if drawn is not None]
+    for drawn in made:
+        plt.close(drawn.figure)  # pyplot forgets it; it can still be saved
+    return made
 
 
 def save(drawn: Drawn, folder: Path) -> bytes:
@@ -683,7 +711,6 @@ def save(drawn: Drawn, folder: Path) -> bytes:
     png = drawn.png()
     write_bytes(folder / f"{drawn.name}.png", png)
     write_bytes(folder / f"{drawn.name}.pdf", drawn.pdf())
-    plt.close(drawn.figure)
     return png
 
 

@@ -24,6 +24,7 @@ PROMPTS = 48  # prompts of an iteration's part
 K = 8
 STEPS = 6
 PROBED = 8
+PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
 NUMBERS = ("two", "three", "four", "five")
 PLURALS = ("animals", "fruits", "tools", "toys", "foods", "drinks")
 NAMES = ("anna", "ben", "clara", "david", "emma", "felix", "grace", "henry")
@@ -38,6 +39,7 @@ class FakeMethod:
     rates: tuple[float, ...] = (1.0, 1.0, 1.0)
     learns: bool = False  # writes meta_learner.json
     map_shift: float = 1.0  # how far h_phi moves, in logits
+    reinforces: bool = False  # logs PPO's vital signs
     config: dict = field(default_factory=dict)
 
 
@@ -263,6 +265,7 @@ class _Tree:
                     "meta_weight": 0.45,
                     "offline_score": -0.69 + 0.02 * step if rate < 1 else None,
                     "grad_norm": 1.0,
+                    **dict.fromkeys(PPO_SIGNS if method.reinforces else (), 0.5),
                 }
                 for step in range(1, STEPS + 1)
             ],

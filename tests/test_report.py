@@ -151,15 +151,23 @@ def test_figures_are_drawn_only_where_their_data_exist(tmp_path, results):
     assert {"budget", "curves", "contrasts", "meta_map", "sampling_rate", "training", "drift", "costs"} <= drawn
     assert not {"judges", "sweep", "ablations"} & drawn
     plain = with_scores(tmp_path, methods={"dpo": FakeMethod(54, (0, 0, 0))}, questions=8)
-    for absent in (figures.meta_map, figures.sampling_rate, figures.sweep, figures.ablations, figures.judges):
+    for absent in (
+        figures.reinforcement,
+        figures.meta_map,
+        figures.sampling_rate,
+        figures.sweep,
+        figures.ablations,
+        figures.judges,
+    ):
         assert absent(plain) is None
 
 
 def test_optional_figures_appear_with_their_data(tmp_path):
     methods = {**everything(), "metaapo": FakeMethod(60, (0.6, 0.6, 0.6), learns=True, config={"budget": [0.25, 1.0]})}
     methods["random_sampling"] = FakeMethod(55, (0.6, 0.6, 0.6), config={"select": "all"})
+    methods["ppo"] = FakeMethod(55, reinforces=True)
     results = with_scores(tmp_path, methods=methods, questions=6, seeds=(0, 1), judges=("gold", "other"))
-    for present in (figures.sweep, figures.ablations, figures.judges):
+    for present in (figures.sweep, figures.ablations, figures.judges, figures.reinforcement):
         assert present(results) is not None
     assert "Kendall" in figures.judges(results).caption
 

@@ -5,7 +5,7 @@ are the manifests that are written when all of a run's files are there.
 """
 
 from eval.judges.catalogue import judge_code, judge_settings
-from eval.models import answer_settings, answers_ready, checkpoints_ready, judged_runs
+from eval.models import answer_settings, answers_ready, checkpoints_ready, evaluated_runs, judged_runs
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
 JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -81,3 +81,37 @@ rule score:
     shell:
         "python -m eval.score --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"
+
+
+rule canaries:
+    """On demand: is the judge's opinion free of the order of answers, and does a constant answer lose?"""
+    input:
+        answers=f"{RESULTS}/answers/{evaluated_runs(EXPERIMENT)[-1]}.json",
+        baselines=[f"{RESULTS}/answers/{run}.json" for run in evaluated_runs(EXPERIMENT) if run.startswith("sft/")],
+        code=["eval/canaries.py"],
+    output:
+        f"{RESULTS}/canaries/{{benchmark}}/{{judge}}.json",
+    log:
+        f"{RESULTS}/logs/canaries/{{benchmark}}/{{judge}}.log",
+    resources:
+        asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "python -m eval.canaries --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
+        " > {log} 2>&1"
+
+
+rule succession:
+    """On demand: do the models keep their ranks under the experiment's other judges?"""
+    input:
+        expand(f"{SCORES}.items.csv.gz", benchmark=EXPERIMENT.benchmarks, judge=EXPERIMENT.judges),
+        code=["eval/succession.py"],
+    output:
+        f"{RESULTS}/succession.json",
+    log:
+        f"{RESULTS}/logs/succession.log",
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "python -m eval.succession --config {params.config} > {log} 2>&1"

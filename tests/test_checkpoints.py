@@ -174,3 +174,32 @@ def test_smollm2_from_its_gguf_file_gives_the_same_logits_and_keeps_its_template
     ids = encode_prompt(tokenizer, [{"role": "user", "content": "What is the capital of France?"}])
     answer = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :]
     assert "Paris" in tokenizer.decode(answer)
+
+
+def test_a_released_policy_stands_as_a_method_and_as_a_start(tmp_path):
+    from conftest import experiment_document, write_world
+
+    from metaapo.config import Run, resolve
+    from metaapo.train import train
+
+    source = saved(tmp_path / "theirs", make_policy(9))
+    methods = {
+        "dpo": {"module": "released", "checkpoint": {"path": str(source)}},
+        "metaapo": {"t_meta": 2, "train": {"start": "dpo"}},
+    }
+    experiment = resolve(experiment_document(tmp_path, iterations=2, seeds=[0], methods=methods))
+    write_world(experiment.world_path(0), pairs=16, iterations=2)
+    for method in methods:
+        train(experiment, Run(method=method, budget=1.0, seed=0))
+    record = read_json(experiment.run_path(Run(method="dpo", budget=1.0, seed=0)) / "run.json")
+    assert record["annotations"]["responses_scored"] == 0
+    for iteration in (1, 2):
+        path = experiment.run_path(Run(method="dpo", budget=1.0, seed=0)) / f"iter{iteration}" / "model"
+        assert torch.equal(load_policy(path)[0](IDS).logits, make_policy(9)(IDS).logits)
+
+
+def test_a_released_method_needs_its_checkpoint():
+    from metaapo.config import ConfigError, resolve
+
+    with pytest.raises(ConfigError, match=r"methods\.theirs: checkpoint\.path is required"):
+        resolve({"experiment": "t", "seeds": [0], "methods": {"theirs": {"module": "released"}}})

@@ -22,7 +22,11 @@ def verdict_of(body):
     """What the endpoint says to a request, decided by its text: (text, finish_reason, logprobs)."""
     number = int(digest(body)[:8], 16)
     if body.get("logprobs"):
-        top = [{"token": "m", "logprob": -0.5 - number % 7}, {"token": "M", "logprob": -1.5}, {"token": "x", "logprob": -9.0}]
+        top = [
+            {"token": "m", "logprob": -0.5 - number % 7},
+            {"token": "M", "logprob": -1.5},
+            {"token": "x", "logprob": -9.0},
+        ]
         if number % 50 == 0:
             return "M", "length", None  # an endpoint that forgets the log-probabilities
         if number % 50 == 1:
@@ -142,7 +146,13 @@ class Endpoint:
                 if logprobs is not None:
                     choice["logprobs"] = logprobs
                 usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-                document = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
+                document = {
+                    "id": "x",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": body["model"],
+                    "usage": usage,
+                }
                 with endpoint._lock:
                     endpoint.answered[key] += 1
                 self._send(200, json.dumps(document | {"choices": [choice]}).encode())

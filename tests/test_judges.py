@@ -1,0 +1,179 @@
+"""Judges that need no endpoint: gold, rewards, stored judgments; the catalogue; canaries; succession."""
+
+import datetime
+import json
+
+import numpy as np
+import pytest
+
+from eval import arenahard, mtbench
+from eval.canaries import NULL_ANSWER, ask_both_orders, null_canary, position_canary
+from eval.judges import Conversation, Opinion, Pair
+from eval.judges.catalogue import find_judge, read_judges
+from eval.judges.gold import GoldJudge
+from eval.judges.replay import ReplayJudge
+from eval.judges.rewards import Scale, grade, preference, probability_first, verdict
+from eval.succession import compare_judges
+from metaapo.config import ConfigError
+from metaapo.data import DataError, write_json, write_jsonl
+from metaapo.worlds import tiny
+
+SCALE = Scale(tau=0.5, low=-1, high=3)
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+@pytest.fixture(scope="module")
+def questions():
+    from metaapo.config import WorldConfig
+
+    return tiny.evaluation_sets(WorldConfig(alpacaeval2=16, arenahard=8, mtbench=8))
+
+
+@pytest.fixture
+def pairs(questions):
+    prompts = [user(row["instruction"]) for row in questions["alpacaeval2"]]
+    good = [tiny.model_answer(tiny.parse(prompt)) for prompt in prompts]
+    return [
+        Pair(prompt, "um, cat.", answer, f"q{i}", "", ("bad", "good"))
+        for i, (prompt, answer) in enumerate(zip(prompts, good))
+    ]
+
+
+def test_opinions_follow_the_reward_and_turn_with_the_order():
+    assert preference(0, 0, SCALE) == 1.5
+    assert preference(0, 1, SCALE) == pytest.approx(1 + 1 / (1 + np.exp(-2)))
+    assert preference(-1e6, 1e6, SCALE) == 2
+    for first, second in [(0.0, 0.1), (0.3, 2.9), (1.0, 0.0)]:
+        assert probability_first(first, second, SCALE) == pytest.approx(1 - probability_first(second, first, SCALE))
+        turned = verdict(second, first, SCALE).translate(str.maketrans("AB", "BA"))
+        assert verdict(first, second, SCALE) in (turned, "A=B")
+
+
+def test_all_five_verdicts_and_all_grades_occur_and_are_read_back():
+    said = [verdict(0, gap, SCALE) for gap in (-2, -0.5, 0.1, 0.5, 2)]
+    assert said == ["A>>B", "A>B", "A=B", "B>A", "B>>A"]
+    assert [arenahard.parse_verdict(f"My final verdict is [[{v}]]", "v0.1-2024") for v in said] == said
+    assert [grade(reward, SCALE) for reward in (-5, -1, 1, 3, 9)] == [1, 1, 5.5, 10, 10]
+
+
+def test_the_gold_judge_prefers_right_answers_and_says_why(pairs):
+    judge = GoldJudge("gold", "tiny")
+    assert all(opinion.value > 1.9 for opinion in judge.prefer(pairs))
+    assert {opinion.value for opinion in judge.verdicts(pairs)} == {"B>>A"}
+    for opinion in judge.verdicts(pairs):
+        assert arenahard.parse_verdict(opinion.text, "v0.1-2024") == opinion.value
+        assert "correctness" in opinion.text
+    talk = [Conversation([*pair.prompt, {"role": "assistant", "content": pair.second}]) for pair in pairs]
+    for opinion in judge.grade(talk):
+        assert opinion.value > 8
+        assert mtbench.parse_rating(opinion.text) == opinion.value
+
+
+def test_the_gold_judge_has_no_position_bias_and_lets_a_constant_answer_lose(pairs):
+    judge = GoldJudge("gold", "tiny")
+    position = position_canary(*ask_both_orders(judge, "arenahard", pairs))
+    assert position == {"n": 16, "inconsistent": 0.0, "first_slot_advantage": 0.0}
+    null = [Pair(pair.prompt, pair.second, NULL_ANSWER) for pair in pairs]
+    found = null_canary(*ask_both_orders(judge, "alpacaeval2", null))
+    assert found["loses"]
+    assert found["win_rate"] < 10
+
+
+class FirstLover:
+    """A judge that likes what it sees first, by alpaca_eval's order or by the games' own."""
+
+    name = "first"
+
+    def prefer(self, pairs):
+        from eval.alpacaeval2 import is_switched
+
+        return [Opinion(1.8 if is_switched(pair.prompt[-1]["content"]) else 1.2, "") for pair in pairs]
+
+    def verdicts(self, pairs):
+        return [Opinion("A>B", "") for _ in pairs]
+
+
+@pytest.mark.parametrize("benchmark", ["alpacaeval2", "arenahard"])
+def test_a_biased_judge_is_found_out(pairs, benchmark):
+    position = position_canary(*ask_both_orders(FirstLover(), benchmark, pairs))
+    assert position["inconsistent"] == 1.0
+    assert position["first_slot_advantage"] == pytest.approx(0.3 if benchmark == "alpacaeval2" else 0.5)
+    assert not null_canary(*ask_both_orders(FirstLover(), benchmark, pairs))["loses"]
+
+
+def test_unreadable_opinions_are_left_out_of_canaries():
+    nan = float("nan")
+    assert position_canary(np.array([nan, 1.0]), np.array([0.0, nan]))["n"] == 0
+
+
+def test_the_catalogue_names_what_is_wrong_and_what_is_live(tmp_path):
+    judges = read_judges("config/judges.yaml")
+    assert judges["gold"].kind == "gold"
+    with pytest.raises(ConfigError, match="end of life on 2026-03-26.*live judge.*gold.*llama-3.3-70b"):
+        find_judge("config/judges.yaml", "gpt-4-1106-preview", datetime.date(2026, 3, 26))
+    assert find_judge("config/judges.yaml", "gpt-4-1106-preview", datetime.date(2026, 3, 25)).model
+    with pytest.raises(ConfigError, match="not in config/judges.yaml; live judges there: gold"):
+        find_judge("config/judges.yaml", "oracle")
+    for text, message in [
+        ("j: {kind: openai}", "needs the model's name"),
+        ("j: {kind: gold, colour: red}", "colour.*known keys: kind"),
+        ("j: {kind: prophet}", "j.kind"),
+        ("[]", "expected a mapping"),
+        ("j: {kind: replay}", "needs the path"),
+    ]:
+        (tmp_path / "judges.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_judges(tmp_path / "judges.yaml")
+    with pytest.raises(ConfigError, match="nowhere.yaml"):
+        read_judges("nowhere.yaml")
+
+
+def test_no_entry_of_the_catalogue_holds_a_key():
+    assert all("sk-" not in entry.model_dump_json() for entry in read_judges("config/judges.yaml").values())
+
+
+def test_stored_annotations_are_replayed_for_the_very_same_answers(tmp_path, pairs):
+    rows = [
+        {"instruction": p.prompt[0]["content"], "output_1": p.first, "output_2": p.second, "generator_1": "bad"}
+        | {"generator_2": "good", "annotator": "gpt", "preference": 1.5 if i else None}
+        for i, p in enumerate(pairs[:-1])
+    ]
+    write_json(tmp_path / "alpacaeval2" / "annotations.json", rows)
+    judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
+    assert [opinion.value for opinion in judge.prefer(pairs)] == [None, *[1.5] * 14, None]
+    other = [Pair(p.prompt, p.first, "other", p.question, "", p.models) for p in pairs]
+    with pytest.raises(DataError, match="other answers of good"):
+        judge.prefer(other)
+    with pytest.raises(DataError, match="no judgment of these models"):
+        judge.prefer([Pair(p.prompt, p.first, p.second, p.question, "", ("x", "y")) for p in pairs])
+
+
+def test_stored_games_and_grades_are_replayed(tmp_path):
+    game = {"uid": "q0", "model": "good", "baseline": "bad", "judge": "gpt", "category": "hard_prompt"}
+    game["games"] = [{"score": "B>A", "judgment": "one"}, {"score": "A>>B", "judgment": "two"}]
+    write_jsonl(tmp_path / "arenahard" / "good.jsonl.gz", [game])
+    row = {"question_id": 81, "model": "good", "judge": ["gpt-4", "single-v1"]}
+    grades = [row | {"judgment": "[[7]]", "score": 7, "turn": 1}, row | {"judgment": "", "score": -1, "turn": 2}]
+    write_jsonl(tmp_path / "mtbench" / "gpt-4_single.jsonl", grades)
+    judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
+    ask = [Pair(user("?"), "b", "g", "q0", "", ("bad", "good")), Pair(user("?"), "g", "b", "q0", "", ("good", "bad"))]
+    assert [opinion.value for opinion in judge.verdicts(ask)] == ["B>A", "A>>B"]
+    messages = [*user("?"), {"role": "assistant", "content": "!"}] * 2
+    talk = [Conversation(messages[:2], "", (), "81", "good"), Conversation(messages, "", (), "81", "good")]
+    opinions = judge.grade(talk)
+    assert [opinion.value for opinion in opinions] == [7, None]
+    assert opinions[0].details == {"template": "single-v1"}
+
+
+def test_a_judge_that_ranks_the_other_way_round_has_tau_minus_one():
+    rng = np.random.default_rng(0)
+    one = {(f"m{m}",): {f"q{q}": m + 0.1 * rng.random() for q in range(30)} for m in range(5)}
+    two = {model: {question: -value for question, value in table.items()} for model, table in one.items()}
+    assert compare_judges(one, one)["tau"] == 1
+    found = compare_judges(one, two | {("other",): {}})
+    assert (found["tau"], found["n_models"], found["n_questions"]) == (-1, 5, 30)
+    assert compare_judges(one, {("m0",): one[("m0",)]})["tau"] is None
+    json.dumps(found, allow_nan=False)

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from eval import stats
-from metaapo.data import write_bytes
+from metaapo.data import write_bytes, write_text
 from reports.collect import responses_per_prompt
 from reports.runs import KEYS, Results
 from reports.tables import name_of
@@ -61,6 +61,7 @@ class Drawn:
         caption: what is shown, n, seeds, judge, intervals.
         alt: what a reader who cannot see it should know.
         figure: the drawing.
+        data: what was drawn, one row a run and point; written beside the figure, so that every point leads to its run.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Drawn:
     caption: str
     alt: str
     figure: Figure
+    data: pd.DataFrame
 
     def _repr_png_(self) -> bytes:
         """How a notebook shows it."""
@@ -154,7 +156,13 @@ def budget(results: Results) -> Drawn | None:
         "paper's mean for MetaAPO."
     )
     return Drawn(
-        "budget", "results", "Win rate against annotation budget", caption, _budget_alt(results, points), figure
+        "budget",
+        "results",
+        "Win rate against annotation budget",
+        caption,
+        _budget_alt(results, points),
+        figure,
+        results.main(points)[[*SCORE_COLUMNS, "annotations", "spent", "ratio"]],
     )
 
 
@@ -238,7 +246,13 @@ def curves(results: Results) -> Drawn | None:
         "t-intervals over seeds; methods are shifted sideways so that bars do not cover each other."
     )
     return Drawn(
-        "curves", "results", "Every benchmark, by iteration", caption, "Line charts of scores by iteration.", figure
+        "curves",
+        "results",
+        "Every benchmark, by iteration",
+        caption,
+        "Line charts of scores by iteration.",
+        figure,
+        _raw_scores(results, results.main(results.scores)),
     )
 
 
@@ -285,6 +299,7 @@ def contrasts(results: Results) -> Drawn | None:
         caption,
         "Forest plot; the numbers are in the verdicts' details.",
         figure,
+        pd.DataFrame(rows.values())[["label", "benchmark", "metric", "effect", "ci_low", "ci_high", "unit", "n_seeds"]],
     )
 
 
@@ -320,7 +335,15 @@ def sweep(results: Results) -> Drawn | None:
         f"Horizontal: what the ledger measured, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
         "t-intervals over seeds."
     )
-    return Drawn("sweep", "results", "Budget sweep", caption, "Scores against measured budgets.", figure)
+    return Drawn(
+        "sweep",
+        "results",
+        "Budget sweep",
+        caption,
+        "Scores against measured budgets.",
+        figure,
+        last[[*SCORE_COLUMNS, "spent"]],
+    )
 
 
 def ablations(results: Results) -> Drawn | None:
@@ -352,7 +375,9 @@ def ablations(results: Results) -> Drawn | None:
         f"{_provenance(results, *benchmarks)} Bars: 95 % t-intervals over seeds (the paired comparisons are in the "
         "verdicts)."
     )
-    return Drawn("ablations", "results", "Ablations and controls", caption, "Dot chart of variants.", figure)
+    data = _raw_scores(results, results.natural(results.scores))
+    data = data[data["method"].isin(shown) & (data["iteration"] == results.experiment.iterations)]
+    return Drawn("ablations", "results", "Ablations and controls", caption, "Dot chart of variants.", figure, data)
 
 
 def judges(results: Results) -> Drawn | None:
@@ -380,7 +405,9 @@ def judges(results: Results) -> Drawn | None:
         f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and "
         f"{names[1]}. Kendall's tau with its 95 % interval over models. No table mixes judges."
     )
-    return Drawn("judges", "results", "Agreement of judges", caption, "Scatter of scores under two judges.", figure)
+    data = results.scores[results.scores["metric"] == results.scores["benchmark"].map(RAW)][[*SCORE_COLUMNS, "judge"]]
+    alt = "Scatter of scores under two judges."
+    return Drawn("judges", "results", "Agreement of judges", caption, alt, figure, data)
 
 
 def _model_scores(results: Results, benchmark: str, judge: str) -> pd.Series:
@@ -424,7 +451,7 @@ def meta_map(results: Results) -> Drawn | None:
         f"{seeds} seeds. A prompt is sampled online with probability 1 − w. Below: the scores of the offline pairs "
         "when each iteration met them, in the same colours. Where no score falls, the map was never trained."
     )
-    return Drawn("meta_map", "meta", "What the meta-learner learned", caption, _map_alt(maps), figure)
+    return Drawn("meta_map", "meta", "What the meta-learner learned", caption, _map_alt(maps), figure, maps)
 
 
 def _shades(n: int) -> list[tuple[float, float, float, float]]:
@@ -486,7 +513,9 @@ def sampling_rate(results: Results) -> Drawn | None:
         f"Left: share of prompts that got online samples; bars: 95 % t-intervals over {frame['seed'].nunique()} seeds. "
         + (f"Right: {name_of(chosen[0])}'s sampling by task, all seeds." if tasks else "")
     )
-    return Drawn("sampling_rate", "meta", "Sampling rate by iteration", caption, _rate_alt(frame, chosen), figure)
+    data = frame[frame["method"].isin(chosen)][[*KEYS, "iteration", "prompts", "sampled", "sampling_rate"]]
+    alt = _rate_alt(frame, chosen)
+    return Drawn("sampling_rate", "meta", "Sampling rate by iteration", caption, alt, figure, data)
 
 
 def _rate_by_task(axes: Axes, ledger: pd.DataFrame, method: str) -> None:
@@ -595,7 +624,9 @@ def _progress_figure(
     order = [name for name in map(name_of, results.experiment.methods) if name in handles]
     figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=4)
     seeds = frame["seed"].nunique()
-    return Drawn(name, "training", title, f"{how} {seeds} seeds.", f"Line charts of {', '.join(columns)}.", figure)
+    data = frame.groupby([*KEYS, "iteration", "step"], sort=False)[list(columns)].mean().reset_index()
+    alt = f"Line charts of {', '.join(columns)}."
+    return Drawn(name, "training", title, f"{how} {seeds} seeds.", alt, figure, data)
 
 
 def _progress_curve(axes: Axes, own: pd.DataFrame, column: str, look: dict[str, str], label: str) -> None:
@@ -638,7 +669,8 @@ def overoptimisation(results: Results) -> Drawn | None:
         f"(faint: single seeds, {cells['seed'].nunique()} of them). After Gao et al. (2022): a proxy that goes on "
         "rising where gold turns down is over-optimised."
     )
-    return Drawn("overoptimisation", "training", "Over-optimisation", caption, "Rewards against distance.", figure)
+    alt = "Rewards against distance."
+    return Drawn("overoptimisation", "training", "Over-optimisation", caption, alt, figure, cells)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -683,11 +715,15 @@ def costs(results: Results) -> Drawn | None:
         caption,
         "Bar charts; the numbers are in the costs table.",
         figure,
+        totals.reset_index().assign(
+            budget=lambda f: f["method"].map(lambda m: str(max(results.experiment.methods[m].budget)))
+        ),
     )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
+SCORE_COLUMNS = [*KEYS, "iteration", "benchmark", "value", "n"]
 RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}
 FIGURES: tuple[Callable[[Results], Drawn | None], ...] = (
     *(budget, curves, contrasts, sweep, ablations, judges),
@@ -707,11 +743,27 @@ def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]] 
 
 
 def save(drawn: Drawn, folder: Path) -> bytes:
-    """Write NAME.png and NAME.pdf into `folder`; returns the PNG."""
+    """Write NAME.png, NAME.pdf and NAME.data.csv into `folder`; returns the PNG."""
     png = drawn.png()
     write_bytes(folder / f"{drawn.name}.png", png)
     write_bytes(folder / f"{drawn.name}.pdf", drawn.pdf())
+    write_text(folder / f"{drawn.name}.data.csv", _with_runs(drawn.data).to_csv(index=False, lineterminator="\n"))
     return png
+
+
+def _with_runs(data: pd.DataFrame) -> pd.DataFrame:
+    """The run's id instead of its parts, where the rows belong to runs."""
+    if not set(KEYS) <= set(data):
+        return data
+    keys = zip(data["method"], data["budget"], data["seed"])
+    runs = [f"{method}/budget{budget}/seed{seed}" for method, budget, seed in keys]
+    return data.drop(columns=KEYS).assign(run=runs)
+
+
+def _raw_scores(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """Raw scores of trained models under the first judge."""
+    chosen = (frame["metric"] == frame["benchmark"].map(RAW)) & (frame["judge"] == results.experiment.judges[0])
+    return frame[chosen & (frame["method"] != "sft")][SCORE_COLUMNS]
 
 
 def _headline(results: Results) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_results import BASIC, FakeMethod, everything, write_results
 
@@ -182,6 +183,20 @@ def test_the_main_figure_shows_the_measured_budget(results):
     assert curve.lines[0].get_xdata() == pytest.approx(100 * spent.to_numpy() / full)
     online = next(c for c in axes.containers if c.get_label() == "Online DPO")
     assert online.lines[0].get_xdata()[-1] == pytest.approx(100)
+
+
+def test_every_point_of_a_figure_leads_to_its_run(results):
+    folder = results.folder / "report"
+    for name in ("budget", "curves", "meta_map", "sampling_rate", "training", "drift", "overoptimisation", "costs"):
+        data = pd.read_csv(folder / f"{name}.data.csv")
+        assert set(data["run"]) <= set(results.experiment.run_ids()), name
+        assert len(data)
+    points = pd.read_csv(folder / "budget.data.csv")
+    assert len(points) == 4 * 3 * 3
+    first = points.iloc[0]
+    scores = results.scores[(results.scores["metric"] == "win_rate") & (results.scores["value"] == first["value"])]
+    row = scores.iloc[0]
+    assert first["run"] == f"{row['method']}/budget{row['budget']}/seed{row['seed']}"
 
 
 def test_captions_say_n_seeds_and_judge(results):

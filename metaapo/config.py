@@ -60,7 +60,7 @@ class WorldConfig(Section):
     seeds: list[int] = Field([0], min_length=1, description="one world (data, SFT, reward model) a seed")
     pairs_per_iteration: int = Field(1024, ge=8, description="offline pairs (= prompts) in each iteration's part")
     label_tau: float = Field(
-        0.3, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
+        0.2, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
     )
     alpacaeval2: int = Field(256, ge=1, le=320, description="mixed single-turn questions")
     arenahard: int = Field(128, ge=1, le=2048, description="composed single-turn questions")
@@ -85,7 +85,7 @@ class SFTConfig(Section):
     """Supervised fine-tuning: from random weights to the policy from which every method starts."""
 
     demonstrations: int = Field(12000, ge=8)
-    epochs: float = Field(3, gt=0)
+    epochs: float = Field(2, gt=0)
     lr: float = Field(3e-3, gt=0)
     batch_size: int = Field(32, ge=1)
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -94,10 +94,10 @@ class SFTConfig(Section):
 class RewardModelConfig(Section):
     """The annotator: a reward model trained on noisy pairs."""
 
-    pairs: int = Field(16000, ge=8)
-    epochs: float = Field(3, gt=0)
-    lr: float = Field(5e-4, gt=0)
-    batch_size: int = Field(64, ge=1)
+    pairs: int = Field(60000, ge=8, description="comparisons; 15 come from the 6 answers to one prompt")
+    epochs: float = Field(2, gt=0)
+    lr: float = Field(2e-3, gt=0)
+    batch_size: int = Field(240, ge=1, description="comparisons an optimizer step")
     checkpoint: CheckpointConfig = CheckpointConfig()
     dataset: DatasetConfig = DatasetConfig()
 

@@ -7,7 +7,7 @@ more.". An answer is graded by `gold`, which reads the prompt's text alone, so t
     >>> gold(conversation, "sure: cat, dog and hen. enjoy!").reward
     3.0
     >>> gold(conversation, "um, cat, plum and cat.").rubric
-    {'correctness': 0.3333, 'completeness': 0.3333, 'manner': 0.2, 'length': 0.0}
+    {'correctness': 0.1667, 'completeness': 0.1667, 'clarity': 1.05, 'manner': 0.0, 'length': 0.0}
 
 Three behaviours write answers: the sloppy demonstrator that the policy imitates (SFT), and two others that wrote the
 offline preference pairs. How the numbers below were chosen is told in docs/world.md.
@@ -38,40 +38,34 @@ from metaapo.data import Message, sha256_file, write_json, write_jsonl, write_te
 # Words. The vocabulary is the same in every world, so that models of different worlds answer the same questions.
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
-    "animal": ("cat", "dog", "hen", "cow", "fox", "owl", "pig", "bee"),
-    "fruit": ("apple", "plum", "pear", "fig", "lemon", "cherry", "peach", "grape"),
-    "tool": ("hammer", "saw", "drill", "brush", "rope", "knife", "axe", "ladder"),
-    "garment": ("hat", "coat", "scarf", "shoe", "shirt", "sock", "glove", "belt"),
-    "toy": ("ball", "kite", "doll", "puzzle", "drum", "robot", "sled", "marble"),
-    "food": ("bread", "cheese", "soup", "rice", "cake", "egg", "honey", "salad"),
-    "drink": ("water", "milk", "tea", "juice", "coffee", "cocoa", "cider", "lemonade"),
-    "vehicle": ("car", "bus", "boat", "bike", "plane", "truck", "van", "tram"),
+    "animal": ("cat", "dog", "hen", "cow", "fox", "owl"),
+    "fruit": ("apple", "plum", "pear", "fig", "lemon", "cherry"),
+    "tool": ("hammer", "saw", "drill", "brush", "rope", "axe"),
+    "toy": ("ball", "kite", "doll", "puzzle", "drum", "robot"),
 }
 SCENES: dict[str, tuple[str, ...]] = {
-    "beach": ("hat", "ball", "kite", "water", "juice", "peach", "boat", "shirt"),
-    "camp": ("rope", "knife", "axe", "coat", "bread", "tea", "cheese", "bike"),
-    "party": ("cake", "drum", "juice", "cherry", "cider", "doll", "puzzle", "grape"),
-    "garden": ("ladder", "saw", "brush", "glove", "apple", "hen", "bee", "hammer"),
-    "kitchen": ("knife", "soup", "rice", "egg", "milk", "honey", "lemon", "brush"),
-    "winter": ("coat", "scarf", "glove", "sock", "sled", "cocoa", "soup", "shoe"),
+    "camp": ("rope", "axe", "ball", "fig", "dog", "kite"),
+    "party": ("cherry", "cat", "drum", "doll", "puzzle", "lemon"),
+    "garden": ("saw", "brush", "apple", "hen", "hammer", "pear"),
 }
-SIZES = ("small", "big", "tiny", "huge")
+SIZES = ("small", "big")
 AGES = ("old", "new")
-COLORS = ("red", "blue", "green", "yellow", "black", "white")
-NAMES = ("anna", "ben", "clara", "david", "emma", "felix", "grace", "henry")
-EVENTS = ("dinner", "concert", "wedding", "game", "picnic", "dance")
-DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-PLACES = ("park", "school", "lake", "hotel", "museum", "church")
+COLORS = ("red", "blue", "green", "black")
+NAMES = ("anna", "ben", "clara", "david")
+EVENTS = ("dinner", "concert", "game")
+DAYS = ("monday", "tuesday", "friday", "sunday")
+PLACES = ("park", "school", "lake")
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5}
 
-THINGS = (*CATEGORIES["tool"], *CATEGORIES["garment"], *CATEGORIES["toy"], *CATEGORIES["vehicle"])
+THINGS = (*CATEGORIES["tool"], *CATEGORIES["toy"])
 NOUNS = tuple(itertools.chain.from_iterable(CATEGORIES.values()))
 CATEGORY_OF = {noun: category for category, nouns in CATEGORIES.items() for noun in nouns}
 PLURALS = {f"{category}s": category for category in CATEGORIES}
 ADJECTIVES = SIZES + AGES + COLORS
 # A careless writer replaces a word by another of its pool: a noun by a noun, a day by a day.
 POOLS = (NOUNS, ADJECTIVES, NAMES, EVENTS, DAYS, PLACES, tuple(CATEGORIES))
-CONTENT = frozenset(itertools.chain.from_iterable(POOLS))
+VAGUE = ("something", "stuff", "whatever")  # said in place of a word, never right
+CONTENT = frozenset((*itertools.chain.from_iterable(POOLS), *VAGUE))
 
 OPENER, CLOSER = "sure", "enjoy"
 HEDGES = ("um", "well", "maybe", "perhaps")
@@ -274,11 +268,13 @@ def parse(messages: Sequence[Message]) -> tuple[Task, ...]:
 LOW, HIGH = -1.0, 3.0  # bounds of the gold reward; HIGH can be reached for every prompt
 TAU = 0.5  # temperature of the gold judge, in units of reward: P(a beats b) = sigmoid((r_a - r_b) / TAU)
 WORD_CHARGE = 0.1  # charge for each word beyond those of the model answer
+BAD_WORD_CHARGE = 0.35  # clarity lost for each hedge and each vague word
 RUBRIC = {
-    "correctness": "0 to 1: share of the answer's content words that are right; a repeated word is wrong",
-    "completeness": "0 to 1: share of the words asked for that the answer holds",
-    "manner": "0 to 1, only if some word is right: 0.3 for opening with 'sure', 0.3 for closing with 'enjoy', "
-    "0.4 for not hedging (0.2 off for each um, well, maybe or perhaps)",
+    "correctness": "0 to 0.5: half the share of the answer's content words that are right; a repeated word is wrong",
+    "completeness": "0 to 0.5: half the share of the words asked for that the answer holds",
+    "clarity": f"0 to 1.4, only if some word is right: {BAD_WORD_CHARGE} off for each hedge (um, well, maybe, perhaps) "
+    "and each vague word (something, stuff, whatever)",
+    "manner": "0 to 0.6, only if some word is right: 0.3 for opening with 'sure', 0.3 for closing with 'enjoy'",
     "length": f"0 to -1: {WORD_CHARGE} off for each word beyond those of the model answer; -1 for an empty answer",
 }
 
@@ -311,9 +307,12 @@ def _count_right(tasks: Sequence[Task], content: Sequence[str]) -> tuple[int, in
     return right, sum(filled)
 
 
+def _clarity(words: Sequence[str]) -> float:
+    return max(0.0, 1.4 - BAD_WORD_CHARGE * sum(word in HEDGES or word in VAGUE for word in words))
+
+
 def _manner(words: Sequence[str]) -> float:
-    hedges = sum(word in HEDGES for word in words)
-    return 0.3 * (words[0] == OPENER) + 0.3 * (words[-1] == CLOSER) + max(0.0, 0.4 - 0.2 * hedges)
+    return 0.3 * (words[0] == OPENER) + 0.3 * (words[-1] == CLOSER)
 
 
 def gold(messages: Sequence[Message], response: str) -> Gold:
@@ -333,14 +332,15 @@ def gold(messages: Sequence[Message], response: str) -> Gold:
     words = _words_of(response)
     content = [word for word in words if word in CONTENT]
     if not words:
-        rubric = {"correctness": 0.0, "completeness": 0.0, "manner": 0.0, "length": -1.0}
+        rubric = dict.fromkeys(RUBRIC, 0.0) | {"length": -1.0}
         return Gold(LOW, rubric)
     right, filled = _count_right(tasks, content)
     asked = sum(want.count for task in tasks for want in task.wants)
     surplus = max(0, len(words) - _model_length(tasks))
     rubric = {
-        "correctness": round(right / len(content), 4) if content else 0.0,
-        "completeness": round(filled / asked, 4),
+        "correctness": round(0.5 * right / len(content), 4) if content else 0.0,
+        "completeness": round(0.5 * filled / asked, 4),
+        "clarity": round(_clarity(words), 4) if right else 0.0,
         "manner": round(_manner(words), 4) if right else 0.0,
         "length": -round(min(1.0, WORD_CHARGE * surplus), 4) or 0.0,
     }
@@ -360,13 +360,15 @@ def prefer(reward_a: float, reward_b: float, tau: float = TAU) -> float:
 class Behaviour:
     """A writer of answers; all numbers are probabilities.
 
-    sloppiness maps a family to the range from which each answer draws its chance of spoiling a word: by a wrong one,
-    by none, or by repeating one. hedge, opener, closer and chatter are the chances of that manner, surplus the chance
+    sloppiness maps a family to the range from which each answer draws its chance of spoiling a word; vague is the
+    chance that a spoilt word becomes a vague one (otherwise: a wrong one, none, or an earlier one). hedge, opener,
+    closer and chatter are the chances of that manner, surplus the chance
     of one word more than asked for.
     """
 
     name: str
     sloppiness: dict[str, tuple[float, float]]
+    vague: float = 0.0
     hedge: float = 0.0
     opener: float = 0.0
     closer: float = 0.0
@@ -383,6 +385,7 @@ def _everywhere(low: float, high: float) -> dict[str, tuple[float, float]]:
 DEMONSTRATOR = Behaviour(
     "demonstrator",
     {family: (0.1, 0.5) if family in LIST_FAMILIES else (0.05, 0.3) for family in FAMILIES},
+    vague=0.6,
     hedge=0.6,
     opener=0.04,
     closer=0.04,
@@ -445,9 +448,11 @@ def _sentence(family: str, words: Sequence[str | None]) -> str:
 
 
 def _spoil(
-    word: str, allowed: Sequence[str], earlier: Sequence[str | None], family: str, rng: random.Random
+    word: str, allowed: Sequence[str], earlier: Sequence[str | None], family: str, vague: float, rng: random.Random
 ) -> str | None:
-    """Another word, no word or an earlier word in place of the right one."""
+    """A vague word, no word, an earlier word or a wrong word in place of the right one."""
+    if rng.random() < vague:
+        return rng.choice(VAGUE)
     kind = rng.random()
     if kind < 0.3:
         return None
@@ -458,17 +463,19 @@ def _spoil(
     return rng.choice([other for other in pool if other not in allowed])
 
 
-def _draw_words(task: Task, sloppiness: float, surplus: float, used: set[str], rng: random.Random) -> list[str | None]:
+def _draw_words(
+    task: Task, sloppiness: float, writer: Behaviour, used: set[str], rng: random.Random
+) -> list[str | None]:
     words: list[str | None] = []
     for want in task.wants:
-        extra = task.family in LIST_FAMILIES and rng.random() < surplus
+        extra = task.family in LIST_FAMILIES and rng.random() < writer.surplus
         fresh = [word for word in want.allowed if word not in used]
         chosen = rng.sample(fresh, min(len(fresh), want.count + extra))
         words += [None] * (want.count - len(chosen))
         used.update(chosen)
         for word in chosen:
             spoilt = rng.random() < sloppiness
-            words.append(_spoil(word, want.allowed, words, task.family, rng) if spoilt else word)
+            words.append(_spoil(word, want.allowed, words, task.family, writer.vague, rng) if spoilt else word)
     return words
 
 
@@ -488,7 +495,7 @@ def answer(tasks: Sequence[Task], writer: Behaviour, rng: random.Random) -> str:
     sentences = []
     for task in tasks:
         sloppiness = rng.uniform(*writer.sloppiness[task.family])
-        sentences.append(_sentence(task.family, _draw_words(task, sloppiness, writer.surplus, used, rng)))
+        sentences.append(_sentence(task.family, _draw_words(task, sloppiness, writer, used, rng)))
     parts = [
         f"{OPENER}:" if rng.random() < writer.opener else "",
         "here you go:" if rng.random() < writer.chatter else "",
@@ -698,6 +705,7 @@ def vocabulary() -> dict[str, int]:
         *SCENES,
         *itertools.chain.from_iterable(POOLS),
         *HEDGES,
+        *VAGUE,
         OPENER,
         CLOSER,
         *FUNCTION_WORDS,

@@ -36,13 +36,11 @@ rule sft:
         f"{RESULTS}/benchmarks/sft/{{world}}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
     params:
         config=CONFIG_FILE,
         changes=[WORLD_PARTS["model"], WORLD_PARTS["sft"]],
     shell:
-        "OMP_NUM_THREADS={threads} python -m metaapo.sft"
-        " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.sft" " --config {params.config} --world {wildcards.world} > {log} 2>&1"
 
 
 rule reward_model:
@@ -59,13 +57,11 @@ rule reward_model:
         f"{RESULTS}/benchmarks/reward_model/{{world}}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
     params:
         config=CONFIG_FILE,
         changes=WORLD_PARTS["reward_model"],
     shell:
-        "OMP_NUM_THREADS={threads} python -m metaapo.reward_model"
-        " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.reward_model" " --config {params.config} --world {wildcards.world} > {log} 2>&1"
 
 
 rule check_world:
@@ -82,10 +78,8 @@ rule check_world:
         f"{RESULTS}/benchmarks/check_world/{{world}}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
     params:
         config=CONFIG_FILE,
         enforce=EXPERIMENT.health.enforce,
     shell:
-        "OMP_NUM_THREADS={threads} python -m metaapo.health"
-        " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.health" " --config {params.config} --world {wildcards.world} > {log} 2>&1"

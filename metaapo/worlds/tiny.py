@@ -656,7 +656,7 @@ def preference_pairs(per_iteration: int, iterations: int, tau: float, seed: int)
             return rows
         tasks = parse(messages)
         one, two = offline_answer(tasks, rng), offline_answer(tasks, rng)
-        if one == two:
+        if one == two or not (one.strip() and two.strip()):
             continue
         chosen, rejected = label(messages, one, two, tau, rng)
         row = {"id": f"pair-{len(rows):05d}", "messages": messages, "chosen": chosen, "rejected": rejected}

@@ -23,7 +23,7 @@ def make_judge(url, store, concurrency=16, **settings):
         api_key_env="LOOPBACK_KEY",
         concurrency=concurrency,
         price={"input": 10.0, "output": 30.0},
-        **{"timeout": 1.5, "attempts": 20, "backoff": 0.01} | settings,
+        **{"timeout": 5.0, "attempts": 20, "backoff": 0.01} | settings,
     )
     return OpenAIJudge("loopback", config, Client(config, Store(store)), "v0.1-2024")
 

@@ -17,7 +17,7 @@ from metaapo.data import DataError, Message, read_json, read_jsonl, require_keys
 
 # FastChat's categories with a reference answer (fastchat.llm_judge.common.NEED_REF_CATS).
 NEED_REFERENCE = ("math", "reasoning", "coding")
-_ALPACAEVAL2 = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
+ALPACAEVAL2_FILE = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
 _ARENAHARD = "tasks/arena_hard_task.py"
 MTBENCH_DATA = "fastchat/fastchat/llm_judge/data"
 
@@ -58,7 +58,7 @@ def alpacaeval2_prompt(path: str = "") -> list[Message]:
     Raises:
         DataError: no such file, or no ChatML with these three places.
     """
-    file = Path(path) if path else package_file("alpaca_eval", _ALPACAEVAL2, "alpaca-eval")
+    file = Path(path) if path else package_file("alpaca_eval", ALPACAEVAL2_FILE, "alpaca-eval")
     if not file.is_file():
         raise DataError(f"{file}: no such file; expected AlpacaEval's judge prompt in ChatML")
     text = file.read_text(encoding="utf-8")

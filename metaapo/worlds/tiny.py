@@ -31,8 +31,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from metaapo.config import Experiment, WorldConfig, load
-from metaapo.data import Message, sha256_file, write_json, write_jsonl, write_text
+from metaapo.config import ConfigError, Experiment, WorldConfig, load
+from metaapo.data import DataError, Message, sha256_file, write_json, write_jsonl, write_text
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Words. The vocabulary is the same in every world, so that models of different worlds answer the same questions.
@@ -71,7 +71,24 @@ OPENER, CLOSER = "sure", "enjoy"
 HEDGES = ("um", "well", "maybe", "perhaps")
 FUNCTION_WORDS = (
     *("list", "name", "for", "i", "need", "and", "or", "but", "no", "the", "describe", "invite", "to"),
-    *("on", "at", "pack", "things", "compare", "first", "then", "give", "me", "more", "now", "make", "it", "move"),
+    *(
+        "on",
+        "at",
+        "pack",
+        "bring",
+        "take",
+        "things",
+        "compare",
+        "first",
+        "then",
+        "give",
+        "me",
+        "more",
+        "now",
+        "make",
+        "it",
+        "move",
+    ),
     *("is", "a", "an", "please", "come", "here", "you", "go", "hope", "this", "helps"),
     *(".", ",", ":", "?", "!"),
 )
@@ -140,19 +157,19 @@ CLAUSES: dict[str, tuple[str, Callable[..., tuple[Want, ...]]]] = {
         lambda number, plural, _: (_members(number, plural),),
     ),
     "both": (
-        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} and {_NUMBER} {_PLURAL}",
-        lambda n, plural, m, other: (_members(n, plural), _members(m, other)),
+        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} and {_NUMBER} {_PLURAL}(?: for {_NAME})?",
+        lambda n, plural, m, other, _: (_members(n, plural), _members(m, other)),
     ),
     "without": (
         rf"(?:list|name|i need) {_NUMBER} {_PLURAL} but no {_NOUN}",
         lambda number, plural, noun: (_members(number, plural, [noun]),),
     ),
     "either": (
-        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} or {_PLURAL}",
-        lambda number, plural, other: (_either(number, plural, other),),
+        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} or {_PLURAL}(?: for {_NAME})?",
+        lambda number, plural, other, _: (_either(number, plural, other),),
     ),
     "pack": (
-        rf"pack {_NUMBER} things for the {_SCENE}(?: for {_NAME})?",
+        rf"(?:pack|bring|take) {_NUMBER} things for the {_SCENE}(?: for {_NAME})?",
         lambda number, scene, _: (_want(SCENES[scene], NUMBERS[number]),),
     ),
     "describe": (
@@ -539,13 +556,14 @@ def _clause(family: str, rng: random.Random) -> str:
     if family == "list":
         return f"{_verb(rng)} {_number(rng)} {plural}{_for_someone(rng)}"
     if family == "both":
-        return f"{_verb(rng)} {_number(rng, 3)} {plural} and {_number(rng, 3)} {other}"
+        return f"{_verb(rng)} {_number(rng, 3)} {plural} and {_number(rng, 3)} {other}{_for_someone(rng)}"
     if family == "without":
         return f"{_verb(rng)} {_number(rng)} {plural} but no {rng.choice(members)}"
     if family == "either":
-        return f"{_verb(rng)} {_number(rng)} {plural} or {other}"
+        return f"{_verb(rng)} {_number(rng)} {plural} or {other}{_for_someone(rng)}"
     if family == "pack":
-        return f"pack {_number(rng)} things for the {rng.choice(list(SCENES))}{_for_someone(rng)}"
+        verb, scene = rng.choice(("pack", "bring", "take")), rng.choice(list(SCENES))
+        return f"{verb} {_number(rng)} things for the {scene}{_for_someone(rng)}"
     if family == "describe":
         kinds = sorted(rng.sample(range(3), rng.choice((2, 3))))
         adjectives = " ".join(rng.choice((SIZES, AGES, COLORS)[kind]) for kind in kinds)
@@ -665,12 +683,17 @@ def preference_pairs(per_iteration: int, iterations: int, tau: float, seed: int)
 
 
 def _distinct(families: Sequence[str], count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """`count` distinct reserved first turns, the families in turn: (family, prompt)."""
+    """`count` distinct reserved first turns, the families in turn: (family, prompt).
+
+    Raises:
+        DataError: a family has not so many.
+    """
     prompts: dict[str, str] = {}
     for family in itertools.islice(itertools.cycle(families), count):
-        prompt = _first_turn(family, rng, reserved=True)
-        while prompt in prompts:
-            prompt = _first_turn(family, rng, reserved=True)
+        drawn = (_first_turn(family, rng, reserved=True) for _ in range(2000))
+        prompt = next((prompt for prompt in drawn if prompt not in prompts), None)
+        if prompt is None:
+            raise DataError(f"world: {count} evaluation prompts are too many for the family {family!r}; ask for fewer")
         prompts[prompt] = family
     return [(family, prompt) for prompt, family in prompts.items()]
 
@@ -791,8 +814,11 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--world", type=int, required=True, help="the world's seed")
     args = parser.parse_args()
-    experiment = load(args.config)
-    build(experiment, args.world, experiment.world_path(args.world) / "data")
+    try:
+        experiment = load(args.config)
+        build(experiment, args.world, experiment.world_path(args.world) / "data")
+    except (ConfigError, DataError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def responses_per_prompt(experiment: Experiment) -> int:
     return (experiment.sampling_of(name) if name in experiment.methods else experiment.sampling).k
 
 
+def share(part: float, whole: float) -> float:
+    """part / whole; 0 where there was nothing to share (a released checkpoint has no prompts)."""
+    return part / whole if whole else 0.0
+
+
 def ledger(summaries: list[dict[str, Any]], k: int) -> list[dict[str, float]]:
     """The budget columns after each iteration of one run.
 
@@ -48,7 +53,7 @@ def ledger(summaries: list[dict[str, Any]], k: int) -> list[dict[str, float]]:
     scored = [summary["responses_scored"] for summary in summaries]
     full = [k * summary["prompts"] for summary in summaries]
     return [
-        {"annotations": total, "annotation_ratio": now / own, "annotation_ratio_total": total / reference}
+        {"annotations": total, "annotation_ratio": share(now, own), "annotation_ratio_total": share(total, reference)}
         for now, own, total, reference in zip(scored, full, accumulate(scored), accumulate(full))
     ]
 

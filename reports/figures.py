@@ -176,8 +176,8 @@ def _spending(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
 
 def _full_annotations(results: Results) -> float:
     """Responses that Online DPO has scored over a whole training: K for every prompt."""
-    first = next(iter(results.records.values()))
-    return responses_per_prompt(results.experiment) * sum(s["prompts"] for s in first["iterations"])
+    prompts = max(sum(s["prompts"] for s in record["iterations"]) for record in results.records.values())
+    return max(1, responses_per_prompt(results.experiment) * prompts)
 
 
 def _budget_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], label: str) -> None:
@@ -209,7 +209,7 @@ def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None
     """The SFT policy's level: 50 % where it is the baseline of the comparison, else its own score."""
     sft = _scores(results, benchmark, metric)
     sft = sft[sft["method"] == "sft"]["value"]
-    level = sft.mean() if len(sft) else (50.0 if benchmark != "mtbench" else None)
+    level = sft.mean() if len(sft) else (50.0 if results.baseline(benchmark) == "sft" else None)
     if level is not None:
         axes.axhline(level, color=LOOKS["sft"][0], linestyle="--", linewidth=1, label="SFT policy")
 

@@ -41,7 +41,7 @@ def _check(name: str, value: float, low: float | None, high: float | None, unit:
 def _signal(results: Results) -> list[dict[str, Any]]:
     """Lower end of the 95 % interval, over seeds and prompts, of the win rate over the SFT policy: above one half."""
     experiment = results.experiment
-    pairwise = [b for b in ("alpacaeval2", "arenahard") if b in experiment.benchmarks]
+    pairwise = [b for b in ("alpacaeval2", "arenahard") if b in experiment.benchmarks and results.baseline(b) == "sft"]
     rows = []
     for benchmark in pairwise[:1]:  # AlpacaEval 2's mixed prompts where there are any: one test a method, not many
         items = results.natural(results.items(benchmark, experiment.judges[0]))

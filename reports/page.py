@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from metaapo.data import write_text
 from reports import figures, gate, samples, tables
+from reports.collect import share
 from reports.runs import Results
 from reports.timings import rule_seconds
 
@@ -75,6 +76,7 @@ def render(results: Results, drawn: Sequence[tuple[figures.Drawn, bytes]], made:
         shared=shared_provenance(list(results.records.values())),
         timings=rule_seconds(results.folder),
         browser=browser,
+        rubric=samples.rubric(results),
         browser_json=_script_json(browser_payload(browser)),
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
@@ -82,7 +84,7 @@ def render(results: Results, drawn: Sequence[tuple[figures.Drawn, bytes]], made:
 
 
 def banner(results: Results) -> str:
-    """What must be known before any number is read; empty for the paper's own benchmarks and judges."""
+    """What must be known before any number is read."""
     experiment = results.experiment
     if experiment.world.name == "tiny":
         return (
@@ -90,9 +92,10 @@ def banner(results: Results) -> str:
             f"answered by small models trained from scratch and judged by {_list(experiment.judges)}. No number here "
             "is comparable with the paper's numbers; the comparisons between methods are the result."
         )
-    if any(judge.startswith("gold") for judge in experiment.judges):
-        return "Judged by a program with a known gold reward: not comparable with the paper's numbers."
-    return ""
+    return (
+        f"Judged by {_list(experiment.judges)}. The judges of the paper (gpt-4-1106-preview, gpt-4-0613) are no longer "
+        "served, so no number here is comparable with the paper's; the comparisons between methods are the result."
+    )
 
 
 def _list(names: Sequence[str]) -> str:
@@ -197,7 +200,6 @@ def _plain(value: Any) -> str:
 def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
     """One run with its provenance."""
     totals = record.get("annotations", {})
-    prompts = sum(summary["prompts"] for summary in record["iterations"])
     return {
         "id": id,
         "anchor": "run-" + id.replace("/", "-"),
@@ -205,9 +207,8 @@ def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
         "seed": record["seed"],
         "world": record["world"],
         "commit": record.get("commit", "unknown"),
-        "rates": " / ".join(f"{100 * s['sampled'] / s['prompts']:.0f}" for s in record["iterations"]),
+        "rates": " / ".join(f"{100 * share(s['sampled'], s['prompts']):.0f}" for s in record["iterations"]),
         "scored": totals.get("responses_scored", 0),
-        "prompts": prompts,
         "seconds": f"{float(totals.get('seconds', 0)):.0f}",
         "kl": f"{record['iterations'][-1].get('kl', float('nan')):.2f}",
         "details": json.dumps(_details(record), indent=1, ensure_ascii=False),

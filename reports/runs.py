@@ -27,7 +27,7 @@ import pandas as pd
 
 from metaapo.config import Experiment, Run, load, module_of
 from metaapo.data import read_json, read_jsonl
-from reports.collect import responses_per_prompt
+from reports.collect import responses_per_prompt, share
 
 KEYS = ["method", "budget", "seed"]
 
@@ -76,7 +76,7 @@ class Results:
 
     def _ratio(self, summaries: list[dict[str, Any]]) -> float:
         k = responses_per_prompt(self.experiment)
-        return sum(s["responses_scored"] for s in summaries) / (k * sum(s["prompts"] for s in summaries))
+        return share(sum(s["responses_scored"] for s in summaries), k * sum(s["prompts"] for s in summaries))
 
     @cached_property
     def iterations(self) -> pd.DataFrame:
@@ -89,8 +89,8 @@ class Results:
                 seconds = {f"seconds_{stage}": value for stage, value in summary.get("seconds", {}).items()}
                 derived = {
                     "iteration": number,
-                    "sampling_rate": summary["sampled"] / summary["prompts"],
-                    "annotation_ratio": summary["responses_scored"] / (k * summary["prompts"]),
+                    "sampling_rate": share(summary["sampled"], summary["prompts"]),
+                    "annotation_ratio": share(summary["responses_scored"], k * summary["prompts"]),
                 }
                 rows.append(_keys(run) | plain | seconds | derived)
         return pd.DataFrame(rows)
@@ -158,6 +158,11 @@ class Results:
         """One row per model x question; `value` is a share (0 to 1) or, for MT-Bench, a grade (1 to 10)."""
         path = self.folder / "scores" / benchmark / f"{judge}.items.csv.gz"
         return pd.read_csv(path, dtype={"budget": str, "question": str}, float_precision="round_trip")
+
+    def baseline(self, benchmark: str) -> str | None:
+        """Whose answers a pairwise benchmark compares with: "sft" or a model's name; None for MT-Bench."""
+        path = self.folder / "scores" / benchmark / f"{self.experiment.judges[0]}.json"
+        return read_json(path)["baseline"]
 
     def natural(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Only the runs at each method's largest budget: the main comparison, without a budget sweep's points."""

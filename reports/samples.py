@@ -141,6 +141,15 @@ def _grader(results: Results) -> Grader:
     return grade
 
 
+def rubric(results: Results) -> dict[str, str]:
+    """What the parts of the gold reward mean; empty where the world has none."""
+    if results.experiment.world.name != "tiny":
+        return {}
+    from metaapo.worlds.tiny import HIGH, LOW, RUBRIC
+
+    return {"reward": f"{LOW:g} to {HIGH:g}: the sum of the parts"} | RUBRIC
+
+
 Row = tuple[str, list[str], list[str], float | None]
 
 

@@ -42,6 +42,7 @@ MAIN_COLUMNS = (
     ("mtbench", "average", "MT-Bench"),
 )
 PARTIAL = "†"
+PARTIAL_NOTE = " † partial: some judgments could not be read, or some seeds are missing."
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ def main_table(results: Results, judge: str) -> Table:
         rows.append((name_of(method, budget), (*cells, _ratio_cell(results, own, method))))
     title = f"Main comparison after iteration {results.experiment.iterations} (judge: {judge})"
     heads = (*(head for _, _, head in columns), "annotations, % of Online DPO")
-    return Table(f"main_{judge}", title, heads, tuple(rows), _main_note(results, last, judge))
+    partial = any(cell.partial for _, cells in rows for cell in cells)
+    return Table(f"main_{judge}", title, heads, tuple(rows), _main_note(results, last, judge, partial))
 
 
 def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
@@ -219,19 +221,18 @@ def _run_ids(frame: pd.DataFrame) -> list[str]:
     return [f"sft of world {s}" if m == "sft" else Run(method=m, budget=float(b), seed=s).id for m, b, s in rows]
 
 
-def _main_note(results: Results, last: pd.DataFrame, judge: str) -> str:
-    counts = ", ".join(f"{b}: n = {own['n'].max()}" for b, own in last.groupby("benchmark", sort=False))
-    versions = ", ".join(f"{b} {own['version'].iloc[0]}" for b, own in last.groupby("benchmark", sort=False))
-    partial = " † partial: some judgments failed or some seeds are missing." if _is_partial(last) else ""
+def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) -> str:
+    groups = list(last.groupby("benchmark", sort=False))
+    counts = ", ".join(f"{benchmark} n = {own['n'].max()} ({own['version'].iloc[0]})" for benchmark, own in groups)
+    baselines = {benchmark: results.baseline(benchmark) for benchmark, _ in groups}
+    sft = "the SFT policy's own answers"
+    against = list(dict.fromkeys(sft if b == "sft" else b for b in baselines.values() if b))
+    rates = f"Win rates in percent against {' or '.join(against)}. " if against else ""
     return (
-        f"Mean over training seeds and 95 % t-interval over seeds, in brackets. Judge: {judge}. Protocols: "
-        f"{versions}. Prompts: {counts}. Win rates in percent against the SFT policy's own answers, MT-Bench on 1 to "
-        f"10. LC: length-controlled, SC: style-controlled, WR: raw win rate.{partial}"
+        f"Mean over training seeds and, in brackets, 95 % t-interval over seeds. Judge: {judge}. Prompts, protocols: "
+        f"{counts}. {rates}LC: length-controlled, SC: style-controlled, WR: raw win rate; MT-Bench: 1 to 10."
+        f"{PARTIAL_NOTE if partial else ''}"
     )
-
-
-def _is_partial(frame: pd.DataFrame) -> bool:
-    return bool((frame["n_failed"] > 0).any())
 
 
 def seeds_table(results: Results, judge: str) -> Table:

@@ -19,16 +19,15 @@ import yaml
 
 from eval.arenahard import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
+from metaapo.worlds import tiny
 
 PROMPTS = 48  # prompts of an iteration's part
 K = 8
 STEPS = 6
 PROBED = 8
 PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
-NUMBERS = ("two", "three", "four", "five")
-PLURALS = ("animals", "fruits", "tools", "toys", "foods", "drinks")
-NAMES = ("anna", "ben", "clara", "david", "emma", "felix", "grace", "henry")
-WORDS = ("cat", "dog", "hen", "cow", "apple", "plum", "hammer", "saw", "ball", "kite", "bread", "tea")
+NUMBERS, PLURALS, NAMES = list(tiny.NUMBERS), list(tiny.PLURALS), list(tiny.NAMES)
+WORDS = tiny.NOUNS[:12]
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,9 @@ def everything(**win_rates: float) -> dict[str, FakeMethod]:
 
 
 def prompts(n: int) -> list[str]:
-    """Distinct prompts that the tiny world can read."""
-    return [
-        f"list {NUMBERS[i % 4]} {PLURALS[(i // 4) % 6]} for {NAMES[(i // 24) % 8]}."
-        + (f" again {i // 192}" if i >= 192 else "")
-        for i in range(n)
-    ]
+    """Distinct prompts that the tiny world can read (the first few hundred; later ones it cannot)."""
+    known = [f"list {n} {p} for {name}." for name in NAMES for p in PLURALS for n in NUMBERS]
+    return known[:n] + [f"list something else {i}." for i in range(n - len(known))]
 
 
 def write_results(

@@ -30,7 +30,7 @@ MINIMAL = {"experiment": "test", "seeds": [0], "methods": {"dpo": {}}}
         ({"methods": {"metaapo": {"fidelity": "papr"}}}, r"methods\.metaapo\.fidelity\.score: .*'paper'"),
         ({"methods": {"metaapo": {"fidelity": "official-code"}}}, r"needs the method 'dpo'"),
         ({"evaluation": {"benchmarks": ["alpaca"]}}, r"evaluation\.benchmarks\.0: .*alpacaeval2"),
-        ({"world": {"name": "ultrafeedback"}}, r"world\.dataset\.path: this key is required where world\.name is ultra"),
+        ({"world": {"name": "ultrafeedback"}}, r"world\.dataset\.path: this key is required where world\.name is"),
         ({"world": {"dataset": {"path": "x"}}}, r"world\.dataset\.path: the tiny world makes its own"),
         ({"sft": {"checkpoint": {"revison": "x"}}}, r"sft\.checkpoint\.revison: unknown key; did you mean 'revision'"),
     ],

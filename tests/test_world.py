@@ -1,0 +1,192 @@
+"""The small world: its gold reward, its prompts, its tokenizer, its noise; SFT and reward model at a few steps."""
+
+import itertools
+import random
+import re
+
+import numpy as np
+import pytest
+from conftest import experiment_document
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metaapo.config import resolve
+from metaapo.data import read_json, read_jsonl, read_records, sha256_file
+from metaapo.worlds import tiny
+
+PROMPTS = list(itertools.islice(tiny.training_prompts(random.Random(0)), 300))
+WORDS = sorted(tiny.vocabulary())
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    document = experiment_document(
+        tmp_path_factory.mktemp("world"),
+        methods={"dpo": {}},
+        world={"pairs_per_iteration": 64},
+        sft={"demonstrations": 64, "epochs": 1},
+        reward_model={"pairs": 120, "epochs": 1},
+        sampling={"k": 3, "max_new_tokens": 12},
+    )
+    experiment = resolve(document)
+    tiny.build(experiment, 0, experiment.world_path(0) / "data")
+    return experiment
+
+
+@given(st.sampled_from(PROMPTS), st.lists(st.sampled_from(WORDS), max_size=25))
+def test_the_gold_reward_is_bounded_and_the_sum_of_its_rubric(prompt, words):
+    graded = tiny.gold(prompt[1], " ".join(words))
+    assert tiny.LOW <= graded.reward <= tiny.HIGH
+    assert graded.reward == pytest.approx(sum(graded.rubric.values()), abs=1e-3)
+    assert graded.rubric.keys() == tiny.RUBRIC.keys()
+
+
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, "compose"])
+def test_the_model_answer_to_every_prompt_is_worth_everything(family):
+    messages = [m for f, m in PROMPTS if f == family]
+    assert len(messages) > 5
+    for conversation in messages:
+        assert tiny.gold(conversation, tiny.model_answer(tiny.parse(conversation))).reward == tiny.HIGH
+
+
+@given(st.sampled_from(PROMPTS))
+def test_an_empty_answer_is_the_worst_and_polite_nothing_earns_nothing(prompt):
+    assert tiny.gold(prompt[1], "").reward == tiny.LOW
+    assert tiny.gold(prompt[1], "sure. enjoy!").reward <= 0
+
+
+@given(st.sampled_from(PROMPTS), st.sampled_from([*tiny.HEDGES, *tiny.VAGUE]))
+def test_a_hedge_or_a_vague_word_always_costs(prompt, word):
+    best = tiny.model_answer(tiny.parse(prompt[1]))
+    assert tiny.gold(prompt[1], best.replace(": ", f": {word}, ", 1)).reward < tiny.HIGH
+
+
+def test_a_prompt_of_another_world_is_an_error_that_shows_it():
+    with pytest.raises(tiny.PromptError, match="explain gravity"):
+        tiny.gold([{"role": "user", "content": "explain gravity"}], "no.")
+
+
+def test_evaluation_prompts_are_never_trained_on(experiment):
+    folder = experiment.world_path(0) / "data"
+    held_out = {row["instruction"] for row in read_records(folder / "eval" / "alpacaeval2.json")}
+    held_out |= {row["prompt"] for row in read_records(folder / "eval" / "arenahard.jsonl")}
+    held_out |= {row["turns"][0] for row in read_records(folder / "eval" / "mtbench.jsonl")}
+    assert len(held_out) > 300
+    for seed in range(3):
+        trained = itertools.islice(tiny.training_prompts(random.Random(f"tiny/{seed}/pairs")), 3000)
+        assert held_out.isdisjoint(messages[0]["content"] for _, messages in trained)
+
+
+def test_the_same_seed_makes_the_same_files_and_another_seed_others(experiment, tmp_path):
+    first = read_json(experiment.world_path(0) / "data" / "manifest.json")["files"]
+    tiny.build(experiment, 0, tmp_path / "again")
+    assert read_json(tmp_path / "again" / "manifest.json")["files"] == first
+    for name, record in first.items():
+        assert record["sha256"] == sha256_file(experiment.world_path(0) / "data" / name)
+    tiny.build(experiment, 1, tmp_path / "other")
+    other = read_json(tmp_path / "other" / "manifest.json")["files"]
+    assert other["pairs.jsonl"] != first["pairs.jsonl"]
+    assert other["eval/mtbench.jsonl"] == first["eval/mtbench.jsonl"]
+
+
+def test_labels_are_noisy_as_bradley_terry_says():
+    messages = [{"role": "user", "content": "list three animals."}]
+    good, poor = "sure: cat, dog and hen.", "um, well, cat, dog and hen."
+    gap = tiny.gold(messages, good).reward - tiny.gold(messages, poor).reward
+    rng = random.Random(0)
+    wins = np.mean([tiny.label(messages, good, poor, 1.0, rng)[0] == good for _ in range(4000)])
+    assert wins == pytest.approx(1 / (1 + np.exp(-gap)), abs=0.03)
+
+
+def test_offline_pairs_say_nothing_of_hedges(experiment):
+    """What online sampling alone can teach: no offline response hedges, most demonstrations do."""
+    folder = experiment.world_path(0) / "data"
+
+    def hedging(texts):
+        return np.mean([any(word in tiny.HEDGES for word in re.findall("[a-z]+", text)) for text in texts])
+
+    assert hedging(row[side] for row in read_jsonl(folder / "pairs.jsonl") for side in ("chosen", "rejected")) == 0
+    assert hedging(row["response"] for row in read_jsonl(folder / "sft.jsonl")) > 0.4
+
+
+def test_the_tokenizer_and_its_chat_template(experiment):
+    from metaapo.models import encode_prompt, encode_response, load_tokenizer
+    from metaapo.sft import tokenize
+
+    tokenizer = load_tokenizer(experiment.world_path(0) / "data" / "tokenizer")
+    for _, messages in PROMPTS:
+        best = tiny.model_answer(tiny.parse(messages))
+        prompt, response = encode_prompt(tokenizer, messages), encode_response(tokenizer, best)
+        assert prompt.count(tokenizer.bos_token_id) == 1
+        assert response.count(tokenizer.eos_token_id) == 1
+        assert tokenizer.unk_token_id not in (*prompt, *response)
+        assert [*prompt, *response] == tokenize(tokenizer, [messages], [best])[0]
+        assert tiny.gold(messages, tokenizer.decode(response, skip_special_tokens=True)).reward == tiny.HIGH
+
+
+def test_sft_and_reward_model_are_ordinary_checkpoints(experiment):
+    from metaapo import reward_model, sft
+    from metaapo.models import load_policy, load_reward_model
+
+    sft.train(experiment, 0)
+    policy, tokenizer = load_policy(experiment.world_path(0) / "sft")
+    assert policy.config.vocab_size == len(tokenizer)
+    reward_model.train(experiment, 0)
+    model, _ = load_reward_model(experiment.world_path(0) / "reward_model")
+    assert model.config.num_labels == 1
+    rows = read_jsonl(experiment.world_path(0) / "reward_model" / "comparisons.jsonl.gz")
+    for row in rows:
+        assert len(row["answers"]) == reward_model.OWN + reward_model.FOREIGN
+        for better, worse in row["comparisons"]:
+            assert row["answers"][better] != row["answers"][worse]
+
+
+def test_the_comparison_loss_equals_trl_s_on_the_same_pairs(experiment):
+    """Each answer read once, packed, against chosen and rejected read in full for each comparison."""
+    import torch
+    from conftest import make_reward_model
+
+    from metaapo.logps import hidden_states
+    from metaapo.reward_model import collate_comparisons
+
+    model = make_reward_model()
+    rows = [
+        {"prompt": [1, 4, 7, 5], "answers": [[8, 2], [9, 10, 2], [11, 2]], "comparisons": [[0, 1], [2, 0], [1, 2]]},
+        {"prompt": [1, 4, 12, 13, 5], "answers": [[8, 2], [9, 2]], "comparisons": [[1, 0]]},
+    ]
+    inputs = collate_comparisons(rows, pad_id=0)
+    rewards = model.score(hidden_states(model, inputs["batch"])[inputs["batch"].ends]).squeeze(-1)
+    ours = -torch.nn.functional.logsigmoid(rewards[inputs["better"]] - rewards[inputs["worse"]]).mean()
+
+    def reward(row, answer):
+        return model(input_ids=torch.tensor([[*row["prompt"], *row["answers"][answer]]])).logits.squeeze()
+
+    theirs = [reward(row, b) - reward(row, w) for row in rows for b, w in row["comparisons"]]
+    assert ours.item() == pytest.approx(-torch.nn.functional.logsigmoid(torch.stack(theirs)).mean().item(), rel=1e-4)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 100))
+def test_agreement_is_one_for_gold_itself_and_one_half_for_a_constant(seed):
+    from metaapo.health import agreement
+
+    gold = np.random.default_rng(seed).normal(size=(20, 4))
+    assert agreement(gold, gold) == 1.0
+    assert agreement(gold, -gold) == 0.0
+    assert agreement(gold, np.zeros_like(gold)) == 0.5
+
+
+def test_a_world_out_of_range_stops_and_says_where(experiment, capsys, monkeypatch):
+    import yaml
+
+    from metaapo import health
+
+    config = experiment.results / "config.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(experiment.dump()))
+    monkeypatch.setattr("sys.argv", ["health", "--config", str(config), "--world", "0"])
+    row = {"name": "room", "value": 0.01, "low": 0.15, "high": 0.95, "ok": False, "unit": "share", "note": ""}
+    monkeypatch.setattr(health, "checks", lambda *_: [row])
+    with pytest.raises(SystemExit, match=r"world 0: room is 0\.01, outside \[0\.15, 0\.95\]"):
+        health.main()
+    assert not (experiment.world_path(0) / "health.json").exists()

@@ -93,6 +93,8 @@ rule canaries:
         f"{RESULTS}/canaries/{{benchmark}}/{{judge}}.json",
     log:
         f"{RESULTS}/logs/canaries/{{benchmark}}/{{judge}}.log",
+    conda:
+        "../environment.yml"
     resources:
         asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
     params:
@@ -111,6 +113,8 @@ rule succession:
         f"{RESULTS}/succession.json",
     log:
         f"{RESULTS}/logs/succession.log",
+    conda:
+        "../environment.yml"
     params:
         config=CONFIG_FILE,
     shell:

@@ -11,6 +11,7 @@ import sys
 import pytest
 import yaml
 from conftest import experiment_document, make_policy, make_tokenizer
+from loopback import KEY, Endpoint
 
 from eval import alpacaeval2, arenahard, judge, mtbench, questions, score
 from eval.answer import (
@@ -158,6 +159,34 @@ def test_unreadable_opinions_are_counted_and_never_scored(experiment):
     row = next(row for row in document["rows"] if (row["method"], row["seed"]) == ("online_dpo", 0))
     assert (row["n"], row["n_failed"]) == (len(rows) - 1, 1)
     assert judge._unreadable("alpacaeval2", rows) == 1
+
+
+def test_an_endpoint_judges_whole_runs_quotes_first_and_is_asked_once(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOPBACK_KEY", KEY)
+    write_answers(experiment)
+    with Endpoint(fault_rate=0.1, faults=("500", "429")) as endpoint:
+        entry = {"kind": "openai", "model": "loopback", "url": endpoint.url, "api_key_env": "LOOPBACK_KEY"}
+        entry |= {"price": {"input": 10, "output": 30}, "backoff": 0.01, "max_dollars": 9}
+        (tmp_path / "judges.yaml").write_text(yaml.safe_dump({"loopback": entry}))
+        changed = experiment.evaluation.model_copy(update={"judges_file": str(tmp_path / "judges.yaml")})
+        experiment = experiment.model_copy(update={"evaluation": changed})
+        runs = judged_runs(experiment, "alpacaeval2")
+        quoted = judge.quote(experiment, "loopback", ["alpacaeval2"], [])
+        assert not endpoint.requests
+        assert 0 < quoted["dollars"] < quoted["most_dollars"]
+        for _ in range(2):
+            for run in runs:
+                judge.judge_run(experiment, "loopback", "alpacaeval2", run)
+        assert len(endpoint.answered) == quoted["calls"]
+        assert set(endpoint.answered.values()) == {1}
+    again = judge.quote(experiment, "loopback", ["alpacaeval2"], [])
+    assert (again["calls"], again["stored"]) == (0, quoted["calls"])
+    assert again["spent"] == pytest.approx(quoted["calls"] * (100 * 10 + 10 * 30) / 1e6)
+    score.score_benchmark(experiment, "alpacaeval2", "loopback")
+    document = read_json(experiment.results / "scores" / "alpacaeval2" / "loopback.json")
+    assert document["judge_model"]["model"] == "loopback"
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes()
 
 
 def test_answers_are_made_once_and_again_only_where_something_changed(experiment, capsys):

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from metaapo.data import write_text
-from reports import figures, gate, samples, tables
+from reports import drawing, figures, gate, samples, score_figures, tables
 from reports.collect import share
 from reports.runs import Results
 from reports.timings import rule_seconds
@@ -38,7 +38,7 @@ BAR_WIDTH, BAR_HEIGHT = 220, 34  # of an effect's bar, in CSS pixels
 def build(results: Results) -> str:
     """Write the figures, tables and the page below report/; returns the page's HTML."""
     folder = results.folder / "report"
-    drawn = [(figure, figures.save(figure, folder)) for figure in figures.draw(results)]
+    drawn = [(figure, drawing.save(figure, folder)) for figure in figures.draw(results)]
     made = tables.tables(results)
     for table in made:
         tables.save(table, folder)
@@ -47,7 +47,7 @@ def build(results: Results) -> str:
     return page
 
 
-def render(results: Results, drawn: Sequence[tuple[figures.Drawn, bytes]], made: Sequence[tables.Table]) -> str:
+def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made: Sequence[tables.Table]) -> str:
     """The page as HTML.
 
     Args:
@@ -132,7 +132,7 @@ def _part_name(part: dict[str, Any]) -> str:
     where = (
         "overall"
         if part["benchmark"] == "overall"
-        else f"{figures.NAMES[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
+        else f"{score_figures.NAMES[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
     )
     return f"{better} − {worse}, {where}"
 
@@ -243,10 +243,10 @@ def shared_provenance(records: Sequence[dict[str, Any]]) -> dict[str, list[str]]
 def browser_payload(browser: dict[str, Any]) -> dict[str, Any]:
     """The browser's data with names for readers."""
     models = [{"name": tables.name_of(model["method"]), "seed": model["seed"]} for model in browser["models"]]
-    return browser | {"models": models, "benchmarks": figures.NAMES}
+    return browser | {"models": models, "benchmarks": score_figures.NAMES}
 
 
-def _figure(drawn: figures.Drawn, png: bytes) -> dict[str, Any]:
+def _figure(drawn: drawing.Drawn, png: bytes) -> dict[str, Any]:
     width, height = drawn.figure.get_size_inches()
     return {
         "name": drawn.name,

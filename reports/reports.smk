@@ -1,7 +1,10 @@
 """From scores to the page: scores.csv, verdicts on the claims, health, figures, tables and notebooks."""
 
 REPORT = f"{RESULTS}/report"
-REPORT_CODE = ["__main__", "claims", "collect", "figures", "health", "page", "runs", "samples", "tables"]
+FIGURE_CODE = [
+    f"reports/{name}.py" for name in ("runs", "tables", "drawing", "figures", "score_figures", "training_figures")
+]
+REPORT_CODE = [f"reports/{name}.py" for name in ("__main__", "collect", "claims", "health", "samples", "page")]
 
 
 rule report:
@@ -14,7 +17,7 @@ rule report:
         ),
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
-        code=[f"reports/{name}.py" for name in REPORT_CODE] + ["eval/stats.py"],
+        code=REPORT_CODE + FIGURE_CODE + ["eval/stats.py"],
         looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
     output:
         scores=report(f"{RESULTS}/scores.csv", category="Scores"),
@@ -41,7 +44,7 @@ rule notebook:
         notebook="reports/{notebook}.ipynb",
         scores=rules.report.output.scores,
         claims=rules.report.output.claims,
-        code=["reports/runs.py", "reports/figures.py", "reports/tables.py"],
+        code=FIGURE_CODE,
     output:
         f"{REPORT}/{{notebook}}.ipynb",
     log:

@@ -16,7 +16,7 @@ from eval.score import score_benchmark
 from metaapo.config import load, write_resolved
 from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
 from metaapo.worlds import tiny
-from reports import claims, collect, figures, gate, page, replay, samples, tables
+from reports import claims, collect, drawing, figures, gate, page, replay, samples, tables
 from reports.__main__ import build
 from reports.runs import Results
 
@@ -217,7 +217,7 @@ def test_the_same_numbers_give_the_same_picture(results):
 
 def test_every_method_has_a_look_of_its_own():
     methods = list(everything())
-    looks = [tuple(figures.look_of(method, methods).values()) for method in methods]
+    looks = [tuple(drawing.look_of(method, methods).values()) for method in methods]
     assert len(set(looks)) == len(looks)
 
 

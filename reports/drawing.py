@@ -1,0 +1,133 @@
+"""What all figures share: the style sheet, a look for each method, a record of a drawing, how it is saved.
+
+A method has the same colour and marker in every figure. The same numbers give the same file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from eval import stats
+from metaapo.data import write_bytes, write_text
+from reports.runs import KEYS, Results
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+# Okabe & Ito (2008), without their yellow, which vanishes on white
+LOOKS = {
+    "metaapo": ("#D55E00", "o"),
+    "online_dpo": ("#0072B2", "s"),
+    "dpo": ("#009E73", "^"),
+    "random": ("#CC79A7", "D"),
+    "selm": ("#E69F00", "v"),
+    "ppo": ("#56B4E9", "P"),
+    "sft": ("#444444", "x"),
+}
+SPARE_COLORS = ("#7f3b08", "#542788", "#1b7837", "#4d4d4d", "#b35806", "#2166ac", "#8c510a", "#762a83")
+SPARE_MARKERS = ("<", ">", "p", "h", "X", "*", "d", "8")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished figure.
+
+    Attributes:
+        name: stem of its files.
+        section: where the page shows it: results, meta, training or costs.
+        title: a few words.
+        caption: what is shown, n, seeds, judge, intervals.
+        alt: what a reader who cannot see it should know.
+        figure: the drawing.
+        data: what was drawn, one row a run and point; written beside the figure, so that every point leads to its run.
+    """
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+    data: pd.DataFrame
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        return self.png()
+
+    def png(self) -> bytes:
+        """The figure as PNG, without a date, so that the same numbers give the same file."""
+        return self._render("png", {"Software": None})
+
+    def pdf(self) -> bytes:
+        """The figure as PDF, without a date."""
+        return self._render("pdf", {"CreationDate": None, "Producer": None, "Creator": None})
+
+    def _render(self, kind: str, metadata: dict[str, None]) -> bytes:
+        with plt.style.context(STYLE):
+            buffer = io.BytesIO()
+            self.figure.savefig(buffer, format=kind, metadata=metadata)
+            return buffer.getvalue()
+
+
+def look_of(method: str, methods: Sequence[str]) -> dict[str, str]:
+    """Colour and marker of a method, the same in every figure of an experiment."""
+    if method in LOOKS:
+        color, marker = LOOKS[method]
+    else:
+        place = [name for name in methods if name not in LOOKS].index(method)
+        color, marker = SPARE_COLORS[place % len(SPARE_COLORS)], SPARE_MARKERS[place % len(SPARE_MARKERS)]
+    return {"color": color, "marker": marker}
+
+
+def offset(results: Results, method: str) -> float:
+    """Shift along an axis of iterations, so that methods with the same values do not cover each other."""
+    methods = list(results.experiment.methods)
+    return 0.3 * ((methods.index(method) + 0.5) / len(methods) - 0.5)
+
+
+def mean_and_half_width(values: Iterable[float]) -> tuple[float, float]:
+    """Mean over seeds and half the width of its 95 % t-interval; 0 where one seed gives none."""
+    estimate = stats.mean_over_seeds(np.asarray(list(values), float))
+    return estimate.value, estimate.high - estimate.value if estimate.stderr is not None else 0.0
+
+
+def shades(n: int) -> list[tuple[float, float, float, float]]:
+    """Dark to light colours for the start and n iterations, ordered also in grey and for colour-blind readers."""
+    return [plt.get_cmap("cividis")(x) for x in np.linspace(0.0, 0.85, n + 1)]
+
+
+def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]]) -> list[Drawn]:
+    """All figures that the experiment has data for."""
+    with plt.style.context(STYLE):
+        made = [drawn for drawn in (figure(results) for figure in figures) if drawn is not None]
+    for drawn in made:
+        plt.close(drawn.figure)  # pyplot forgets it; it can still be saved
+    return made
+
+
+def save(drawn: Drawn, folder: Path) -> bytes:
+    """Write NAME.png, NAME.pdf and NAME.data.csv into `folder`; returns the PNG."""
+    png = drawn.png()
+    write_bytes(folder / f"{drawn.name}.png", png)
+    write_bytes(folder / f"{drawn.name}.pdf", drawn.pdf())
+    write_text(folder / f"{drawn.name}.data.csv", _with_runs(drawn.data).to_csv(index=False, lineterminator="\n"))
+    return png
+
+
+def _with_runs(data: pd.DataFrame) -> pd.DataFrame:
+    """The run's id instead of its parts, where the rows belong to runs."""
+    if not set(KEYS) <= set(data):
+        return data
+    keys = zip(data["method"], data["budget"], data["seed"])
+    runs = [f"{method}/budget{budget}/seed{seed}" for method, budget, seed in keys]
+    return data.drop(columns=KEYS).assign(run=runs)

@@ -1,0 +1,366 @@
+"""Figures of scores: against annotations, by iteration, between methods, budgets and judges.
+
+Points are means over training seeds, bars are 95 % t-intervals over seeds (`eval.stats.mean_over_seeds`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from eval import stats
+from reports.collect import responses_per_prompt
+from reports.drawing import LOOKS, Drawn, look_of, mean_and_half_width, offset
+from reports.runs import KEYS, Results
+from reports.tables import name_of
+
+NAMES = {"alpacaeval2": "AlpacaEval 2", "arenahard": "Arena-Hard", "mtbench": "MT-Bench"}
+RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}
+SCORE_COLUMNS = [*KEYS, "iteration", "benchmark", "value", "n"]
+PAPER_RATIO = 58.0  # MetaAPO's mean annotation ratio in the paper's first figure, in percent of Online DPO's
+
+
+def budget(results: Results) -> Drawn | None:
+    """The paper's first figure: win rate after each iteration against the annotations spent until then."""
+    benchmark, metric = _headline(results)
+    points = _spending(results, benchmark, metric)
+    if not len(points):
+        return None
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.5), width_ratios=(1.7, 1))
+    for method, own in results.main(points).groupby("method", sort=False):
+        look = look_of(method, list(results.experiment.methods))
+        _budget_curve(left, own, look, name_of(method))
+        _ratio_curve(right, own, look, offset(results, method))
+    _baseline(left, results, benchmark, metric)
+    left.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
+    left.set_title("Score against annotations spent")
+    left.set_xlim(-6, max(106, left.get_xlim()[1]))
+    right.set(xlabel="iteration", ylabel="responses scored, % of Online DPO's")
+    right.set_title("Annotations of each iteration")
+    right.axhline(PAPER_RATIO, color="#777777", linestyle=":", linewidth=1)
+    right.text(
+        0.98,
+        PAPER_RATIO - 2,
+        "58 % (paper)",
+        color="#555555",
+        fontsize=7,
+        ha="right",
+        va="top",
+        transform=right.get_yaxis_transform(),
+    )
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_ylim(-6, max(106, right.get_ylim()[1]))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    caption = (
+        f"{NAMES[benchmark]}, {_words(metric)}, after each iteration (numbers) against the responses that the reward "
+        "model had scored until then, from the annotation ledger, relative to Online DPO's total. "
+        f"{_provenance(results, benchmark)} Bars: 95 % t-intervals over seeds, faint points: single seeds. Points "
+        "without annotations are spread sideways. Right: the annotation ratio of each iteration; dotted, the "
+        "paper's mean for MetaAPO."
+    )
+    return Drawn(
+        "budget",
+        "results",
+        "Win rate against annotation budget",
+        caption,
+        _budget_alt(results, points),
+        figure,
+        results.main(points)[[*SCORE_COLUMNS, "annotations", "spent", "ratio"]],
+    )
+
+
+def _spending(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
+    """One row per model: value, spent (% of Online DPO's total over the training), ratio (%, this iteration)."""
+    frame = _scores(results, benchmark, metric)
+    frame = frame[frame["method"] != "sft"]
+    full = _full_annotations(results)
+    return frame.assign(spent=100 * frame["annotations"] / full, ratio=100 * frame["annotation_ratio"])
+
+
+def _full_annotations(results: Results) -> float:
+    """Responses that Online DPO has scored over a whole training: K for every prompt."""
+    prompts = max(sum(s["prompts"] for s in record["iterations"]) for record in results.records.values())
+    return max(1, responses_per_prompt(results.experiment) * prompts)
+
+
+def _budget_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], label: str) -> None:
+    rows = []
+    for iteration, cell in own.groupby("iteration"):
+        (x, dx), (y, dy) = mean_and_half_width(cell["spent"]), mean_and_half_width(cell["value"])
+        shift = 2.2 * (iteration - (own["iteration"].max() + 1) / 2) if own["spent"].max() == 0 else 0.0
+        axes.plot(
+            cell["spent"] + shift, cell["value"], linestyle="", alpha=0.28, markersize=3.5, markeredgewidth=0, **look
+        )
+        rows.append((iteration, x + shift, y, dx, dy))
+    iteration, x, y, dx, dy = map(np.array, zip(*rows))
+    axes.errorbar(
+        x, y, yerr=dy, xerr=dx, label=label, elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.6, **look
+    )
+    for i, place, height in zip(iteration, x, y):
+        axes.annotate(str(i), (place, height), (4, 4), textcoords="offset points", fontsize=7, color=look["color"])
+
+
+def _ratio_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], offset: float) -> None:
+    rows = [(i, *mean_and_half_width(cell["ratio"])) for i, cell in own.groupby("iteration")]
+    iteration, ratio, width = map(np.array, zip(*rows))
+    axes.errorbar(
+        iteration + offset, ratio, yerr=width, elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.6, **look
+    )
+
+
+def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None:
+    """The SFT policy's level: 50 % where it is the baseline of the comparison, else its own score."""
+    sft = _scores(results, benchmark, metric)
+    sft = sft[sft["method"] == "sft"]["value"]
+    level = sft.mean() if len(sft) else (50.0 if results.baseline(benchmark) == "sft" else None)
+    if level is not None:
+        axes.axhline(level, color=LOOKS["sft"][0], linestyle="--", linewidth=1, label="SFT policy")
+
+
+def _budget_alt(results: Results, points: pd.DataFrame) -> str:
+    last = results.main(points)
+    last = last[last["iteration"] == last["iteration"].max()].groupby("method", sort=False)[["value", "spent"]].mean()
+    ends = "; ".join(f"{name_of(m)} {row.value:.1f} at {row.spent:.0f} %" for m, row in last.iterrows())
+    return f"Scores after the last iteration at the share of Online DPO's annotations spent: {ends}."
+
+
+def curves(results: Results) -> Drawn | None:
+    """The raw score on every benchmark after each iteration."""
+    benchmarks = [b for b in results.experiment.benchmarks if len(_scores(results, b, RAW[b]))]
+    if not benchmarks:
+        return None
+    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks) + 0.3, 3.1), squeeze=False)
+    for place, benchmark in zip(axes[0], benchmarks):
+        frame = results.main(_scores(results, benchmark, RAW[benchmark]))
+        for method, own in frame[frame["method"] != "sft"].groupby("method", sort=False):
+            rows = [(i, *mean_and_half_width(cell["value"])) for i, cell in own.groupby("iteration")]
+            i, y, dy = map(np.array, zip(*rows))
+            look = look_of(method, list(results.experiment.methods))
+            place.errorbar(i + offset(results, method), y, yerr=dy, label=name_of(method), elinewidth=0.9, **look)
+        _baseline(place, results, benchmark, RAW[benchmark])
+        place.set(xlabel="iteration", ylabel=_label(benchmark, RAW[benchmark], short=True))
+        place.set_title(NAMES[benchmark])
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if len(benchmarks) > 1 else 2
+    )
+    caption = (
+        f"Raw score after each iteration on every benchmark. {_provenance(results, *benchmarks)} Bars: 95 % "
+        "t-intervals over seeds; methods are shifted sideways so that bars do not cover each other."
+    )
+    return Drawn(
+        "curves",
+        "results",
+        "Every benchmark, by iteration",
+        caption,
+        "Line charts of scores by iteration.",
+        figure,
+        _raw_scores(results, results.main(results.scores)),
+    )
+
+
+def contrasts(results: Results) -> Drawn | None:
+    """A forest plot of every comparison that the verdicts rest on."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for claim in results.claims:
+        for part in claim["parts"]:
+            if part["benchmark"] and part["ci_low"] is not None:
+                entry = rows.setdefault((part["label"], part["benchmark"], part["metric"]), {**part, "claims": []})
+                entry["claims"].append(claim["id"])
+    panels = [p for p in ([r for r in rows.values() if r["unit"] == u] for u in ("points", "grade")) if p]
+    if not panels:
+        return None
+    height = 0.24 * sum(map(len, panels)) + 0.55 * len(panels) + 0.5
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(6.8, height), height_ratios=[len(p) + 1 for p in panels], squeeze=False
+    )
+    for place, panel in zip(axes[:, 0], panels):
+        for y, part in enumerate(panel):
+            color = look_of(part["label"].split(" - ")[1], list(results.experiment.methods))["color"]
+            place.plot([part["ci_low"], part["ci_high"]], [y, y], color=color, linewidth=1.6)
+            place.plot([part["effect"]], [y], marker="o", color=color, markersize=5)
+        place.axvline(0, color="#333333", linewidth=0.9)
+        place.axvline(panel[0]["margin"], color="#777777", linewidth=0.9, linestyle=":")
+        place.set_yticks(range(len(panel)), [_contrast_label(part) for part in panel])
+        place.set_ylim(len(panel) - 0.4, -0.6)
+        place.set_xlabel(
+            "difference, points of win rate" if panel[0]["unit"] == "points" else "difference, MT-Bench grades"
+        )
+        place.grid(axis="y", visible=False)
+    n_seeds = max(part["n_seeds"] for part in rows.values())
+    judge = results.claims[0]["judge"]
+    caption = (
+        "Every comparison of scores behind the verdicts after the last iteration: difference and 95 % interval over "
+        f"{n_seeds} seeds and the prompts together, paired, not yet corrected for their number (the verdicts are). "
+        f"Dotted: the smallest gain that would matter. Judge: {judge}. In brackets: the claims that a comparison "
+        "belongs to. 'Overall' is the mean of the benchmarks' raw scores on 0 to 100."
+    )
+    return Drawn(
+        "contrasts",
+        "results",
+        "Comparisons behind the verdicts",
+        caption,
+        "Forest plot; the numbers are in the verdicts' details.",
+        figure,
+        pd.DataFrame(rows.values())[["label", "benchmark", "metric", "effect", "ci_low", "ci_high", "unit", "n_seeds"]],
+    )
+
+
+def _contrast_label(part: dict[str, Any]) -> str:
+    better, worse = part["label"].split(" - ")
+    short = {"length_controlled_winrate": "LC", "style_controlled_win_rate": "SC", "win_rate": "WR"}.get(
+        part["metric"], ""
+    )
+    where = "overall" if part["benchmark"] == "overall" else f"{NAMES[part['benchmark']]} {short}".strip()
+    return f"{name_of(better)} − {name_of(worse)}, {where} ({', '.join(part['claims'])})"
+
+
+def sweep(results: Results) -> Drawn | None:
+    """Final score against measured budget for methods that were trained at several budgets."""
+    benchmark, metric = _headline(results)
+    points = _spending(results, benchmark, metric)
+    swept = [name for name, method in results.experiment.methods.items() if len(method.budget) > 1]
+    if not swept or not len(points):
+        return None
+    last = points[points["iteration"] == results.experiment.iterations]
+    figure, axes = plt.subplots(figsize=(5.2, 3.5))
+    for method, own in last.groupby("method", sort=False):
+        cells = [(mean_and_half_width(c["spent"]), mean_and_half_width(c["value"])) for _, c in own.groupby("budget")]
+        (x, dx), (y, dy) = (np.array(side).T for side in zip(*sorted(cells)))
+        axes.errorbar(
+            x, y, xerr=dx, yerr=dy, label=name_of(method), **look_of(method, list(results.experiment.methods))
+        )
+    _baseline(axes, results, benchmark, metric)
+    axes.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    caption = (
+        f"{NAMES[benchmark]}, {_words(metric)}, after the last iteration, at every budget that was trained. "
+        f"Horizontal: what the ledger measured, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
+        "t-intervals over seeds."
+    )
+    return Drawn(
+        "sweep",
+        "results",
+        "Budget sweep",
+        caption,
+        "Scores against measured budgets.",
+        figure,
+        last[[*SCORE_COLUMNS, "spent"]],
+    )
+
+
+def ablations(results: Results) -> Drawn | None:
+    """Overall score of MetaAPO's variants after the last iteration."""
+    methods, variants = results.experiment.methods, results.variants
+    if not variants or "metaapo" not in methods:
+        return None
+    shown = ["metaapo", *variants, *[n for n in ("random", "online_dpo") if n in methods]]
+    benchmarks = results.experiment.benchmarks
+    figure, axes = plt.subplots(
+        1, len(benchmarks), figsize=(2.2 * len(benchmarks) + 1.4, 0.27 * len(shown) + 1.1), sharey=True, squeeze=False
+    )
+    for place, benchmark in zip(axes[0], benchmarks):
+        frame = results.natural(_scores(results, benchmark, RAW[benchmark]))
+        frame = frame[frame["iteration"] == results.experiment.iterations]
+        for y, method in enumerate(shown):
+            own = frame[frame["method"] == method]["value"]
+            if len(own):
+                value, width = mean_and_half_width(own)
+                place.errorbar(value, y, xerr=width, **look_of(method, list(results.experiment.methods)))
+                if method == "metaapo":
+                    place.axvline(value, color=LOOKS["metaapo"][0], linewidth=0.8, linestyle=":")
+        place.set_yticks(range(len(shown)), [name_of(method) for method in shown])
+        place.set_ylim(len(shown) - 0.5, -0.5)
+        place.set_xlabel(_label(benchmark, RAW[benchmark], short=True))
+        place.set_title(NAMES[benchmark])
+    caption = (
+        "MetaAPO with one part changed, and the controls, after the last iteration. "
+        f"{_provenance(results, *benchmarks)} Bars: 95 % t-intervals over seeds (the paired comparisons are in the "
+        "verdicts)."
+    )
+    data = _raw_scores(results, results.natural(results.scores))
+    data = data[data["method"].isin(shown) & (data["iteration"] == results.experiment.iterations)]
+    return Drawn("ablations", "results", "Ablations and controls", caption, "Dot chart of variants.", figure, data)
+
+
+def judges(results: Results) -> Drawn | None:
+    """Scores of the same answers under two judges, with the rank correlation."""
+    names = results.experiment.judges
+    if len(names) < 2:
+        return None
+    benchmarks = results.experiment.benchmarks
+    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks), 2.9), squeeze=False)
+    for place, benchmark in zip(axes[0], benchmarks):
+        a, b = (_model_scores(results, benchmark, judge) for judge in names[:2])
+        both = a.index.intersection(b.index)
+        for method, own in a[both].groupby("method", sort=False):
+            if method != "sft":
+                look = look_of(method, list(results.experiment.methods))
+                place.plot(own, b[own.index], linestyle="", alpha=0.7, label=name_of(method), **look)
+        place.set(xlabel=f"judge {names[0]}", ylabel=f"judge {names[1]}")
+        tau = stats.kendall_tau(a[both], b[both]) if a[both].nunique() > 1 < b[both].nunique() else None
+        place.set_title(NAMES[benchmark])
+        if tau:
+            text = f"τ = {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+            place.text(0.02, 0.98, text, transform=place.transAxes, va="top", fontsize=7)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    caption = (
+        f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and "
+        f"{names[1]}. Kendall's tau with its 95 % interval over models. No table mixes judges."
+    )
+    data = results.scores[results.scores["metric"] == results.scores["benchmark"].map(RAW)][[*SCORE_COLUMNS, "judge"]]
+    alt = "Scatter of scores under two judges."
+    return Drawn("judges", "results", "Agreement of judges", caption, alt, figure, data)
+
+
+def _model_scores(results: Results, benchmark: str, judge: str) -> pd.Series:
+    frame = results.scores
+    frame = frame[(frame["benchmark"] == benchmark) & (frame["metric"] == RAW[benchmark]) & (frame["judge"] == judge)]
+    return frame.set_index([*KEYS, "iteration"])["value"]
+
+
+def _raw_scores(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """Raw scores of trained models under the first judge."""
+    chosen = (frame["metric"] == frame["benchmark"].map(RAW)) & (frame["judge"] == results.experiment.judges[0])
+    return frame[chosen & (frame["method"] != "sft")][SCORE_COLUMNS]
+
+
+def _headline(results: Results) -> tuple[str, str]:
+    """AlpacaEval 2's raw win rate as in the paper's first figure; the first benchmark where it was not run."""
+    names = results.experiment.benchmarks
+    benchmark = "alpacaeval2" if "alpacaeval2" in names else names[0]
+    return benchmark, RAW[benchmark]
+
+
+def _scores(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
+    """Scores on one metric under the first judge."""
+    frame = results.scores
+    first = results.experiment.judges[0]
+    return frame[(frame["benchmark"] == benchmark) & (frame["metric"] == metric) & (frame["judge"] == first)]
+
+
+def _words(metric: str) -> str:
+    return {"win_rate": "raw win rate", "average": "mean grade"}.get(metric, metric.replace("_", " "))
+
+
+def _label(benchmark: str, metric: str, short: bool = False) -> str:
+    if benchmark == "mtbench":
+        return "mean grade (1 to 10)"
+    return f"{_words(metric)}, %" if short else f"{NAMES[benchmark]} {_words(metric)}, %"
+
+
+def _provenance(results: Results, *benchmarks: str) -> str:
+    """n, seeds and judge of the scores in a figure, as a sentence."""
+    frame = results.scores
+    frame = frame[frame["benchmark"].isin(benchmarks) & (frame["judge"] == results.experiment.judges[0])]
+    counts = " and ".join(dict.fromkeys(str(n) for n in sorted(frame["n"].unique())))
+    n = counts if frame["n"].nunique() <= 2 else f"{frame['n'].min()} to {frame['n'].max()}"
+    seeds = frame[frame["method"] != "sft"].groupby("method")["seed"].nunique()
+    span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    versions = ", ".join(dict.fromkeys(frame["version"].astype(str)))
+    return f"n = {n} prompts, {span} seeds, judge: {results.experiment.judges[0]} (protocol {versions})."

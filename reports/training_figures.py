@@ -1,0 +1,309 @@
+"""Figures of the runs themselves: the meta-learner, sampling, losses, drift and costs.
+
+Curves through training are means over seeds, their bands reach from the smallest to the largest seed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from reports.drawing import Drawn, look_of, mean_and_half_width, offset, shades
+from reports.runs import KEYS, Results
+from reports.tables import name_of
+
+BINS = 24  # points of a curve through training: enough to see a bend, few enough to average over
+STAGES = ("score", "sample", "annotate", "train")
+
+
+def meta_map(results: Results) -> Drawn | None:
+    """h_phi at the start of training and after each iteration, over the histogram of the scores that it met."""
+    maps = results.natural(results.maps)
+    if not len(maps):
+        return None
+    methods = list(dict.fromkeys(maps["method"]))[:3]
+    figure, axes = plt.subplots(
+        2, len(methods), figsize=(max(4.6, 3.0 * len(methods)), 4.3), sharex=True, height_ratios=(2, 1), squeeze=False
+    )
+    ledger = results.natural(results.annotations)
+    low = 0.0
+    for column, method in zip(axes.T, methods):
+        own = maps[maps["method"] == method]
+        scores = ledger[ledger["method"] == method]
+        _draw_maps(column[0], own)
+        _draw_histogram(column[1], scores, results.experiment.iterations)
+        low = min(low, float(scores["offline_score"].quantile(0.002)))
+        column[0].set_title(name_of(method))
+        column[1].set_xlabel("score of the offline pair, log σ(βΔ), nats")
+    axes[0][0].set_ylabel(r"weight $w = h_\phi$(score)")
+    axes[1][0].set_ylabel("share of pairs")
+    for place in axes[0]:
+        place.set_ylim(0, 1)
+        place.set_xlim(max(low * 1.1, maps["score"].min()), 0)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(methods))
+    seeds = maps["seed"].nunique()
+    caption = (
+        "The meta-learner's map at the start of training and after each iteration; thick: mean, thin: each of "
+        f"{seeds} seeds. A prompt is sampled online with probability 1 − w. Below: the scores of the offline pairs "
+        "when each iteration met them, in the same colours. Where no score falls, the map was never trained."
+    )
+    return Drawn("meta_map", "meta", "What the meta-learner learned", caption, _map_alt(maps), figure, maps)
+
+
+def _draw_maps(axes: Axes, maps: pd.DataFrame) -> None:
+    colors = shades(int(maps["iteration"].max()))
+    for iteration, curves in maps.groupby("iteration"):
+        style = "--" if iteration == 0 else "-"
+        for _, curve in curves.groupby("seed"):
+            axes.plot(curve["score"], curve["weight"], style, color=colors[iteration], linewidth=0.6, alpha=0.5)
+        mean = curves.groupby("score")["weight"].mean()
+        label = "start" if iteration == 0 else f"after iteration {iteration}"
+        axes.plot(mean.index, mean, style, color=colors[iteration], linewidth=2, label=label)
+
+
+def _draw_histogram(axes: Axes, scores: pd.DataFrame, iterations: int) -> None:
+    colors = shades(iterations)
+    low = float(scores["offline_score"].quantile(0.002))
+    bins = np.linspace(min(low, -0.1), 0, 41)
+    for iteration, own in scores.groupby("iteration"):
+        weights = np.full(len(own), 1 / len(own))
+        values = own["offline_score"].clip(lower=bins[0])
+        axes.hist(values, bins, weights=weights, histtype="step", linewidth=1.3, color=colors[int(iteration)])
+
+
+def _map_alt(maps: pd.DataFrame) -> str:
+    first, last = maps["iteration"].min(), maps["iteration"].max()
+    at = maps[maps["score"].round(6) == -1.0].groupby("iteration")["weight"].mean()
+    return f"Weight at score -1: {at.get(first, np.nan):.2f} at the start, {at.get(last, np.nan):.2f} after training."
+
+
+def sampling_rate(results: Results) -> Drawn | None:
+    """Share of prompts sampled online, by iteration and by task."""
+    frame = results.main(results.iterations)
+    chosen = [m for m, own in frame.groupby("method", sort=False) if 0 < own["sampling_rate"].mean() < 1]
+    if not chosen:
+        return None
+    ledger = results.natural(results.annotations)
+    by_task = ledger[ledger["method"].isin(chosen[:1])]
+    tasks = by_task["task"].nunique() > 1 if "task" in by_task else False
+    figure, axes = plt.subplots(1, 2 if tasks else 1, figsize=(7.0 if tasks else 3.8, 3.2), squeeze=False)
+    for method in chosen:
+        own = frame[frame["method"] == method]
+        rows = [(i, *mean_and_half_width(100 * cell["sampling_rate"])) for i, cell in own.groupby("iteration")]
+        i, y, dy = map(np.array, zip(*rows))
+        look = look_of(method, list(results.experiment.methods))
+        i, faint = i + offset(results, method), own["iteration"] + offset(results, method)
+        axes[0][0].errorbar(i, y, yerr=dy, label=name_of(method), **look)
+        axes[0][0].plot(faint, 100 * own["sampling_rate"], linestyle="", alpha=0.3, markersize=3.5, **look)
+    axes[0][0].set(xlabel="iteration", ylabel="prompts sampled online, %", ylim=(0, 102))
+    axes[0][0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0][0].legend(loc="lower left")
+    if tasks:
+        _rate_by_task(axes[0][1], by_task, chosen[0])
+    caption = (
+        f"Left: share of prompts that got online samples; bars: 95 % t-intervals over {frame['seed'].nunique()} seeds. "
+        + (f"Right: {name_of(chosen[0])}'s sampling by task, all seeds." if tasks else "")
+    )
+    data = frame[frame["method"].isin(chosen)][[*KEYS, "iteration", "prompts", "sampled", "sampling_rate"]]
+    alt = _rate_alt(frame, chosen)
+    return Drawn("sampling_rate", "meta", "Sampling rate by iteration", caption, alt, figure, data)
+
+
+def _rate_by_task(axes: Axes, ledger: pd.DataFrame, method: str) -> None:
+    rates = 100 * ledger.groupby(["task", "iteration"])["sampled"].mean().unstack()
+    rates = rates.sort_values(rates.columns[0])
+    colors = shades(int(rates.columns.max()))
+    for iteration in rates.columns:
+        axes.plot(
+            rates[iteration], range(len(rates)), "o", color=colors[int(iteration)], label=f"iteration {iteration}"
+        )
+    axes.set_yticks(range(len(rates)), rates.index)
+    axes.set(xlabel="prompts sampled online, %", xlim=(0, 102))
+    axes.set_title(f"{name_of(method)}, by task")
+    axes.legend(loc="lower left")
+
+
+def _rate_alt(frame: pd.DataFrame, chosen: list[str]) -> str:
+    rates = frame[frame["method"].isin(chosen)].groupby(["method", "iteration"])["sampling_rate"].mean().unstack()
+    return "; ".join(f"{name_of(m)}: " + ", ".join(f"{100 * x:.0f} %" for x in row) for m, row in rates.iterrows())
+
+
+def training(results: Results) -> Drawn | None:
+    """Offline and online loss, and the weight of the offline pair, through training."""
+    columns = {
+        "offline_loss": "offline loss, nats",
+        "online_loss": "online loss, nats",
+        "meta_weight": "mean weight of the offline pair",
+        "grad_norm": "gradient norm",
+    }
+    return _progress_figure(
+        results,
+        results.training,
+        {c: label for c, label in columns.items() if c in results.training},
+        "training",
+        "Losses and weights through training",
+        "Means over seeds of the training log in bins of steps; bands: smallest and largest seed.",
+    )
+
+
+def reinforcement(results: Results) -> Drawn | None:
+    """The signs by which PPO is known to fail, through training."""
+    columns = {
+        "kl": "KL to the reference, nats",
+        "entropy": "entropy, nats a token",
+        "clip_fraction": "share of tokens clipped",
+        "explained_variance": "explained variance of values",
+        "eos_rate": "responses that end",
+        "length": "length, tokens",
+    }
+    frame = results.training
+    if "entropy" not in frame:
+        return None
+    return _progress_figure(
+        results,
+        frame[frame["entropy"].notna()],
+        {column: label for column, label in columns.items() if column in frame},
+        "reinforcement",
+        "PPO's vital signs",
+        "Means over seeds of the training log in bins of steps; bands: smallest and largest seed.",
+    )
+
+
+def drift(results: Results) -> Drawn | None:
+    """KL, length, proxy reward and gold reward of the policy's own samples through training."""
+    probes = results.probes
+    if "kl" not in probes:
+        return None
+    gold = results.probe_gold
+    columns = {"kl": "KL to the SFT policy, nats", "tokens": "length, tokens", "reward": "reward model's score (proxy)"}
+    if gold is not None:
+        probes, columns = probes.assign(gold=gold), columns | {"gold": "gold reward"}
+    n = probes.groupby([*KEYS, "iteration", "step"]).size().median()
+    return _progress_figure(
+        results,
+        probes,
+        columns,
+        "drift",
+        "How far the policy moves, and what it gains",
+        f"{n:.0f} sampled responses a probe; means over seeds; bands: smallest and largest seed. The proxy is what "
+        "training optimises; where it rises and the gold reward falls, the reward model is being exploited.",
+    )
+
+
+def _progress_figure(
+    results: Results, frame: pd.DataFrame, columns: dict[str, str], name: str, title: str, how: str
+) -> Drawn | None:
+    if not len(frame) or not columns:
+        return None
+    frame = results.main(frame)
+    rows = math.ceil(len(columns) / 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(7.0, 2.2 * rows + 0.5), squeeze=False)
+    for place, (column, label) in zip(axes.flat, columns.items()):
+        for method, own in frame.groupby("method", sort=False):
+            _progress_curve(place, own, column, look_of(method, list(results.experiment.methods)), name_of(method))
+        for t in range(1, results.experiment.iterations):
+            place.axvline(t, color="#bbbbbb", linewidth=0.8)
+        place.set(xlabel="iterations done", ylabel=label)
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for place in axes.flat[len(columns) :]:
+        place.set_axis_off()
+    handles = {text: handle for place in axes.flat for handle, text in zip(*place.get_legend_handles_labels())}
+    order = [name for name in map(name_of, results.experiment.methods) if name in handles]
+    figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=4)
+    seeds = frame["seed"].nunique()
+    data = frame.groupby([*KEYS, "iteration", "step"], sort=False)[list(columns)].mean().reset_index()
+    alt = f"Line charts of {', '.join(columns)}."
+    return Drawn(name, "training", title, f"{how} {seeds} seeds.", alt, figure, data)
+
+
+def _progress_curve(axes: Axes, own: pd.DataFrame, column: str, look: dict[str, str], label: str) -> None:
+    """Mean over seeds of a column in bins of progress, with the seeds' range."""
+    own = own[own[column].notna()]
+    if not len(own):
+        return
+    points = own["progress"].nunique()
+    progress = own["progress"].round(6)
+    if points > BINS * 2:
+        last = np.ceil(own["progress"].max())
+        progress = (np.floor(own["progress"] * BINS / last - 1e-9) + 0.5) * last / BINS
+    table = own.groupby([progress, own["seed"]])[column].mean().unstack()
+    line = {"color": look["color"], "linewidth": 1.5}
+    marked = {"marker": look["marker"], "markevery": max(1, len(table) // 6), "markersize": 4}
+    axes.plot(table.index, table.mean(axis=1), label=label, **line, **marked)
+    axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=look["color"], alpha=0.15, linewidth=0)
+
+
+def overoptimisation(results: Results) -> Drawn | None:
+    """Proxy and gold reward against the square root of KL, in the manner of Gao et al. (2022), figure 1."""
+    gold = results.probe_gold
+    if gold is None:
+        return None
+    frame = results.main(results.probes.assign(gold=gold))
+    cells = frame.groupby([*KEYS, "iteration", "step"], sort=False)[["kl", "reward", "gold"]].mean().reset_index()
+    cells["distance"] = np.sqrt(cells["kl"].clip(lower=0))
+    figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.3))
+    for method, own in cells.groupby("method", sort=False):
+        look = look_of(method, list(results.experiment.methods))
+        mean = own.groupby(["iteration", "step"])[["distance", "reward", "gold"]].mean()
+        for place, column in zip(axes, ("reward", "gold")):
+            place.plot(own["distance"], own[column], linestyle="", alpha=0.25, markersize=3.5, **look)
+            place.plot(mean["distance"], mean[column], label=name_of(method), markersize=4, **look)
+    axes[0].set(xlabel="√KL to the SFT policy", ylabel="reward model's score (proxy)")
+    axes[1].set(xlabel="√KL to the SFT policy", ylabel="gold reward")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    caption = (
+        "Proxy and gold reward of sampled responses against the distance from the SFT policy, along training "
+        f"(faint: single seeds, {cells['seed'].nunique()} of them). After Gao et al. (2022): a proxy that goes on "
+        "rising where gold turns down is over-optimised."
+    )
+    alt = "Rewards against distance."
+    return Drawn("overoptimisation", "training", "Over-optimisation", caption, alt, figure, cells)
+
+
+def costs(results: Results) -> Drawn | None:
+    """Seconds by stage and responses scored, per method."""
+    frame = results.natural(results.iterations)
+    stages = [stage for stage in STAGES if f"seconds_{stage}" in frame]
+    if not stages:
+        return None
+    totals = frame.groupby(["method", "seed"], sort=False)[
+        [f"seconds_{s}" for s in stages] + ["responses_scored"]
+    ].sum()
+    means = totals.groupby("method", sort=False).mean()
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(7.0, 0.33 * len(means) + 1.5), sharey=True, width_ratios=(1.6, 1)
+    )
+    start = np.zeros(len(means))
+    greys = ("#222222", "#0072B2", "#56B4E9", "#E69F00")
+    for stage, color in zip(stages, greys):
+        left.barh(range(len(means)), means[f"seconds_{stage}"], left=start, color=color, label=stage, height=0.6)
+        start = start + means[f"seconds_{stage}"].to_numpy()
+    right.barh(range(len(means)), means["responses_scored"], color="#777777", height=0.6)
+    left.set_yticks(range(len(means)), [name_of(method) for method in means.index])
+    left.invert_yaxis()
+    left.set(xlabel="seconds a run")
+    right.set(xlabel="responses scored a run")
+    right.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    for place in (left, right):
+        place.grid(axis="y", visible=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    caption = (
+        f"Mean over {frame['seed'].nunique()} seeds; wall time of a training run by stage, on its own machine, "
+        "and responses scored by the reward model."
+    )
+    return Drawn(
+        "costs",
+        "costs",
+        "Time and annotations per method",
+        caption,
+        "Bar charts; the numbers are in the costs table.",
+        figure,
+        totals.reset_index().assign(
+            budget=lambda f: f["method"].map(lambda m: str(max(results.experiment.methods[m].budget)))
+        ),
+    )

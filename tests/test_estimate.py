@@ -1,0 +1,104 @@
+"""The estimate: parameter counts, what drives the cost, memory measured against predicted."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import make_policy
+
+from metaapo.config import PROJECT, ConfigError, load, resolve
+from metaapo.data import DataError
+from metaapo.estimate import SHAPES, estimate, shape_from_config, step_memory, table
+
+REAL = {
+    "experiment": "t",
+    "seeds": [0],
+    "methods": {"dpo": {}, "online_dpo": {}, "metaapo": {}},
+    "world": {"name": "ultrafeedback", "pairs_per_iteration": 1000, "dataset": {"path": "org/pairs"}},
+    "sft": {"checkpoint": {"path": "org/Llama-3.1-8B-SFT"}},
+    "reward_model": {"checkpoint": {"path": "org/llama3.1-8b-rm"}},
+    "evaluation": {"judges": ["llama-3.3-70b"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("Llama-3.1", 8.03e9), ("Qwen2.5-7B", 7.62e9), ("SmolLM2-135M", 134.5e6)]
+)
+def test_parameters_of_known_models(name, parameters):
+    assert SHAPES[name].parameters == pytest.approx(parameters, rel=2e-3)
+
+
+def test_a_checkpoint_s_own_configuration_counts():
+    policy = make_policy()
+    counted = sum(p.numel() for n, p in policy.named_parameters() if "norm" not in n)
+    assert shape_from_config(policy.config.to_dict()).parameters == counted
+
+
+def test_what_costs_more_is_estimated_to_cost_more():
+    base = estimate(resolve(REAL))
+    longer = estimate(resolve(REAL | {"estimate": {"response_tokens": 700}}))
+    seeds = estimate(resolve(REAL | {"seeds": [0, 1]}))
+    assert longer["gpu_hours"]["sample"] > 1.8 * base["gpu_hours"]["sample"]
+    assert seeds["gpu_hours"]["train"] == pytest.approx(2 * base["gpu_hours"]["train"], rel=5e-2)
+    assert seeds["disk_gb"] > base["disk_gb"]
+    assert base["dollars"] == pytest.approx(base["gpu_hours_total"] * 3.0, rel=1e-2)
+
+
+def test_spreading_the_policy_makes_it_fit():
+    assert not estimate(resolve(REAL))["fits"]
+    hardware = {"launcher": "config/accelerate/zero3.yaml", "processes": 8}
+    train = {"precision": "bf16", "gradient_checkpointing": True, "micro_batch_size": 2, "batch_size": 128}
+    assert estimate(resolve(REAL | {"hardware": hardware, "train": train}))["fits"]
+
+
+def test_an_unknown_gpu_or_model_is_named():
+    with pytest.raises(ConfigError, match=r"estimate\.gpu: unknown 'H999'; known: H100-80GB"):
+        estimate(resolve(REAL | {"estimate": {"gpu": "H999"}}))
+    with pytest.raises(DataError, match=r"sft\.checkpoint\.path: the shape of org/odd is not known before"):
+        estimate(resolve(REAL | {"sft": {"checkpoint": {"path": "org/odd"}}}))
+
+
+@pytest.mark.parametrize("name", ["default", "smollm2", "smollm2-smoke", "llama3.1-8b", "qwen2.5-7b"])
+def test_shipped_experiments_have_an_estimate(name):
+    experiment = load(PROJECT / "config" / f"{name}.yaml")
+    result = estimate(experiment)
+    assert result["fits"]
+    assert f"{result['gpu_hours_total']:.1f} GPU-hours" in table(result, experiment)
+
+
+def test_evaluation_only_trains_nothing():
+    result = estimate(load(PROJECT / "config" / "llama3.1-8b-released.yaml"))
+    assert result["gpu_hours"]["train"] == result["gpu_hours"]["sample"] == 0
+    assert result["gpu_hours"]["answer"] > 0
+
+
+def test_checkpointing_and_bf16_need_less():
+    shape = SHAPES["SmolLM2-135M"]
+    plain = step_memory(shape, 8000, 4000)
+    assert step_memory(shape, 8000, 4000, checkpointing=True) < plain
+    assert step_memory(shape, 8000, 4000, bf16=True) < plain
+
+
+def benchmark(name):
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["5M", "17M", "42M", "17M, checkpointing", "17M, bf16"])
+def test_peak_memory_of_a_step_is_predicted_within_a_fifth(case):
+    row = benchmark("step_memory").measure(case)
+    assert row["predicted"] == pytest.approx(row["measured"], rel=0.2)
+
+
+@pytest.mark.slow
+def test_a_step_is_half_as_fast_again_as_trl_s_at_the_same_loss():
+    command = [sys.executable, str(PROJECT / "benchmarks" / "dpo_throughput.py"), "--rounds", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["largest_relative_loss_gap"] < 1e-4
+    assert result["ratio"] >= 1.5

@@ -308,7 +308,7 @@ def missing(claim: Claim, evidence: Evidence) -> list[str]:
         gap = _budget_gap(better, worse, evidence) if part.same_budget else 0.0
         if gap > SAME_BUDGET:
             lacks.append(f"{worse} at the budget of {better} (the realised ratios differ by {100 * gap:.1f} points)")
-    if any(part.method not in present for part in claim.parts if isinstance(part, Measure)):
+    if "metaapo" not in present:
         lacks.insert(0, "metaapo")
     return list(dict.fromkeys(lacks))
 
@@ -509,9 +509,10 @@ def _reason(verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple
         one = "the comparison rules out the claimed effect: "
         many = f"{against} of {n} comparisons rule out the claimed effect, most clearly {worst.label}{_on(worst)}: "
         return (one if n == 1 else many) + _amount(worst)
-    alone = f"before correction {held} of {n} comparisons hold"
+    alone = f"{held} of {n} comparisons hold by themselves"
     if n == 1:
-        alone = "the comparison holds only before correction" if held else "the comparison is not clear of its bound"
+        alone = "the comparison holds by itself" if held else "the comparison is not clear of its bound"
+    alone += ", not after correction" if held == n and not lacks else ""
     untested = f"not tested in this experiment: needs {', '.join(lacks)}"
     return f"{alone}; {untested if lacks else _plan_in_words(*needed)}"
 

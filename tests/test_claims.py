@@ -162,6 +162,12 @@ def test_claims_whose_methods_are_absent_are_not_tested():
     assert records["C1"]["missing"] == ["selm", "ppo"]
 
 
+def test_without_metaapo_nothing_is_tested():
+    for record in decide(CLAIMS, Constructed(12.0, methods=["dpo", "online_dpo", "selm", "ppo", "random"]), "gold"):
+        assert record["verdict"] == "undecided"
+        assert record["reason"].startswith("not tested in this experiment: needs metaapo")
+
+
 def test_a_missing_baseline_forbids_support_but_not_contradiction():
     methods = ["metaapo", "dpo", "online_dpo"]
     assert ruling_of("C1", Constructed(12.0, methods=methods)) == "undecided"

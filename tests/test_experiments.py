@@ -1,0 +1,52 @@
+"""The shipped experiments: comparable with each other, complete, and fair."""
+
+import pytest
+
+from metaapo.config import PROJECT, known_methods, load, module_of
+
+SMALL_WORLD = ("ablations", "controls", "budget", "full")
+DEFAULT = load(PROJECT / "config" / "default.yaml")
+
+
+@pytest.mark.parametrize("name", SMALL_WORLD)
+def test_experiments_differ_from_the_default_in_methods_and_seeds_only(name):
+    experiment, plain = load(PROJECT / "config" / f"{name}.yaml").dump(), DEFAULT.dump()
+    for section in set(plain) - {"experiment", "seeds", "methods"}:
+        own, others = dict(experiment)[section], plain[section]
+        if section == "world":
+            own, others = ({k: v for k, v in part.items() if k != "seeds"} for part in (own, others))
+        assert own == others, section
+
+
+@pytest.mark.parametrize("name", SMALL_WORLD)
+def test_what_is_shared_with_the_default_has_the_same_settings(name):
+    experiment = load(PROJECT / "config" / f"{name}.yaml")
+    for method in set(experiment.methods) & set(DEFAULT.methods):
+        assert experiment.method_config(method) == DEFAULT.method_config(method)
+
+
+@pytest.mark.parametrize("name", SMALL_WORLD)
+def test_an_ablation_trains_as_metaapo_does(name):
+    """Learning rate and beta are MetaAPO's; what an entry is about may differ: its objective, start or reference."""
+    experiment = load(PROJECT / "config" / f"{name}.yaml")
+    for method, entry in experiment.methods.items():
+        if module_of(method, entry) == "metaapo.metaapo" and entry.objective == "dpo":
+            own, metaapo = (
+                experiment.train_of(m).model_dump(exclude={"start", "reference"}) for m in (method, "metaapo")
+            )
+            assert own == metaapo, method
+
+
+def test_the_full_experiment_has_every_method():
+    experiment = load(PROJECT / "config" / "full.yaml")
+    modules = {entry.module or name for name, entry in experiment.methods.items()}
+    assert modules == set(known_methods()) - {"released"}  # a checkpoint of somebody else's, for real models
+    assert len(experiment.world.seeds) > 1
+
+
+def test_the_full_experiment_has_what_the_claims_compare():
+    from reports.claims import CLAIMS, _variants
+
+    experiment = load(PROJECT / "config" / "full.yaml")
+    needed = {name for claim in CLAIMS for group in claim.required for name in group}
+    assert needed <= set(experiment.methods) | set(_variants(experiment))

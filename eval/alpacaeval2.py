@@ -45,7 +45,6 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import math
 import random
 import sys
@@ -59,7 +58,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from eval.stats import percentile_interval, resample_counts
-from metaapo.data import DataError, read_records, require_keys, write_json
+from metaapo.command import print_score
+from metaapo.data import DataError, read_records, require_keys
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -609,22 +609,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     command.add_argument("--out", help="also write the JSON object to this file")
     args = parser.parse_args(arguments)
-    try:
-        result = score(
+    return print_score(
+        lambda: score(
             read_records(args.annotations),
             read_difficulty(args.difficulty) if args.difficulty else None,
             read_gamed(args.gamed) if args.gamed else None,
             args.C,
             model=args.model,
             seed=args.seed,
-        )
-        if args.out:
-            write_json(args.out, result)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
-    return 0
+        ),
+        args.out,
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ github.com/lmarena/arena-hard-auto, commits 0489bf3 (2024) and 196f6b8 (2025).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -54,7 +53,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from eval.stats import percentile_interval, resample_counts
-from metaapo.data import DataError, read_records, require_keys, write_json
+from metaapo.command import print_score
+from metaapo.data import DataError, read_records, require_keys
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -782,8 +782,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--seed", type=int, default=0, help="of the bootstraps")
     command.add_argument("--out", help="also write the JSON object to this file")
     args = parser.parse_args(arguments)
-    try:
-        result = score(
+    return print_score(
+        lambda: score(
             [row for path in args.judgments for row in read_records(path)],
             [row for path in args.answers for row in read_records(path)],
             args.baseline,
@@ -795,14 +795,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             count_tokens=count_words if args.tokens == "words" else None,
             official_quirks=args.official_quirks,
             seed=args.seed,
-        )
-        if args.out:
-            write_json(args.out, result)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
-    return 0
+        ),
+        args.out,
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Source: Zheng et al., "Judging LLM-as-a-judge with MT-Bench and Chatbot Arena" (
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.stats import percentile_interval, resample_counts
-from metaapo.data import DataError, read_records, require_keys, write_json
+from metaapo.command import print_score
+from metaapo.data import DataError, read_records, require_keys
 
 Record = Mapping[str, Any]
 
@@ -286,22 +286,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     command.add_argument("--out", help="also write the JSON object to this file")
     args = parser.parse_args(arguments)
-    try:
-        result = score(
+    return print_score(
+        lambda: score(
             [row for path in args.judgments for row in read_records(path)],
             read_records(args.questions) if args.questions else None,
             [row for path in args.answers for row in read_records(path)],
             judge=args.judge,
             min_coverage=args.min_coverage,
             seed=args.seed,
-        )
-        if args.out:
-            write_json(args.out, result)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
-    return 0
+        ),
+        args.out,
+    )
 
 
 if __name__ == "__main__":

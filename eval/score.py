@@ -8,11 +8,9 @@ scores/{benchmark}/{judge}.items.csv.gz with one value a model and question. Not
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import io
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,8 +18,9 @@ from eval import alpacaeval2, arenahard, mtbench
 from eval.judge import describe_judge
 from eval.models import EvaluatedModel, evaluated_models, judged_runs, models_of_run, sft_model
 from eval.questions import SFT_BASELINE, baseline_answers, baseline_of, load_questions
-from metaapo.config import ConfigError, Experiment, load
-from metaapo.data import DataError, read_records, write_bytes, write_json
+from metaapo.command import errors_in_one_sentence, experiment_arguments
+from metaapo.config import Experiment, load
+from metaapo.data import read_records, write_bytes, write_json
 
 Record = dict[str, Any]
 ITEM_COLUMNS = ("method", "budget", "seed", "iteration", "question", "value", "length", "category")
@@ -217,15 +216,12 @@ def items_csv(items: Iterable[Record]) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: score one benchmark by one judge."""
-    parser = argparse.ArgumentParser(prog="python -m eval.score", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
+    parser = experiment_arguments("Score one benchmark by one judge.")
     parser.add_argument("--benchmark", required=True, help="alpacaeval2, arenahard or mtbench")
     parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")
     args = parser.parse_args(arguments)
-    try:
+    with errors_in_one_sentence():
         score_benchmark(load(args.config), args.benchmark, args.judge)
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,15 @@ loaded again and must give the same logits.
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from metaapo import assets
-from metaapo.config import CheckpointConfig, ConfigError, Experiment, load
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import CheckpointConfig, Experiment, load
 from metaapo.data import DataError, read_json, sha256_file, write_json
 from metaapo.models import SOURCE, check_chat_template, load_policy, load_reward_model, load_tokenizer
 
@@ -161,15 +160,11 @@ def _fix_tokenizer(checkpoint: CheckpointConfig, folder: Path, key: str) -> None
 
 def main() -> None:
     """Command line: place one checkpoint of one world."""
-    parser = argparse.ArgumentParser(description="Put a released checkpoint into a world.")
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--world", type=int, required=True, help="the world's seed")
+    parser = world_arguments("Put a released checkpoint into a world.")
     parser.add_argument("--part", required=True, choices=PARTS)
     arguments = parser.parse_args()
-    try:
+    with errors_in_one_sentence():
         place(load(arguments.config), arguments.world, arguments.part)
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

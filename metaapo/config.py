@@ -15,13 +15,13 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from metaapo.data import write_text
+from metaapo.data import DataError, write_text
 
 PROJECT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
 
 
-class ConfigError(ValueError):
+class ConfigError(DataError):
     """A configuration that cannot be run; the message names the key, what was expected and the way out."""
 
 

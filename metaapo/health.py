@@ -8,20 +8,20 @@ range, before any method is trained. What only trained policies can tell is chec
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from metaapo.annotate import reward_responses
-from metaapo.config import ConfigError, Experiment, load
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import Experiment, load
 from metaapo.data import DataError, Message, read_jsonl, write_json
-from metaapo.generate import generate
-from metaapo.models import load_policy, load_reward_model, use_threads_of_environment
+from metaapo.generate import Response
+from metaapo.models import load_reward_model, use_threads_of_environment
+from metaapo.reward_model import sft_samples
 from metaapo.worlds import tiny
 
 PROMPTS, SAMPLES = 256, 6  # some 3,800 pairs: the agreement's standard error is below 0.01
@@ -29,7 +29,8 @@ AGREEMENT = (0.80, 0.95)  # below, online methods follow the reward model's erro
 ROOM = 0.15  # share of the gold scale that must lie between the SFT policy's mean and the best answer
 
 
-def _check(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
+def check_row(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
+    """One row of a health table; a bound of None does not bind."""
     ok = bool((low is None or value >= low) and (high is None or value <= high))
     return {
         "name": name,
@@ -64,24 +65,11 @@ def agreement(gold: np.ndarray, proxy: np.ndarray) -> float:
     return float(np.mean((right + 0.5 * (proxy_gap == 0))[differs]))
 
 
-def _samples(experiment: Experiment, world: int) -> tuple[list[list[Message]], list[list[Any]]]:
+def _samples(experiment: Experiment, world: int) -> tuple[list[list[Message]], list[list[Response]]]:
     """Fresh training-pool prompts, none of the evaluation's, and the SFT policy's responses to them."""
-    policy, tokenizer = load_policy(experiment.world_path(world) / "sft")
     pool = itertools.islice(tiny.training_prompts(random.Random(f"tiny/{world}/health")), PROMPTS)
     prompts = [messages for _, messages in pool]
-    sampling = experiment.sampling
-    responses = generate(
-        policy,
-        tokenizer,
-        prompts,
-        n=SAMPLES,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_new_tokens=sampling.max_new_tokens,
-        batch_size=sampling.batch_size,
-        seed=world,
-    )
-    return prompts, responses
+    return prompts, sft_samples(experiment, world, prompts, SAMPLES)
 
 
 def _offline_agreement(experiment: Experiment, world: int, reward_model: Any, tokenizer: Any) -> float:
@@ -103,57 +91,85 @@ def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
     flat: Sequence[Any] = [response for own in responses for response in own]
     scale = tiny.HIGH - tiny.LOW
     return [
-        _check(
-            "room", (tiny.HIGH - gold.mean()) / scale, ROOM, 0.95, "share of the gold scale",
+        check_row(
+            "room",
+            (tiny.HIGH - gold.mean()) / scale,
+            ROOM,
+            0.95,
+            "share of the gold scale",
             "from the SFT policy's mean gold reward to the best answer",
         ),
-        _check(
-            "reward model agrees with gold, on-policy", agreement(gold, proxy), *AGREEMENT, "share of pairs",
+        check_row(
+            "reward model agrees with gold, on-policy",
+            agreement(gold, proxy),
+            *AGREEMENT,
+            "share of pairs",
             f"pairs of the SFT policy's samples with different gold reward, {PROMPTS} prompts x {SAMPLES}",
         ),
-        _check(
-            "reward model agrees with offline labels", _offline_agreement(experiment, world, reward_model, tokenizer),
-            0.5, None, "share of pairs", "the labels are noisy by design",
+        check_row(
+            "reward model agrees with offline labels",
+            _offline_agreement(experiment, world, reward_model, tokenizer),
+            0.5,
+            None,
+            "share of pairs",
+            "the labels are noisy by design",
         ),
-        _check("SFT policy: gold reward", gold.mean(), None, None, "gold reward", f"in [{tiny.LOW}, {tiny.HIGH}]"),
-        _check(
-            f"best of {SAMPLES} by reward model: gold gained", chosen_by_proxy - gold.mean(), 0.0, None, "gold reward",
+        check_row("SFT policy: gold reward", gold.mean(), None, None, "gold reward", f"in [{tiny.LOW}, {tiny.HIGH}]"),
+        check_row(
+            f"best of {SAMPLES} by reward model: gold gained",
+            chosen_by_proxy - gold.mean(),
+            0.0,
+            None,
+            "gold reward",
             "what following the annotator can give at once",
         ),
-        _check(f"best of {SAMPLES} by gold: gold gained", gold.max(1).mean() - gold.mean(), 0.0, None,
-               "gold reward", "what a perfect annotator could give at once"),
-        _check("SFT policy: response length", np.mean([len(r.token_ids) for r in flat]), 3, None, "tokens", "with EOS"),
-        _check("SFT policy: finished responses", np.mean([r.finished for r in flat]), 0.9, None, "share", "with EOS"),
-    ]  # fmt: skip
+        check_row(
+            f"best of {SAMPLES} by gold: gold gained",
+            gold.max(1).mean() - gold.mean(),
+            0.0,
+            None,
+            "gold reward",
+            "what a perfect annotator could give at once",
+        ),
+        check_row(
+            "SFT policy: response length", np.mean([len(r.token_ids) for r in flat]), 3, None, "tokens", "with EOS"
+        ),
+        check_row(
+            "SFT policy: finished responses", np.mean([r.finished for r in flat]), 0.9, None, "share", "with EOS"
+        ),
+    ]
 
 
-def main() -> None:
-    """Command line: measure one world, write its table, fail where it is out of range."""
-    parser = argparse.ArgumentParser(description="Check whether a world can show anything.")
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--world", type=int, required=True, help="the world's seed")
-    arguments = parser.parse_args()
-    use_threads_of_environment()
-    try:
-        experiment = load(arguments.config)
-        table = checks(experiment, arguments.world)
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
+def conclude(experiment: Experiment, world: int, table: list[dict[str, Any]]) -> None:
+    """Print a world's table and write it to health.json.
+
+    Raises:
+        DataError: a row is out of range and `health.enforce` is set; the table is in health.failed.json instead.
+    """
     for row in table:
         print(
             f"{'ok ' if row['ok'] else 'BAD'} {row['name']}: {row['value']} {row['unit']} [{row['low']}, {row['high']}]"
         )
+    folder = experiment.world_path(world)
     bad = [row for row in table if not row["ok"]]
-    folder = experiment.world_path(arguments.world)
     if bad and experiment.health.enforce:
         write_json(folder / "health.failed.json", table)
         row = bad[0]
-        sys.exit(
-            f"error: world {arguments.world}: {row['name']} is {row['value']}, outside [{row['low']}, {row['high']}]; "
-            f"nothing would be learned from this world (docs/world.md); the table is in {folder}/health.failed.json, "
+        raise DataError(
+            f"world {world}: {row['name']} is {row['value']}, outside [{row['low']}, {row['high']}]; nothing would be "
+            f"learned from this world (docs/world.md); the table is in {folder}/health.failed.json, "
             "`health: {enforce: false}` goes on all the same"
         )
     write_json(folder / "health.json", table)
+
+
+def main() -> None:
+    """Command line: measure one world, write its table, fail where it is out of range."""
+    arguments = world_arguments("Check whether a world can show anything.").parse_args()
+    use_threads_of_environment()
+    with errors_in_one_sentence():
+        experiment = load(arguments.config)
+        conclude(experiment, arguments.world, checks(experiment, arguments.world))
 
 
 if __name__ == "__main__":

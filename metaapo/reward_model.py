@@ -8,7 +8,6 @@ foreign pairs alone it misjudges what the policy says, and every online method f
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import random
@@ -25,9 +24,10 @@ from torch.nn.functional import logsigmoid
 from transformers import LlamaForSequenceClassification, PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer
 
-from metaapo.config import ConfigError, Experiment, load
-from metaapo.data import DataError, Message, write_jsonl
-from metaapo.generate import generate
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import Experiment, load
+from metaapo.data import Message, write_jsonl
+from metaapo.generate import Response, generate
 from metaapo.logps import collate, hidden_states
 from metaapo.models import encode_responses, load_policy, use_threads_of_environment
 from metaapo.sft import check_lengths, save, tokenize, training_arguments
@@ -37,21 +37,26 @@ OWN, FOREIGN = 4, 2  # answers to each prompt: by the SFT policy, by the writers
 COMPARISONS = math.comb(OWN + FOREIGN, 2)
 
 
-def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
-    """OWN answers by the SFT policy and FOREIGN ones by the offline writers to each prompt."""
+def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Message]], n: int) -> list[list[Response]]:
+    """n responses of a world's SFT policy to each prompt, sampled as the methods sample."""
     policy, tokenizer = load_policy(experiment.world_path(seed) / "sft")
     sampling = experiment.sampling
-    own = generate(
+    return generate(
         policy,
         tokenizer,
         prompts,
-        n=OWN,
+        n=n,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_new_tokens=sampling.max_new_tokens,
         batch_size=sampling.batch_size,
         seed=seed,
     )
+
+
+def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
+    """OWN answers by the SFT policy and FOREIGN ones by the offline writers to each prompt."""
+    own = sft_samples(experiment, seed, prompts, OWN)
     rng = random.Random(f"tiny/{seed}/reward_model/foreign")
     foreign = [[tiny.offline_answer(tiny.parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
     return [[r.text for r in mine] + theirs for mine, theirs in zip(own, foreign)]
@@ -151,15 +156,10 @@ def train(experiment: Experiment, seed: int) -> Path:
 
 def main() -> None:
     """Command line: train the reward model of one world."""
-    parser = argparse.ArgumentParser(description="Train the reward model of a world.")
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--world", type=int, required=True, help="the world's seed")
-    arguments = parser.parse_args()
+    arguments = world_arguments("Train the reward model of a world.").parse_args()
     use_threads_of_environment()
-    try:
+    with errors_in_one_sentence():
         train(load(arguments.config), arguments.world)
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

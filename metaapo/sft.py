@@ -7,7 +7,6 @@ The result is the policy that every method starts from, and the reference that m
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from metaapo.config import ConfigError, Experiment, ModelConfig, load
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import Experiment, ModelConfig, load
 from metaapo.data import DataError, Message, read_jsonl, require_keys
 from metaapo.models import load_tokenizer, use_threads_of_environment
 
@@ -136,15 +136,10 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 def main() -> None:
     """Command line: train the SFT policy of one world."""
-    parser = argparse.ArgumentParser(description="Train the SFT policy of a world.")
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--world", type=int, required=True, help="the world's seed")
-    arguments = parser.parse_args()
+    arguments = world_arguments("Train the SFT policy of a world.").parse_args()
     use_threads_of_environment()
-    try:
+    with errors_in_one_sentence():
         train(load(arguments.config), arguments.world)
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
-import sys
 
-from metaapo.config import ConfigError, Run, load, module_of
-from metaapo.data import DataError
+from metaapo.command import errors_in_one_sentence, experiment_arguments
+from metaapo.config import ConfigError, Experiment, Run, load, module_of
 
 
 def main() -> None:
-    """Read the configuration, build the method and run its iterations."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="a configuration file")
+    """Command line: read the configuration, build the method and run its iterations."""
+    parser = experiment_arguments("Train one run.")
     parser.add_argument("--run", required=True, help="METHOD/budgetB/seedS")
     arguments = parser.parse_args()
-    try:
+    with errors_in_one_sentence():
         experiment = load(arguments.config)
         run = Run.parse(arguments.run)
         if run.id not in experiment.run_ids():
             raise ConfigError(f"run {run.id}: not in this experiment; its runs: {', '.join(experiment.run_ids())}")
         train(experiment, run)
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
 
 
-def train(experiment, run: Run) -> None:  # noqa: ANN001 - typed below, torch is imported late
-    """Train a run whose configuration is valid; a page with a `train` function of its own takes over the loop."""
+def train(experiment: Experiment, run: Run) -> None:
+    """Train a run; a page with a `train` function of its own takes over the loop. Torch is imported here, late."""
     from metaapo.models import use_threads_of_environment
     from metaapo.run import RunContext
     from metaapo.trainer import IteratedTrainer

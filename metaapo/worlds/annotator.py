@@ -9,7 +9,6 @@ dataset's annotators preferred is measured on the world's own pairs before any p
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -21,8 +20,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from metaapo import assets
 from metaapo.annotate import reward_responses
 from metaapo.checkpoints import place
-from metaapo.config import ConfigError, Experiment, load
-from metaapo.data import DataError, read_jsonl, write_json
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import Experiment, load
+from metaapo.data import read_jsonl
+from metaapo.health import check_row, conclude
 from metaapo.models import (
     encode_prompt,
     encode_response,
@@ -102,12 +103,8 @@ def _dataset(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> Any:
     return Dataset.from_dict(columns)
 
 
-def check(experiment: Experiment, world: int) -> dict[str, Any]:
-    """Measure how often the reward model prefers the world's chosen answers.
-
-    Returns:
-        the record of health.json: {world, ok, checks: [{name, value, low, high, ok}]}.
-    """
+def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
+    """Measure how often the reward model prefers the world's chosen answers: the world's health table."""
     folder = experiment.world_path(world)
     model, tokenizer = load_reward_model(folder / "reward_model")
     rows = read_jsonl(folder / "data" / "pairs.jsonl")[:CHECKED_PAIRS]
@@ -115,37 +112,23 @@ def check(experiment: Experiment, world: int) -> dict[str, Any]:
     size = experiment.hardware.score_batch_size
     rewards, _ = reward_responses(on_best_device(model), tokenizer, [row["messages"] for row in rows], answers, size)
     share = sum(chosen > rejected for chosen, rejected in rewards) / len(rewards)
-    low, high = AGREEMENT
     name = f"reward model agrees with the labels of {len(rows)} offline pairs"
-    row = {"name": name, "value": round(share, 4), "low": low, "high": high, "ok": low <= share <= high}
-    return {"world": world, "ok": row["ok"], "checks": [row]}
+    note = "below, take another reward model"
+    return [check_row(name, share, *AGREEMENT, "share of pairs", note)]
 
 
 def main() -> None:
     """Command line: make or check the reward model of one world."""
-    parser = argparse.ArgumentParser(description="Make or check the reward model of a world of real data.")
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--world", type=int, required=True, help="the world's seed")
+    parser = world_arguments("Make or check the reward model of a world of real data.")
     parser.add_argument("--check", action="store_true", help="measure the reward model instead of making it")
     arguments = parser.parse_args()
     use_threads_of_environment()
-    try:
+    with errors_in_one_sentence():
         experiment = load(arguments.config)
-        if not arguments.check:
+        if arguments.check:
+            conclude(experiment, arguments.world, checks(experiment, arguments.world))
+        else:
             make_reward_model(experiment, arguments.world)
-            return
-        record = check(experiment, arguments.world)
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
-    path = experiment.world_path(arguments.world) / "health.json"
-    if experiment.health.enforce and not record["ok"]:
-        write_json(path.with_name("unhealthy.json"), record)
-        row = record["checks"][0]
-        sys.exit(
-            f"error: {path.with_name('unhealthy.json')}: {row['name']} in {row['value']:.2f} of cases, expected at "
-            f"least {row['low']}; take another reward model, or set health.enforce to false"
-        )
-    write_json(path, record)
 
 
 if __name__ == "__main__":

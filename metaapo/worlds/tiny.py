@@ -17,7 +17,6 @@ offline preference pairs. How the numbers below were chosen is told in docs/worl
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -31,7 +30,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from metaapo.config import ConfigError, Experiment, WorldConfig, load
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import Experiment, WorldConfig, load
 from metaapo.data import DataError, Message, sha256_file, write_json, write_jsonl, write_text
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -810,15 +810,10 @@ def build(experiment: Experiment, seed: int, out_dir: str | Path) -> None:
 
 def main() -> None:
     """Command line: build the data of one world."""
-    parser = argparse.ArgumentParser(description="Write the data of a tiny world.")
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--world", type=int, required=True, help="the world's seed")
-    args = parser.parse_args()
-    try:
-        experiment = load(args.config)
-        build(experiment, args.world, experiment.world_path(args.world) / "data")
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
+    arguments = world_arguments("Write the data of a tiny world.").parse_args()
+    with errors_in_one_sentence():
+        experiment = load(arguments.config)
+        build(experiment, arguments.world, experiment.world_path(arguments.world) / "data")
 
 
 if __name__ == "__main__":

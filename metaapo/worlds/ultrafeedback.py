@@ -11,7 +11,6 @@ prompt given or shared by both answers, as conversations or plain strings (https
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import random
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from metaapo import assets
-from metaapo.config import ConfigError, DatasetConfig, Experiment, load
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import DatasetConfig, Experiment, load
 from metaapo.data import DataError, Message, read_records, sha256_file, write_json, write_jsonl
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -293,15 +293,10 @@ def build(experiment: Experiment, seed: int, out_dir: Path) -> None:
 
 def main() -> None:
     """Command line: build the data of one world."""
-    parser = argparse.ArgumentParser(description="Write the data of a world of real preference pairs.")
-    parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--world", type=int, required=True, help="the world's seed")
-    arguments = parser.parse_args()
-    try:
+    arguments = world_arguments("Write the data of a world of real preference pairs.").parse_args()
+    with errors_in_one_sentence():
         experiment = load(arguments.config)
         build(experiment, arguments.world, experiment.world_path(arguments.world) / "data")
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaapo.config import resolve
-from metaapo.data import read_json, read_jsonl, read_records, sha256_file
+from metaapo.data import DataError, read_json, read_jsonl, read_records, sha256_file
 from metaapo.worlds import tiny
 
 PROMPTS = list(itertools.islice(tiny.training_prompts(random.Random(0)), 300))
@@ -122,6 +122,22 @@ def test_the_tokenizer_and_its_chat_template(experiment):
         assert tokenizer.unk_token_id not in (*prompt, *response)
         assert [*prompt, *response] == tokenize(tokenizer, [messages], [best])[0]
         assert tiny.gold(messages, tokenizer.decode(response, skip_special_tokens=True)).reward == tiny.HIGH
+
+
+def test_no_writer_uses_a_word_that_the_tokenizer_lacks(experiment):
+    """An unknown word would decode to nothing, and the policy would be graded on what it did not say."""
+    folder, known = experiment.world_path(0) / "data", set(WORDS)
+    rows = read_jsonl(folder / "sft.jsonl") + read_jsonl(folder / "pairs.jsonl")
+    for row in rows:
+        texts = [message["content"] for message in row["messages"]]
+        texts += [row[side] for side in ("response", "chosen", "rejected") if side in row]
+        assert set(re.findall("[a-z]+", " ".join(texts))) <= known
+
+
+def test_asking_for_more_evaluation_prompts_than_there_are_is_an_error_that_names_the_family():
+    """Without it the search for a new prompt would never end."""
+    with pytest.raises(DataError, match="too many for the family 'pack'; ask for fewer"):
+        tiny._distinct(["pack"], 5000, random.Random(0))
 
 
 def test_sft_and_reward_model_are_ordinary_checkpoints(experiment):

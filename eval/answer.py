@@ -10,7 +10,6 @@ missing or out of date; the journal's last state is the run's manifest, answers/
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -132,41 +131,14 @@ def answer_records(
         return [
             {
                 "question_id": question.record["question_id"],
-                "answer_id": _answer_id(model_id, question),
+                "answer_id": arenahard.answer_id(model_id, question.id),
                 "model_id": model_id,
                 "choices": [{"index": 0, "turns": list(turns)}],
             }
             for question, turns in zip(questions, answers)
         ]
     count_tokens = arenahard.count_words if version == "words" else arenahard.token_counter(version)
-    return [_arenahard_record(q, turns[0], model_id, count_tokens) for q, turns in zip(questions, answers)]
-
-
-def _arenahard_record(question: Question, text: str, model_id: str, count_tokens: Any) -> dict[str, Any]:
-    metadata = arenahard.style_metadata(text, count_tokens)
-    if "question_id" in question.record:  # the files of 2024
-        return {
-            "question_id": question.record["question_id"],
-            "answer_id": _answer_id(model_id, question),
-            "model_id": model_id,
-            "choices": [{"index": 0, "turns": [{"content": text, "token_len": metadata["token_len"]}]}],
-            "conv_metadata": metadata,
-        }
-    return {
-        "uid": question.record["uid"],
-        "ans_id": _answer_id(model_id, question),
-        "model": model_id,
-        "messages": [
-            {"role": "user", "content": question.turns[0]},
-            {"role": "assistant", "content": {"answer": text}},
-        ],
-        "metadata": metadata,
-    }
-
-
-def _answer_id(model_id: str, question: Question) -> str:
-    """A name for an answer; upstream draws it at random, here equal runs write equal files."""
-    return hashlib.sha256(f"{model_id}\n{question.id}".encode()).hexdigest()[:22]
+    return [arenahard.answer_record(q.record, turns[0], model_id, count_tokens) for q, turns in zip(questions, answers)]
 
 
 def manifest_path(experiment: Experiment, run_id: str) -> Path:

@@ -40,6 +40,7 @@ github.com/lmarena/arena-hard-auto, commits 0489bf3 (2024) and 196f6b8 (2025).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import sys
@@ -136,6 +137,41 @@ def style_metadata(text: str, count_tokens: Callable[[str], int]) -> dict[str, A
 def count_words(text: str) -> int:
     """White-space separated words: a token count for worlds whose tokenizer is a word list."""
     return len(text.split())
+
+
+def answer_id(model: str, question: str) -> str:
+    """A name for an answer in FastChat's files, which MT-Bench shares; upstream draws it, here equal runs are equal."""
+    return hashlib.sha256(f"{model}\n{question}".encode()).hexdigest()[:22]
+
+
+def answer_record(question: Record, text: str, model: str, count_tokens: Callable[[str], int]) -> Record:
+    """An answer as upstream writes it, in the format of 2024 or 2025, as the question is.
+
+    Args:
+        question: a record of question.jsonl.
+        text: the answer.
+        model: its model's name.
+        count_tokens: see `style_metadata`.
+    """
+    metadata = style_metadata(text, count_tokens)
+    if "question_id" in question:  # the files of 2024
+        return {
+            "question_id": question["question_id"],
+            "answer_id": answer_id(model, str(question["question_id"])),
+            "model_id": model,
+            "choices": [{"index": 0, "turns": [{"content": text, "token_len": metadata["token_len"]}]}],
+            "conv_metadata": metadata,
+        }
+    return {
+        "uid": question["uid"],
+        "ans_id": answer_id(model, str(question["uid"])),
+        "model": model,
+        "messages": [
+            {"role": "user", "content": question["prompt"]},
+            {"role": "assistant", "content": {"answer": text}},
+        ],
+        "metadata": metadata,
+    }
 
 
 def token_counter(version: str) -> Callable[[str], int]:

@@ -99,7 +99,7 @@ def _answers(experiment: Experiment, benchmark: str, model: EvaluatedModel, ques
 def _baseline(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[str]:
     if baseline_of(experiment, benchmark) == SFT_BASELINE:
         return _answers(experiment, benchmark, sft_model(world), questions)
-    rows = baseline_answers(experiment, benchmark, questions)
+    rows = baseline_answers(experiment, benchmark, world, questions)
     return [row["output"] if benchmark == "alpacaeval2" else arenahard.answer_text(row) or "" for row in rows]
 
 

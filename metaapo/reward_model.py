@@ -33,7 +33,7 @@ from metaapo.models import encode_responses, load_policy, use_threads_of_environ
 from metaapo.sft import check_lengths, save, tokenize, training_arguments
 from metaapo.worlds import tiny
 
-OWN, FOREIGN = 4, 2  # answers to each prompt: by the SFT policy, by the writers of the offline pairs
+OWN, FOREIGN = 6, 2  # answers to each prompt: by the SFT policy, by the writers of the offline pairs
 COMPARISONS = math.comb(OWN + FOREIGN, 2)
 
 
@@ -66,8 +66,8 @@ def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any
     """Answers and noisy labels: {messages, task, answers, comparisons}, a row a prompt.
 
     Each prompt's answers, the SFT policy's and those of the offline writers, are compared each with each and labelled
-    with Bradley-Terry noise on gold rewards; a comparison is [better, worse], indices into `answers`. Of 15
-    comparisons 6 are on-policy, 8 mixed and 1 foreign; equal answers are not compared.
+    with Bradley-Terry noise on gold rewards; a comparison is [better, worse], indices into `answers`. Of 28
+    comparisons 15 are on-policy, 12 mixed and 1 foreign; equal answers are not compared.
     """
     rng = random.Random(f"tiny/{seed}/reward_model")
     count = math.ceil(experiment.reward_model.pairs / COMPARISONS)

@@ -92,18 +92,18 @@ class IteratedTrainer:
     # --- score ---------------------------------------------------------------------------------------------------
 
     def _score(self, iteration: int) -> tuple[list[Prompt], OfflinePairs]:
-        """Read the part and score each offline pair under the current policy."""
+        """Read the part and score each offline pair under the current policy, if the method looks at them at all."""
         bench = self.bench
         prompts = bench.read_prompts(iteration)
-        ids, sides = (
-            [p.ids for p in prompts],
-            ([p.offline.chosen for p in prompts], [p.offline.rejected for p in prompts]),
-        )
-        reference = [bench.logps(bench.reference, ids, side) for side in sides]
+        if not self.method.uses_offline:
+            for prompt in prompts:
+                prompt.ledger["offline_score"] = None
+            return prompts, OfflinePairs(*(torch.full((len(prompts),), torch.nan) for _ in range(3)))
+        reference = self._offline_logps(bench.reference, prompts)
         if self.context.reference_path(iteration) == self.context.start_path(iteration):
             policy = reference
         else:
-            policy = [bench.logps(bench.policy, ids, side) for side in sides]
+            policy = self._offline_logps(bench.policy, prompts)
         for prompt, chosen, rejected in zip(prompts, *(side.tolist() for side in reference)):
             prompt.offline = replace(prompt.offline, reference_chosen=chosen, reference_rejected=rejected)
         if self.method.rates_offline:
@@ -117,6 +117,12 @@ class IteratedTrainer:
         for prompt, score in zip(prompts, pairs.scores.tolist()):
             prompt.ledger["offline_score"] = score
         return prompts, pairs
+
+    def _offline_logps(self, model: nn.Module, prompts: list[Prompt]) -> tuple[Tensor, ...]:
+        """Log-probabilities of the chosen and of the rejected offline responses, (n,) each; prompts are read once."""
+        pairs = [prompt.offline for prompt in prompts]
+        responses = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
+        return self.bench.logps(model, [prompt.ids for prompt in prompts] * 2, responses).split(len(prompts))
 
     def _offline_pairs(self, prompts: list[Prompt], logps: PairLogps, losses: Tensor) -> OfflinePairs:
         """What the method may look at; scores are the method's own, or minus the loss."""
@@ -194,11 +200,11 @@ class IteratedTrainer:
 
     def _add_reference_logps(self, prompts: list[Prompt]) -> None:
         """The frozen reference's log-probabilities, once an iteration instead of once a step."""
-        ids = [prompt.ids for prompt in prompts]
         names = ("chosen", "rejected", "greedy") if self.method.bonus is not None else ("chosen", "rejected")
-        for name in names:
-            responses = [getattr(prompt.online, name) for prompt in prompts]
-            for prompt, logp in zip(prompts, self.bench.logps(self.bench.reference, ids, responses).tolist()):
+        responses = [getattr(prompt.online, name) for name in names for prompt in prompts]
+        logps = self.bench.logps(self.bench.reference, [prompt.ids for prompt in prompts] * len(names), responses)
+        for name, side in zip(names, logps.view(len(names), len(prompts)).tolist()):
+            for prompt, logp in zip(prompts, side):
                 prompt.online = replace(prompt.online, **{f"reference_{name}": logp})
 
     # --- train -----------------------------------------------------------------------------------------------------

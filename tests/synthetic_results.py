@@ -123,7 +123,11 @@ def write_results(
         "iterations": iterations,
         "world": {"seeds": list(worlds)},
         "methods": {name: {"module": _page(name, method), **method.config} for name, method in methods.items()},
-        "evaluation": {"judges": list(judges), "benchmarks": list(benchmarks)},
+        "evaluation": {
+            "judges": list(judges),
+            "benchmarks": list(benchmarks),
+            "baselines": {"arenahard": "sft"},
+        },
     }
     path = folder / "config.yaml"
     write_text(path, yaml.safe_dump(config, sort_keys=False))

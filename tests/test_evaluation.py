@@ -46,6 +46,7 @@ def experiment(tmp_path):
     write_json(folder / "alpacaeval2.json", sets["alpacaeval2"])
     for name in ("arenahard", "mtbench"):
         write_jsonl(folder / f"{name}.jsonl", sets[name])
+    write_jsonl(folder / "arenahard_baseline.jsonl", tiny.baseline_answers(sets["arenahard"]))
     return experiment
 
 
@@ -75,17 +76,18 @@ def answers_of(method, turns, rng):
     return said
 
 
-def test_every_checkpoint_is_evaluated_and_sft_is_the_baseline(experiment):
+def test_every_checkpoint_is_evaluated_and_sft_is_alpacaevals_baseline(experiment):
     runs = [f"{method}/budget1.0/seed{seed}" for method in METHODS for seed in (0, 1)]
     assert evaluated_runs(experiment) == ["sft/budget0.0/seed0", *runs]
     assert judged_runs(experiment, "alpacaeval2") == runs
+    assert judged_runs(experiment, "arenahard") == ["sft/budget0.0/seed0", *runs]
     assert judged_runs(experiment, "mtbench") == ["sft/budget0.0/seed0", *runs]
     assert [model.id for model in evaluated_models(experiment)][:2] == [
         "sft-budget0.0-seed0-iter0",
         "dpo-budget1.0-seed0-iter1",
     ]
     assert checkpoints_ready(experiment, "sft", "0.0", "0")[0].endswith("world0/sft/model.safetensors")
-    ready = answers_ready(experiment, "arenahard", "dpo", "1.0", "1")
+    ready = answers_ready(experiment, "alpacaeval2", "dpo", "1.0", "1")
     assert [path.split("answers/")[1] for path in ready] == ["dpo/budget1.0/seed1.json", "sft/budget0.0/seed0.json"]
 
 
@@ -99,8 +101,9 @@ def test_gold_scores_rank_right_answers_first_and_upstream_reads_the_files(exper
         metric = "average" if benchmark == "mtbench" else "win_rate"
         values = {(row["method"], row["seed"]): row["metrics"][metric]["value"] for row in document["rows"]}
         assert all(values["dpo", seed] > values["online_dpo", seed] for seed in (0, 1))
-        assert values["dpo", 0] > (7 if benchmark == "mtbench" else 60)
+        assert values["dpo", 0] > {"alpacaeval2": 60, "arenahard": 50, "mtbench": 7}[benchmark]
         assert document["judge_model"]["kind"] == "gold"
+        assert document["baseline"] == {"alpacaeval2": "sft", "arenahard": "blunt-writer"}.get(benchmark)
         assert document["questions"]["sha256"]
         assert all(row["n_failed"] == 0 and row["n"] > 0 for row in document["rows"])
         packed = (experiment.results / "scores" / benchmark / "gold.items.csv.gz").read_bytes()
@@ -288,7 +291,7 @@ def test_questions_come_from_installed_packages_files_or_the_hub(experiment, tmp
     sizes = {b: len(questions.load_questions(wanted, b, 0).questions) for b in BENCHMARKS}
     assert sizes == {"alpacaeval2": 805, "arenahard": 750, "mtbench": 80}
     hard = questions.load_questions(wanted, "arenahard", 0).questions
-    rows = questions.baseline_answers(wanted, "arenahard", hard)
+    rows = questions.baseline_answers(wanted, "arenahard", 0, hard)
     assert {row["model"] for row in rows} == {"o3-mini-2025-01-31", "gemini-2.0-flash-001"}
     assert [row["uid"] for row in rows] == [question.id for question in hard]
     references = questions.mtbench_references(wanted)

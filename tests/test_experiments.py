@@ -50,3 +50,22 @@ def test_the_full_experiment_has_what_the_claims_compare():
     experiment = load(PROJECT / "config" / "full.yaml")
     needed = {name for claim in CLAIMS for group in claim.required for name in group}
     assert needed <= set(experiment.methods) | set(_variants(experiment))
+
+
+def tuned():
+    """Learning rate and beta of each method's best trial, as docs/tuning.md has them in bold."""
+    found = {}
+    for line in (PROJECT / "docs" / "tuning.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and cells[3].startswith("**"):
+            found[cells[0]] = (float(cells[1]), float(cells[2]))
+    return found
+
+
+@pytest.mark.parametrize("name", ("default", *SMALL_WORLD))
+def test_every_method_trains_with_its_tuned_settings(name):
+    experiment, settings = load(PROJECT / "config" / f"{name}.yaml"), tuned()
+    assert set(settings) == set(known_methods()) - {"released"}
+    for method in set(experiment.methods) & set(settings):
+        train = experiment.train_of(method)
+        assert (train.lr, train.beta) == settings[method], method

@@ -86,7 +86,19 @@ def test_the_same_seed_makes_the_same_files_and_another_seed_others(experiment, 
     tiny.build(experiment, 1, tmp_path / "other")
     other = read_json(tmp_path / "other" / "manifest.json")["files"]
     assert other["pairs.jsonl"] != first["pairs.jsonl"]
-    assert other["eval/mtbench.jsonl"] == first["eval/mtbench.jsonl"]
+    for name in ("eval/mtbench.jsonl", "eval/arenahard_baseline.jsonl"):
+        assert other[name] == first[name]
+
+
+def test_the_hard_baseline_is_better_than_whom_the_policy_imitates_and_leaves_room(experiment):
+    asked = tiny.evaluation_sets(experiment.world)["arenahard"]
+    prompts = [[{"role": "user", "content": row["prompt"]}] for row in asked]
+    rng = random.Random(0)
+    sloppy = np.mean([tiny.gold(p, tiny.answer(tiny.parse(p), tiny.DEMONSTRATOR, rng)).reward for p in prompts])
+    baseline = [
+        tiny.gold(p, row["answer"]).reward for p, row in zip(prompts, tiny.baseline_answers(asked), strict=True)
+    ]
+    assert sloppy + 0.5 < np.mean(baseline) < tiny.HIGH - 0.5
 
 
 def test_labels_are_noisy_as_bradley_terry_says():

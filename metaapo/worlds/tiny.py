@@ -716,6 +716,19 @@ def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
     return {"alpacaeval2": mixed, "arenahard": hard, "mtbench": turns}
 
 
+def baseline_answers(questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The hard questions answered by the blunt writer, {uid, model, answer}; the same in every world.
+
+    Arena-Hard's baseline is a strong model of another family. The SFT policy would be too weak a one: every online
+    method wins nearly all of its games on these questions.
+    """
+    rng = random.Random("tiny/evaluation/baseline")
+    return [
+        {"uid": row["uid"], "model": "blunt-writer", "answer": answer(parse(_ask(row["prompt"])), BLUNT, rng)}
+        for row in questions
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The tokenizer: one token a word.
 
@@ -787,6 +800,7 @@ def build(experiment: Experiment, seed: int, out_dir: str | Path) -> None:
         "pairs.jsonl": preference_pairs(world.pairs_per_iteration, experiment.iterations, world.label_tau, seed),
         "eval/alpacaeval2.json": sets["alpacaeval2"],
         "eval/arenahard.jsonl": sets["arenahard"],
+        "eval/arenahard_baseline.jsonl": baseline_answers(sets["arenahard"]),
         "eval/mtbench.jsonl": sets["mtbench"],
     }
     for name, rows in records.items():

@@ -36,11 +36,12 @@ rule sft:
         f"{RESULTS}/benchmarks/sft/{{world}}.tsv"
     conda:
         "../../environment.yml"
+    threads: EXPERIMENT.hardware.prepare.cpus
     params:
         config=CONFIG_FILE,
         changes=[WORLD_PARTS["model"], WORLD_PARTS["sft"]],
     shell:
-        "python -m metaapo.sft" " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.sft --config {params.config} --world {wildcards.world} > {log} 2>&1"
 
 
 rule reward_model:
@@ -57,11 +58,12 @@ rule reward_model:
         f"{RESULTS}/benchmarks/reward_model/{{world}}.tsv"
     conda:
         "../../environment.yml"
+    threads: EXPERIMENT.hardware.prepare.cpus
     params:
         config=CONFIG_FILE,
         changes=WORLD_PARTS["reward_model"],
     shell:
-        "python -m metaapo.reward_model" " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.reward_model --config {params.config} --world {wildcards.world} > {log} 2>&1"
 
 
 rule check_world:

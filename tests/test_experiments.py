@@ -62,7 +62,7 @@ def tuned():
     return found
 
 
-@pytest.mark.parametrize("name", ("default", *SMALL_WORLD))
+@pytest.mark.parametrize("name", ["default", *SMALL_WORLD])
 def test_every_method_trains_with_its_tuned_settings(name):
     experiment, settings = load(PROJECT / "config" / f"{name}.yaml"), tuned()
     assert set(settings) == set(known_methods()) - {"released"}

@@ -37,11 +37,16 @@ def test_an_ablation_trains_as_metaapo_does(name):
             assert own == metaapo, method
 
 
-def test_the_full_experiment_has_every_method():
-    experiment = load(PROJECT / "config" / "full.yaml")
+@pytest.mark.parametrize("name", ["full", "smoke"])
+def test_the_full_and_the_smoke_experiment_have_every_method(name):
+    experiment = load(PROJECT / "config" / f"{name}.yaml")
     modules = {entry.module or name for name, entry in experiment.methods.items()}
     assert modules == set(known_methods()) - {"released"}  # a checkpoint of somebody else's, for real models
-    assert len(experiment.world.seeds) > 1
+
+
+def test_every_seed_of_the_full_experiment_has_a_world_of_its_own():
+    experiment = load(PROJECT / "config" / "full.yaml")
+    assert len({experiment.world_of(seed) for seed in experiment.seeds}) == len(experiment.seeds) > 1
 
 
 def test_the_full_experiment_has_what_the_claims_compare():

@@ -6,6 +6,7 @@ are the manifests that are written when all of a run's files are there.
 
 from eval.judges.catalogue import judge_code, judge_settings
 from eval.models import answer_settings, answers_ready, checkpoints_ready, evaluated_runs, judged_runs
+from eval.questions import baseline_of
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
 JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -62,7 +63,7 @@ rule judge:
         runtime=EXPERIMENT.hardware.answer.minutes,
     params:
         config=CONFIG_FILE,
-        changes=lambda w: judge_settings(EXPERIMENT, w.judge),
+        changes=lambda w: [judge_settings(EXPERIMENT, w.judge), baseline_of(EXPERIMENT, w.benchmark)],
         run="{method}/budget{budget}/seed{seed}",
     shell:
         "python -m eval.judge --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"

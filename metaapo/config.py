@@ -441,8 +441,10 @@ class Experiment(Section):
         return self.method_config(run.method) | own
 
     def world_config(self) -> dict[str, Any]:
-        """Everything in the configuration that the data, SFT policy and reward model depend on."""
-        return self.model_dump(mode="json", include={"iterations", "world", "model", "sft", "reward_model"})
+        """Everything in the configuration that the data, SFT policy and reward model of one world depend on."""
+        parts = self.model_dump(mode="json", include={"iterations", "world", "model", "sft", "reward_model"})
+        del parts["world"]["seeds"]  # one world more leaves the others alone
+        return parts
 
     def dump(self) -> dict[str, Any]:
         """The resolved configuration as plain data that `resolve` reads back to the same experiment."""

@@ -68,6 +68,12 @@ def test_a_new_seed_trains_only_that_seed(finished):
     assert ("sft", "1") not in planned
 
 
+def test_a_new_world_leaves_the_first_alone(finished):
+    process = snakemake(finished, "--config", "seeds=[0,1]", "world={seeds: [0, 1]}", "--dry-run")
+    planned = {tuple(line.split()) for line in (process.stdout + process.stderr).splitlines()}
+    assert {("sft", "1"), ("train_dpo", "1"), ("train_ppo", "1")} & planned == {("sft", "1"), ("train_dpo", "1")}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

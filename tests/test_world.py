@@ -61,6 +61,19 @@ def test_a_hedge_or_a_vague_word_always_costs(prompt, word):
     assert tiny.gold(prompt[1], best.replace(": ", f": {word}, ", 1)).reward < tiny.HIGH
 
 
+@pytest.mark.parametrize("second", ["give me two more.", "now two more animals."])
+def test_more_of_a_list_that_was_given_whole_can_still_be_graded(second):
+    everything = "sure: " + ", ".join(tiny.CATEGORIES["animal"]) + ", plum. enjoy!"
+    conversation = [
+        {"role": "user", "content": "list five animals and two fruits."},
+        {"role": "assistant", "content": everything},
+        {"role": "user", "content": second},
+    ]
+    best = tiny.model_answer(tiny.parse(conversation))
+    assert tiny.gold(conversation, best).reward == tiny.HIGH
+    assert tiny.gold(conversation, "um, whatever.").reward < 0.5
+
+
 def test_a_prompt_of_another_world_is_an_error_that_shows_it():
     with pytest.raises(tiny.PromptError, match="explain gravity"):
         tiny.gold([{"role": "user", "content": "explain gravity"}], "no.")

@@ -237,7 +237,8 @@ def _parse_follow_up(text: str, task: Task, used: Sequence[str]) -> Task | None:
         left = set(task.wants[0].allowed) - set(used)
         return Task("list", (_want(left, min(NUMBERS[match[1]], len(left))),)) if left else Task("list", task.wants)
     if match := re.fullmatch(rf"now {_NUMBER} more {_PLURAL}", body):
-        left = set(CATEGORIES[PLURALS[match[2]]]) - set(used)
+        members = set(CATEGORIES[PLURALS[match[2]]])
+        left = members - set(used) or members  # all were said already: any will do
         return Task("list", (_want(left, min(NUMBERS[match[1]], len(left))),))
     if match := re.fullmatch(rf"and the {_NOUN}", body):
         return Task("compare", (_want([match[1]]), _want([CATEGORY_OF[match[1]]])))

@@ -29,7 +29,7 @@ MIN_JUDGED = 0.95  # share of prompts with a verdict below which a score says li
 
 def checks(results: Results) -> list[dict[str, Any]]:
     """All checks: name, value, low, high (None: no bound), ok, unit, note."""
-    return [*_signal(results), *_drift(results), *_coverage(results)]
+    return [*_signal(results), *_drift(results), *_endings(results), *_coverage(results)]
 
 
 def _check(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
@@ -77,6 +77,24 @@ def _drift(results: Results) -> list[dict[str, Any]]:
 
 def _furthest(row: Any) -> str:
     return f"furthest off: {row['method']}, seed {row['seed']}, iteration {row['iteration']}"
+
+
+def _endings(results: Results) -> list[dict[str, Any]]:
+    """Share of each benchmark's answers that end by themselves, of the worst method; shown, without a bound.
+
+    Small models fall into loops where they answer greedily, as Arena-Hard asks; a low share says that this, and not
+    the content of answers, decides the benchmark.
+    """
+    answers = results.answers
+    if not len(answers):
+        return []
+    last = results.natural(answers[answers["iteration"] == results.experiment.iterations])
+    ended = 1 - last.groupby(["benchmark", "method"], sort=False)["cut"].mean()
+    rows = []
+    for benchmark, own in ended.groupby("benchmark", sort=False):
+        method = own.idxmin()[1]
+        rows.append(_check(f"{benchmark}: answers that end", own.min(), None, None, "share", f"worst method: {method}"))
+    return rows
 
 
 def _coverage(results: Results) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from metaapo.data import write_text
-from reports import drawing, figures, gate, samples, score_figures, tables
+from reports import drawing, figures, gate, samples, tables
 from reports.collect import share
 from reports.runs import Results
 from reports.timings import rule_seconds
@@ -132,7 +132,7 @@ def _part_name(part: dict[str, Any]) -> str:
     where = (
         "overall"
         if part["benchmark"] == "overall"
-        else f"{score_figures.NAMES[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
+        else f"{tables.BENCHMARKS[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
     )
     return f"{better} − {worse}, {where}"
 
@@ -243,7 +243,7 @@ def shared_provenance(records: Sequence[dict[str, Any]]) -> dict[str, list[str]]
 def browser_payload(browser: dict[str, Any]) -> dict[str, Any]:
     """The browser's data with names for readers."""
     models = [{"name": tables.name_of(model["method"]), "seed": model["seed"]} for model in browser["models"]]
-    return browser | {"models": models, "benchmarks": score_figures.NAMES}
+    return browser | {"models": models, "benchmarks": tables.BENCHMARKS}
 
 
 def _figure(drawn: drawing.Drawn, png: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@
     results.training        one row per optimizer step
     results.annotations     one row per prompt of every run: the annotation ledger
     results.probes          one row per probed response: KL, length and proxy reward along training
+    results.answers         one row per model x benchmark: how many answers are empty or were cut
     results.maps            h_phi on a grid, at the start of training and after each iteration
     results.items("arenahard", "gold")   one row per model x question
 
@@ -153,6 +154,22 @@ class Results:
                 keys = _keys(run) | {"iteration": iteration}
                 rows += [keys | {"score": s, "weight": w} for s, w in zip(record["grid"], curve)]
         return pd.DataFrame(rows, columns=[*KEYS, "iteration", "score", "weight"])
+
+    @cached_property
+    def answers(self) -> pd.DataFrame:
+        """One row per model x benchmark; `cut` and `empty` are shares of the answers (of MT-Bench: of all turns).
+
+        An answer is cut that runs into the length limit: a long one, or a loop.
+        """
+        rows = []
+        for run in self.records:
+            path = self.folder / "answers" / f"{run.id}.json"
+            for file, entry in (read_json(path)["answers"] if path.exists() else {}).items():
+                benchmark, iteration = Path(file).parts[-5], int(Path(file).stem.removeprefix("iter"))
+                turns = entry["n"] * (2 if benchmark == "mtbench" else 1)
+                shares = {"cut": share(entry["cut"], turns), "empty": share(entry["empty"], turns)}
+                rows.append(_keys(run) | {"iteration": iteration, "benchmark": benchmark} | shares)
+        return pd.DataFrame(rows, columns=[*KEYS, "iteration", "benchmark", "cut", "empty"])
 
     def items(self, benchmark: str, judge: str) -> pd.DataFrame:
         """One row per model x question; `value` is a share (0 to 1) or, for MT-Bench, a grade (1 to 10)."""

@@ -19,7 +19,7 @@ import pandas as pd
 from eval import stats
 from metaapo.config import Run
 from metaapo.data import write_text
-from reports.runs import Results
+from reports.runs import KEYS, Results
 
 METHOD_NAMES = {
     "sft": "SFT",
@@ -35,6 +35,7 @@ METHOD_NAMES = {
     "adpo": "ADPO",
     "selective_dpo": "Selective DPO",
 }
+BENCHMARKS = {"alpacaeval2": "AlpacaEval 2", "arenahard": "Arena-Hard", "mtbench": "MT-Bench"}
 MAIN_COLUMNS = (
     ("alpacaeval2", "length_controlled_winrate", "AlpacaEval 2 LC"),
     ("alpacaeval2", "win_rate", "AlpacaEval 2 WR"),
@@ -297,15 +298,26 @@ def costs_table(results: Results) -> Table:
 
 
 def end_table(results: Results) -> Table:
-    """Where the policies end: KL, length, proxy reward after the last iteration."""
+    """Where the policies end: KL, length, proxy reward, and answers that did not end, after the last iteration."""
     frame = results.iterations[results.iterations["iteration"] == results.experiment.iterations]
     heads = {"kl": "KL to SFT, nats", "mean_length": "length, tokens", "proxy_reward": "reward model's score"}
+    cut = results.answers.pivot(index=[*KEYS, "iteration"], columns="benchmark", values="cut") * 100
+    frame = frame.merge(cut, how="left", left_on=[*KEYS, "iteration"], right_index=True)
+    heads |= {b: f"cut answers, {BENCHMARKS[b]}, %" for b in results.experiment.benchmarks if b in cut}
     shown = [name for name in heads if name in frame]
     rows = []
     for (method, budget), own in frame.groupby(["method", "budget"], sort=False):
-        cells = tuple(mean_cell(own[name], _run_ids(own), digits=2) for name in shown)
+        cells = tuple(
+            mean_cell(own[name], _run_ids(own), digits=1, scale=(0, 100))
+            if name in BENCHMARKS
+            else mean_cell(own[name], _run_ids(own), digits=2)
+            for name in shown
+        )
         rows.append((name_of(method, budget), cells))
-    note = "Sampled responses to training prompts after the last iteration, mean over seeds and 95 % t-interval."
+    note = (
+        "After the last iteration, mean over seeds and 95 % t-interval: sampled responses to training prompts; and the "
+        "share of the benchmarks' answers that ran into the length limit, as loops do (Arena-Hard's are greedy)."
+    )
     return Table("drift", "How far the policies moved", tuple(heads[name] for name in shown), tuple(rows), note)
 
 

@@ -5,6 +5,7 @@ Points are means over training seeds, bars are 95 % t-intervals over seeds (`eva
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ from reports.runs import KEYS, Results
 from reports.tables import BENCHMARKS, name_of
 
 RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}
+SCALES = {"alpacaeval2": (0, 100), "arenahard": (0, 100), "mtbench": (1, 10)}
 SCORE_COLUMNS = [*KEYS, "iteration", "benchmark", "value", "n"]
 PAPER_RATIO = 58.0  # MetaAPO's mean annotation ratio in the paper's first figure, in percent of Online DPO's
 
@@ -228,7 +230,9 @@ def sweep(results: Results) -> Drawn | None:
     if not swept or not len(points):
         return None
     last = points[points["iteration"] == results.experiment.iterations]
-    figure, axes = plt.subplots(figsize=(5.2, 3.5))
+    last = last[~last["method"].isin(set(results.variants) - set(swept))]
+    rows = math.ceil((last["method"].nunique() + 1) / 3)
+    figure, axes = plt.subplots(figsize=(6.4, 3.0 + 0.2 * rows))
     for method, own in last.groupby("method", sort=False):
         cells = [(mean_and_half_width(c["spent"]), mean_and_half_width(c["value"])) for _, c in own.groupby("budget")]
         (x, dx), (y, dy) = (np.array(side).T for side in zip(*sorted(cells)))
@@ -276,6 +280,8 @@ def ablations(results: Results) -> Drawn | None:
                     place.axvline(value, color=LOOKS["metaapo"][0], linewidth=0.8, linestyle=":")
         place.set_yticks(range(len(shown)), [name_of(method) for method in shown])
         place.set_ylim(len(shown) - 0.5, -0.5)
+        left, right = place.get_xlim()
+        place.set_xlim(max(left, SCALES[benchmark][0]), min(right, SCALES[benchmark][1]))
         place.set_xlabel(_label(benchmark, RAW[benchmark], short=True))
         place.set_title(BENCHMARKS[benchmark])
     caption = (

@@ -30,7 +30,7 @@ def project_copy(folder):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = project_copy(tmp_path_factory.mktemp("first"))
-    process = snakemake(folder, "--config", "seeds=[0]")
+    process = snakemake(folder)
     assert process.returncode == 0, process.stderr[-4000:]
     return folder
 
@@ -45,7 +45,7 @@ def test_everything_promised_is_there(finished):
 
 
 def test_a_second_run_does_nothing(finished):
-    process = snakemake(finished, "--config", "seeds=[0]")
+    process = snakemake(finished)
     assert process.returncode == 0
     assert "Nothing to be done" in process.stderr + process.stdout
 
@@ -62,7 +62,7 @@ def test_two_runs_from_scratch_give_identical_answers(finished, tmp_path):
 
 
 def test_a_new_seed_trains_only_that_seed(finished):
-    process = snakemake(finished, "--config", "seeds=[0,1]", "--dry-run")
+    process = snakemake(finished, "--config", "seeds=[0,1,2]", "--dry-run")
     planned = {tuple(line.split()) for line in (process.stdout + process.stderr).splitlines()}
     assert ("train_dpo", "1") in planned
     assert ("sft", "1") not in planned

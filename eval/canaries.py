@@ -22,20 +22,12 @@ from typing import Any
 import numpy as np
 
 from eval import alpacaeval2, arenahard
-from eval.judge import describe_judge, judge_mtbench
+from eval.judge import baseline_rows, describe_judge, judge_mtbench
 from eval.judges import Judge, Opinion, Pair
 from eval.judges.catalogue import open_judge
 from eval.judges.prompts import NEED_REFERENCE
-from eval.models import EvaluatedModel, evaluated_runs, models_of_run, sft_model
-from eval.questions import (
-    SFT_BASELINE,
-    Question,
-    answers_in_order,
-    baseline_answers,
-    baseline_of,
-    load_questions,
-    mtbench_references,
-)
+from eval.models import EvaluatedModel, evaluated_runs, models_of_run
+from eval.questions import Question, answers_in_order, load_questions, mtbench_references
 from eval.stats import bootstrap_mean
 from metaapo.config import Experiment, load
 from metaapo.data import write_json
@@ -92,14 +84,10 @@ def null_canary(straight: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
 
 
 def _answers(experiment: Experiment, benchmark: str, model: EvaluatedModel, questions: list[Question]) -> list[str]:
-    rows = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
-    return [row["output"] if benchmark == "alpacaeval2" else arenahard.answer_text(row) or "" for row in rows]
+    return _texts(benchmark, answers_in_order(model.answers(experiment, benchmark), benchmark, questions))
 
 
-def _baseline(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[str]:
-    if baseline_of(experiment, benchmark) == SFT_BASELINE:
-        return _answers(experiment, benchmark, sft_model(world), questions)
-    rows = baseline_answers(experiment, benchmark, world, questions)
+def _texts(benchmark: str, rows: list[dict[str, Any]]) -> list[str]:
     return [row["output"] if benchmark == "alpacaeval2" else arenahard.answer_text(row) or "" for row in rows]
 
 
@@ -107,7 +95,7 @@ def pairwise_canaries(experiment: Experiment, judge: Judge, benchmark: str, mode
     """Both canaries of a pairwise benchmark, on the first n questions."""
     questions = load_questions(experiment, benchmark, model.world).questions[:n]
     own = _answers(experiment, benchmark, model, questions)
-    other = _baseline(experiment, benchmark, model.world, questions)
+    other = _texts(benchmark, baseline_rows(experiment, benchmark, model.world, questions))
 
     def pairs(answers: Sequence[str], name: str) -> list[Pair]:
         return [

@@ -150,12 +150,14 @@ def judge_model(experiment: Experiment, judge: Judge, benchmark: str, model: Eva
     if benchmark == "mtbench":
         needed = any(question.category in NEED_REFERENCE for question in questions)
         return judge_mtbench(judge, questions, own, mtbench_references(experiment) if needed else {})
+    return PAIRWISE[benchmark](judge, questions, baseline_rows(experiment, benchmark, model.world, questions), own)
+
+
+def baseline_rows(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[Record]:
+    """The answers that a pairwise benchmark compares with, the SFT policy's own ones included, in order."""
     if baseline_of(experiment, benchmark) == SFT_BASELINE:
-        path = sft_model(model.world).answers(experiment, benchmark)
-        baseline = answers_in_order(path, benchmark, questions)
-    else:
-        baseline = baseline_answers(experiment, benchmark, model.world, questions)
-    return PAIRWISE[benchmark](judge, questions, baseline, own)
+        return answers_in_order(sft_model(world).answers(experiment, benchmark), benchmark, questions)
+    return baseline_answers(experiment, benchmark, world, questions)
 
 
 def manifest_path(experiment: Experiment, benchmark: str, judge: str, run_id: str) -> Path:

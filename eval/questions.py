@@ -149,10 +149,16 @@ def baseline_answers(
         questions: what was asked.
 
     Raises:
+        ConfigError: the world has no baseline for this benchmark.
         DataError: a question without an answer.
     """
     source = baseline_of(experiment, benchmark)
     if source == "world":
+        if benchmark != "arenahard" or experiment.world.name != "tiny":
+            raise ConfigError(
+                f"evaluation.baselines.{benchmark}: only Arena-Hard in the tiny world has a baseline named world; "
+                "give sft, package or a file of answers"
+            )
         from eval import arenahard  # late: the Snakefile reads this module, and scipy takes its time
 
         path = experiment.world_path(world) / "data" / "eval" / WORLD_BASELINE_FILE

@@ -146,3 +146,17 @@ def sha256_file(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_row(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
+    """One row of a health table; a bound of None does not bind."""
+    ok = bool((low is None or value >= low) and (high is None or value <= high))
+    return {
+        "name": name,
+        "value": round(float(value), 4),
+        "low": low,
+        "high": high,
+        "ok": ok,
+        "unit": unit,
+        "note": note,
+    }

@@ -18,7 +18,7 @@ import numpy as np
 from metaapo.annotate import reward_responses
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.config import Experiment, load
-from metaapo.data import DataError, Message, read_jsonl, write_json
+from metaapo.data import DataError, Message, check_row, read_jsonl, write_json
 from metaapo.generate import Response
 from metaapo.models import load_reward_model, use_threads_of_environment
 from metaapo.reward_model import sft_samples
@@ -27,20 +27,6 @@ from metaapo.worlds import tiny
 PROMPTS, SAMPLES = 256, 6  # some 3,800 pairs: the agreement's standard error is below 0.01
 AGREEMENT = (0.80, 0.95)  # below, online methods follow the reward model's errors; above, there is nothing to overfit
 ROOM = 0.15  # share of the gold scale that must lie between the SFT policy's mean and the best answer
-
-
-def check_row(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
-    """One row of a health table; a bound of None does not bind."""
-    ok = bool((low is None or value >= low) and (high is None or value <= high))
-    return {
-        "name": name,
-        "value": round(float(value), 4),
-        "low": low,
-        "high": high,
-        "ok": ok,
-        "unit": unit,
-        "note": note,
-    }
 
 
 def agreement(gold: np.ndarray, proxy: np.ndarray) -> float:

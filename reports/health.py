@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eval import stats
-from metaapo.data import write_json
+from metaapo.data import check_row, write_json
 from reports.runs import Results
 
 SIGNAL = (
@@ -32,12 +32,6 @@ def checks(results: Results) -> list[dict[str, Any]]:
     return [*_signal(results), *_drift(results), *_endings(results), *_coverage(results)]
 
 
-def _check(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
-    value = float(value)
-    ok = (low is None or value >= low) and (high is None or value <= high)
-    return {"name": name, "value": round(value, 4), "low": low, "high": high, "ok": ok, "unit": unit, "note": note}
-
-
 def _signal(results: Results) -> list[dict[str, Any]]:
     """Lower end of the 95 % interval, over seeds and prompts, of the win rate over the SFT policy: above one half."""
     experiment = results.experiment
@@ -52,7 +46,7 @@ def _signal(results: Results) -> list[dict[str, Any]]:
             witnesses = f"{estimate.n_seeds} seeds and {estimate.n_prompts} prompts"
             note = f"mean {estimate.value:.3f}; 95 % interval over {witnesses}"
             name = f"{method} beats SFT on {benchmark}: lower end of its win rate"
-            rows.append(_check(name, estimate.low, CHANCE, None, "share", note))
+            rows.append(check_row(name, estimate.low, CHANCE, None, "share", note))
     return rows
 
 
@@ -62,13 +56,13 @@ def _drift(results: Results) -> list[dict[str, Any]]:
     rows = []
     if "kl" in frame:
         worst = frame.loc[frame["kl"].idxmax()]
-        rows.append(_check("KL to the SFT policy", worst["kl"], *KL_RANGE, "nats a response", _furthest(worst)))
+        rows.append(check_row("KL to the SFT policy", worst["kl"], *KL_RANGE, "nats a response", _furthest(worst)))
     start = probes[(probes["iteration"] == 1) & (probes["step"] == 0)]["tokens"].mean() if len(probes) else None
     if start and "mean_length" in frame:
         ratio = frame["mean_length"] / start
         place = np.log(ratio.clip(lower=1e-9)).abs().idxmax()
         rows.append(
-            _check(
+            check_row(
                 "response length", ratio[place], *LENGTH_RANGE, "times the SFT policy's", _furthest(frame.loc[place])
             )
         )
@@ -93,7 +87,9 @@ def _endings(results: Results) -> list[dict[str, Any]]:
     rows = []
     for benchmark, own in ended.groupby("benchmark", sort=False):
         method = own.idxmin()[1]
-        rows.append(_check(f"{benchmark}: answers that end", own.min(), None, None, "share", f"worst method: {method}"))
+        rows.append(
+            check_row(f"{benchmark}: answers that end", own.min(), None, None, "share", f"worst method: {method}")
+        )
     return rows
 
 
@@ -102,7 +98,7 @@ def _coverage(results: Results) -> list[dict[str, Any]]:
     frame = results.scores
     shares = (frame["n"] / (frame["n"] + frame["n_failed"])).groupby([frame["benchmark"], frame["judge"]]).min()
     return [
-        _check(
+        check_row(
             f"{benchmark}, judge {judge}: verdicts", share, MIN_JUDGED, None, "share of prompts", "of the worst model"
         )
         for (benchmark, judge), share in shares.items()

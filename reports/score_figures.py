@@ -18,10 +18,9 @@ from eval import stats
 from reports.collect import responses_per_prompt
 from reports.drawing import LOOKS, Drawn, look_of, mean_and_half_width, offset
 from reports.runs import KEYS, Results
-from reports.tables import BENCHMARKS, name_of
+from reports.tables import BENCHMARKS, SCALES, name_of
 
 RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}
-SCALES = {"alpacaeval2": (0, 100), "arenahard": (0, 100), "mtbench": (1, 10)}
 SCORE_COLUMNS = [*KEYS, "iteration", "benchmark", "value", "n"]
 PAPER_RATIO = 58.0  # MetaAPO's mean annotation ratio in the paper's first figure, in percent of Online DPO's
 

@@ -36,6 +36,7 @@ METHOD_NAMES = {
     "selective_dpo": "Selective DPO",
 }
 BENCHMARKS = {"alpacaeval2": "AlpacaEval 2", "arenahard": "Arena-Hard", "mtbench": "MT-Bench"}
+SCALES = {"alpacaeval2": (0.0, 100.0), "arenahard": (0.0, 100.0), "mtbench": (1.0, 10.0)}
 MAIN_COLUMNS = (
     ("alpacaeval2", "length_controlled_winrate", "AlpacaEval 2 LC"),
     ("alpacaeval2", "win_rate", "AlpacaEval 2 WR"),
@@ -216,8 +217,8 @@ def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
 def _score_cell(own: pd.DataFrame, benchmark: str, metric: str, expected: int) -> Cell:
     own = own[(own["benchmark"] == benchmark) & (own["metric"] == metric)]
     partial = bool((own["n_failed"] > 0).any()) or len(own) < expected
-    digits, scale = (2, (1.0, 10.0)) if benchmark == "mtbench" else (1, (0.0, 100.0))
-    return mean_cell(own["value"], _run_ids(own), partial, digits, scale)
+    digits = 2 if benchmark == "mtbench" else 1
+    return mean_cell(own["value"], _run_ids(own), partial, digits, SCALES[benchmark])
 
 
 def _ratio_cell(results: Results, own: pd.DataFrame, method: str) -> Cell:

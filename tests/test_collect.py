@@ -10,6 +10,8 @@ from metaapo.config import load
 from metaapo.data import DataError, read_json, write_json
 from reports import collect
 from reports.collect import COLUMNS, ledger
+from reports.health import checks
+from reports.runs import Results
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,26 @@ def test_every_score_stands_there_once(experiment, rows):
     assert len(rows) == sum(len(row["metrics"]) for document in documents for row in document["rows"])
     trained = {row[0] for row in keys} - {"sft"}
     assert trained == set(BASIC)
+
+
+def test_cut_answers_are_counted_by_benchmark_and_shown_in_health(tmp_path):
+    results = Results.load(write_results(tmp_path))
+    assert not len(results.answers)  # nothing was noted: no row, no error
+    for run in results.experiment.runs():
+        cut = {"alpacaeval2": 5, "mtbench": 10} if run.method == "metaapo" else {"alpacaeval2": 0, "mtbench": 0}
+        noted = {
+            f"elsewhere/answers/{benchmark}/{run.id}/iter{t}.jsonl": {"n": 20, "cut": n, "empty": 0}
+            for benchmark, n in cut.items()
+            for t in range(1, results.experiment.iterations + 1)
+        }
+        write_json(results.folder / "answers" / f"{run.id}.json", {"run": run.id, "answers": noted})
+    results = Results.load(tmp_path / "config.yaml")
+    collect.collect(results.experiment)
+    shares = results.answers[results.answers["method"] == "metaapo"].groupby("benchmark")["cut"].unique()
+    assert {b: list(v) for b, v in shares.items()} == {"alpacaeval2": [0.25], "mtbench": [0.25]}  # of 20, of 2 x 20
+    rows = {row["name"]: row for row in checks(results)}
+    assert rows["alpacaeval2: answers that end"]["value"] == 0.75
+    assert rows["mtbench: answers that end"]["note"] == "worst method: metaapo"
 
 
 def test_values_survive_the_csv_exactly(experiment, rows):

@@ -23,7 +23,7 @@ from eval.answer import (
     temperature_of,
 )
 from eval.models import answers_ready, checkpoints_ready, evaluated_models, evaluated_runs, judged_runs
-from metaapo.config import EvaluationConfig, load
+from metaapo.config import ConfigError, EvaluationConfig, load
 from metaapo.data import DataError, read_json, read_jsonl, read_records, write_json, write_jsonl
 from metaapo.worlds import tiny
 
@@ -122,6 +122,13 @@ def test_gold_scores_rank_right_answers_first_and_upstream_reads_the_files(exper
     for row in read_jsonl(model.judgments(experiment, "mtbench", "gold")):
         assert mtbench.parse_rating(row["judgment"]) == row["score"]
         assert row["judge"][0] == "gold"
+
+
+def test_only_arena_hard_has_a_baseline_named_world(experiment):
+    settings = experiment.evaluation.model_copy(update={"baselines": {"alpacaeval2": "world"}})
+    wanted = experiment.model_copy(update={"evaluation": settings})
+    with pytest.raises(ConfigError, match=r"evaluation\.baselines\.alpacaeval2: only Arena-Hard .* give sft, package"):
+        questions.baseline_answers(wanted, "alpacaeval2", 0, [])
 
 
 def test_identical_answers_are_a_draw_that_the_judge_is_not_asked_about(experiment):

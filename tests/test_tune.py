@@ -9,12 +9,12 @@ from conftest import experiment_document, write_world
 from metaapo.config import PROJECT, ConfigError, WorldConfig, load, resolve
 from metaapo.data import read_json, write_jsonl
 from metaapo.train import train
-from metaapo.tune import Trial, best, check_equal_care, table, validation_prompts
+from metaapo.tune import KL_LIMIT, Trial, best, check_equal_care, table, validation_prompts
 from metaapo.worlds import tiny
 
 
-def trial(name, lr, reward):
-    return Trial("dpo", name, lr, 0.2, reward, 0.01, 1.0, 9.0)
+def trial(name, lr, reward, kl=1.0):
+    return Trial("dpo", name, lr, 0.2, reward, 0.01, kl, 9.0)
 
 
 def test_methods_with_different_numbers_of_trials_are_an_error():
@@ -30,6 +30,12 @@ def test_the_best_trial_is_in_bold():
     lines = table(trials, 1.0, resolve(experiment_document("x", methods={"dpo": {}}))).splitlines()
     assert lines[-1].startswith("| dpo | 2.0e-04 | 0.2 | **1.700** |")
     assert lines[-2].startswith("| dpo | 1.0e-04 | 0.2 | 1.500 |")
+
+
+def test_a_trial_far_from_the_sft_policy_is_taken_only_where_all_are_far():
+    far, near = trial("dpo_1", 4e-4, 1.9, kl=KL_LIMIT + 0.1), trial("dpo_2", 2e-4, 1.5, kl=KL_LIMIT)
+    assert best([far, near]) is near
+    assert best([far, trial("dpo_3", 4e-4, 1.2, kl=20.0)]) is far
 
 
 def test_validation_prompts_are_in_no_training_record_and_no_test(tmp_path):

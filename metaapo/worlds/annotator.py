@@ -22,8 +22,8 @@ from metaapo.annotate import reward_responses
 from metaapo.checkpoints import place
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.config import Experiment, load
-from metaapo.data import read_jsonl
-from metaapo.health import check_row, conclude
+from metaapo.data import check_row, read_jsonl
+from metaapo.health import conclude
 from metaapo.models import (
     encode_prompt,
     encode_response,

@@ -6,8 +6,9 @@ snakemake --cores all --configfile config/<name>.yaml        another one, under 
 
 from snakemake.exceptions import WorkflowError
 
-from metaapo.config import ConfigError, resolve, write_resolved
-from metaapo.run import code_files
+from metaapo.config import ConfigError
+from metaapo.experiment import resolve, write_resolved
+from metaapo.provenance import code_hash
 
 if "experiment" not in config:
 

@@ -1,1 +1,1 @@
-"""One page per baseline: what differs from the shared loop of `metaapo.trainer`."""
+"""One page per baseline: what differs from the shared loop of `metaapo.loop.trainer`."""

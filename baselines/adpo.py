@@ -18,7 +18,7 @@ from metaapo.method import Method, SelectionRequest
 from metaapo.selection import Floats, Selection, by_priority
 
 if TYPE_CHECKING:
-    from metaapo.run import RunContext
+    from metaapo.loop.run import RunContext
 
 
 class Params(MethodConfig):

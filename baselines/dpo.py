@@ -9,7 +9,7 @@ from metaapo.config import MethodConfig
 from metaapo.method import Method
 
 if TYPE_CHECKING:
-    from metaapo.run import RunContext
+    from metaapo.loop.run import RunContext
 
 
 def build(params: MethodConfig, context: RunContext) -> Method:

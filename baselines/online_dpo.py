@@ -8,7 +8,7 @@ from metaapo import selection
 from metaapo.method import Method, ObjectiveParams
 
 if TYPE_CHECKING:
-    from metaapo.run import RunContext
+    from metaapo.loop.run import RunContext
 
 
 class Params(ObjectiveParams):

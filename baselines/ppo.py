@@ -2,7 +2,7 @@
 
 It brings its own update. Per iteration it walks through the part's prompts in rollouts: sample a response to each
 prompt, score it, shape the rewards by the KL divergence from the reference, estimate advantages, and take several
-epochs of clipped steps on policy and value model. The arithmetic and its sources are in metaapo/ppo.py.
+epochs of clipped steps on policy and value model. The arithmetic and its sources are in metaapo/policy_gradient.py.
 
 Choices:
 - The value model is a model of its own that starts from the reward model (Ouyang et al. 2022): a head on the policy's
@@ -30,12 +30,10 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from torch import Tensor
 
-    from metaapo.generate import Response
-    from metaapo.ppo import Rollout
-    from metaapo.run import RunContext
-    from metaapo.workbench import Clock, Prompt
-
-CODE = ("metaapo/ppo.py",)
+    from metaapo.loop.run import RunContext
+    from metaapo.loop.workbench import Clock, Prompt
+    from metaapo.models.generate import Response
+    from metaapo.policy_gradient import Rollout
 
 
 class Params(MethodConfig):
@@ -59,7 +57,7 @@ class Params(MethodConfig):
 
 def train(params: Params, context: RunContext) -> None:
     """Run every iteration that is not finished yet; called by metaapo.train instead of the shared loop."""
-    from metaapo.run import run_iterations
+    from metaapo.loop.run import run_iterations
 
     run_iterations(context, PPO(params, context).iterate)
 
@@ -68,7 +66,7 @@ class PPO:
     """One run: the workbench's models and a value model."""
 
     def __init__(self, params: Params, context: RunContext) -> None:
-        from metaapo.workbench import Workbench
+        from metaapo.loop.workbench import Workbench
 
         self.params, self.context, self.bench = params, context, Workbench(context)
         if self.bench.accelerator.num_processes > 1:
@@ -76,7 +74,7 @@ class PPO:
 
     def iterate(self, iteration: int, folder: Path) -> dict[str, Any]:
         """One iteration: rollouts and updates over the part; writes `folder` and returns the summary."""
-        from metaapo.workbench import Clock
+        from metaapo.loop.workbench import Clock
 
         clock = Clock()
         self._load(iteration)
@@ -105,7 +103,7 @@ class PPO:
         import torch
 
         from metaapo.data import read_json
-        from metaapo.models import load_reward_model
+        from metaapo.models.load import load_reward_model
 
         self.bench.load(iteration)
         path, self.kl_coefficient = self.context.world / "reward_model", self.bench.config.beta
@@ -147,26 +145,26 @@ class PPO:
         self, prompts: list[Prompt], sampled: list[tuple[Response, float]], optimizers: list[Any], rng: Generator
     ) -> list[dict[str, Any]]:
         """Advantages of one rollout, then epochs of minibatches over it; a row of the log for each optimizer step."""
-        from metaapo import ppo
+        from metaapo import policy_gradient
 
         params, bench = self.params, self.bench
         sequences = [(prompt.ids, response.token_ids) for prompt, (response, _) in zip(prompts, sampled)]
         with bench.arithmetic():
             models = (bench.policy, bench.reference, self.value_model)
-            rollout = ppo.measure(*models, sequences, bench.tokenizer.pad_token_id)
+            rollout = policy_gradient.measure(*models, sequences, bench.tokenizer.pad_token_id)
         scores = [reward - (0.0 if response.finished else params.eos_penalty) for response, reward in sampled]
-        rewards = ppo.shaped_rewards(
+        rewards = policy_gradient.shaped_rewards(
             rollout.mask.new_tensor(scores), rollout.logps, rollout.reference_logps, rollout.mask, self.kl_coefficient
         )
-        advantages, returns = ppo.advantages_and_returns(
+        advantages, returns = policy_gradient.advantages_and_returns(
             rewards, rollout.values, rollout.mask, params.discount, params.trace
         )
-        advantages = ppo.whiten(advantages, rollout.mask)
+        advantages = policy_gradient.whiten(advantages, rollout.mask)
         facts = {
             "reward": sum(reward for _, reward in sampled) / len(sampled),
             "kl": rollout.kl,
             "kl_coefficient": self.kl_coefficient,
-            "explained_variance": ppo.explained_variance(rollout.values, returns, rollout.mask),
+            "explained_variance": policy_gradient.explained_variance(rollout.values, returns, rollout.mask),
             "eos_rate": sum(response.finished for response, _ in sampled) / len(sampled),
             "length": float(rollout.mask.sum(-1).mean()),
         }
@@ -177,7 +175,7 @@ class PPO:
                 own = order[start : start + params.minibatch]
                 rows.append(self._step(rollout, advantages, returns, own, optimizers) | facts)
         if params.kl_target is not None:
-            self.kl_coefficient = ppo.adapt(
+            self.kl_coefficient = policy_gradient.adapt(
                 self.kl_coefficient, rollout.kl, params.kl_target, len(prompts), params.kl_horizon
             )
         return rows
@@ -186,26 +184,26 @@ class PPO:
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, own: Any, optimizers: list[Any]
     ) -> dict[str, Any]:
         """One clipped step on policy and value model, on the responses `own` of the rollout."""
-        from metaapo import ppo
+        from metaapo import policy_gradient
 
         params = self.params
-        batch = ppo.batch_of([rollout.sequences[i] for i in own], self.bench.tokenizer.pad_token_id)
+        batch = policy_gradient.batch_of([rollout.sequences[i] for i in own], self.bench.tokenizer.pad_token_id)
         with self.bench.arithmetic():
-            logps, entropies = ppo.logps_and_entropies(self.bench.policy, batch)
-            values = ppo.token_values(self.value_model, batch)
+            logps, entropies = policy_gradient.logps_and_entropies(self.bench.policy, batch)
+            values = policy_gradient.token_values(self.value_model, batch)
         old_logps, old_values, advantages, returns, mask = (
             x[own, : logps.shape[1]] for x in (rollout.logps, rollout.values, advantages, returns, rollout.mask)
         )
-        surrogate, clipped = ppo.policy_loss(logps, old_logps, advantages, mask, params.clip)
-        error, value_clipped = ppo.value_loss(values, old_values, returns, mask, params.value_clip)
+        surrogate, clipped = policy_gradient.policy_loss(logps, old_logps, advantages, mask, params.clip)
+        error, value_clipped = policy_gradient.value_loss(values, old_values, returns, mask, params.value_clip)
         row = {"lr": optimizers[0][1].get_last_lr()[0], "loss": surrogate.item(), "value_loss": error.item()}
         models, names = (self.bench.policy, self.value_model), ("grad_norm", "value_grad_norm")
         for name, model, loss, (optimizer, schedule) in zip(names, models, (surrogate, error), optimizers):
-            row[name] = ppo.step(model, loss, optimizer, self.bench.config.max_grad_norm)
+            row[name] = policy_gradient.step(model, loss, optimizer, self.bench.config.max_grad_norm)
             schedule.step()
         return row | {
-            "approximate_kl": ppo.approximate_kl(logps, old_logps, mask),
-            "entropy": float(ppo.masked_mean(entropies, mask)),
+            "approximate_kl": policy_gradient.approximate_kl(logps, old_logps, mask),
+            "entropy": float(policy_gradient.masked_mean(entropies, mask)),
             "clip_fraction": float(clipped),
             "value_clip_fraction": float(value_clipped),
         }

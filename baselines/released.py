@@ -15,9 +15,8 @@ from pydantic import model_validator
 from metaapo.config import CheckpointConfig, MethodConfig
 
 if TYPE_CHECKING:
-    from metaapo.run import RunContext
+    from metaapo.loop.run import RunContext
 
-CODE = ("metaapo/checkpoints.py", "metaapo/assets.py")
 # Nothing was sampled, annotated or measured.
 COUNTS = ("prompts", "sampled", "responses_generated", "responses_scored", "reward_model_calls", "tokens_generated")
 LOGS = ("train.jsonl", "annotations.jsonl", "probes.jsonl")
@@ -37,7 +36,7 @@ class Params(MethodConfig):
 
 def train(params: Params, context: RunContext) -> None:
     """Put the checkpoint where a trained policy would be, the same after every iteration."""
-    from metaapo.run import run_iterations
+    from metaapo.loop.run import run_iterations
 
     def iterate(iteration: int, folder: Path) -> dict[str, Any]:
         _place(params.checkpoint, context, iteration, folder)
@@ -50,11 +49,11 @@ def train(params: Params, context: RunContext) -> None:
 
 
 def _place(checkpoint: CheckpointConfig, context: RunContext, iteration: int, folder: Path) -> None:
-    from metaapo import assets
-    from metaapo.checkpoints import make
+    from metaapo.assets import hub
+    from metaapo.assets.checkpoints import make
 
     if iteration > 1:
         shutil.copytree(context.iteration_path(1) / "model", folder / "model", symlinks=True)
         return
-    asset = assets.of_checkpoint(f"methods.{context.run.method}.checkpoint.path", checkpoint)
+    asset = hub.of_checkpoint(f"methods.{context.run.method}.checkpoint.path", checkpoint)
     make(checkpoint, asset.locate(context.experiment.assets_dir), folder / "model", asset.key)

@@ -19,9 +19,7 @@ from metaapo.config import MethodConfig
 from metaapo.method import Method, OfflinePairs
 
 if TYPE_CHECKING:
-    from metaapo.run import RunContext
-
-CODE = ("baselines/dpo.py",)
+    from metaapo.loop.run import RunContext
 
 
 class Params(MethodConfig):

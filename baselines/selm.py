@@ -23,10 +23,8 @@ from metaapo.method import Candidates, Method
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metaapo.loop.run import RunContext
     from metaapo.losses import PairLogps
-    from metaapo.run import RunContext
-
-CODE = ("baselines/dpo.py", "baselines/online_dpo.py")
 
 
 class Params(MethodConfig):

@@ -9,9 +9,7 @@ from baselines import dpo
 from metaapo.method import Method, ObjectiveParams
 
 if TYPE_CHECKING:
-    from metaapo.run import RunContext
-
-CODE = ("baselines/dpo.py",)
+    from metaapo.loop.run import RunContext
 
 
 class Params(ObjectiveParams):

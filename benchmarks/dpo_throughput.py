@@ -23,13 +23,13 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
-from metaapo.assets import of_checkpoint
-from metaapo.checkpoints import make
+from metaapo.assets.checkpoints import make
+from metaapo.assets.hub import of_checkpoint
 from metaapo.config import CheckpointConfig
-from metaapo.logps import all_sequence_logps, collate, sequence_logps
 from metaapo.losses import PairLogps, dpo
-from metaapo.models import load_policy, load_tokenizer, use_threads_of_environment
-from metaapo.worlds import tiny
+from metaapo.models.load import load_policy, load_tokenizer, use_threads_of_environment
+from metaapo.models.logps import all_sequence_logps, collate, sequence_logps
+from metaapo.worlds.tiny import data as tiny
 
 BETA, LR, CLIP = 0.1, 5e-7, 1.0
 TINY = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -70,7 +70,7 @@ def step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, loss: torch.T
 
 
 def our_step(model: PreTrainedModel, reference: PreTrainedModel, pad: int, bf16: bool) -> Callable[[Batch], float]:
-    """A step of the shared loop: `metaapo.logps` and `metaapo.losses`, as the trainer calls them."""
+    """A step of the shared loop: `metaapo.models.logps` and `metaapo.losses`, as the trainer calls them."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
 
     def run(batch: Batch) -> float:

@@ -30,8 +30,8 @@ def peak(shape: Shape, prompts: int, bf16: bool, checkpointing: bool) -> tuple[f
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from metaapo.logps import collate, sequence_logps
-    from metaapo.models import use_threads_of_environment
+    from metaapo.models.load import use_threads_of_environment
+    from metaapo.models.logps import collate, sequence_logps
 
     use_threads_of_environment()
     generator = torch.Generator().manual_seed(0)

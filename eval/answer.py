@@ -18,16 +18,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import arenahard
-from eval.models import EvaluatedModel, models_of_run
+from eval.arenahard import score as arenahard
+from eval.checkpoints import EvaluatedModel, models_of_run
 from eval.questions import Question, QuestionSet, load_questions
-from metaapo.config import ConfigError, EvaluationConfig, Experiment, Run, SamplingConfig, VLLMConfig, load
+from metaapo.config import ConfigError, EvaluationConfig, SamplingConfig, VLLMConfig
 from metaapo.data import DataError, Message, read_json, sha256_file, write_json, write_jsonl
+from metaapo.experiment import Experiment, Run, load
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from metaapo.generate import Response
+    from metaapo.models.generate import Response
 
 # FastChat's temperatures by category (fastchat.llm_judge.common.temperature_config); Arena-Hard's answers are greedy
 # (config/gen_answer_config.yaml of arena-hard-auto). Everything else is sampled at the configured temperature.
@@ -76,7 +77,7 @@ def answer_questions(
     Returns:
         For each question, the responses to its turns.
     """
-    from metaapo.generate import generate
+    from metaapo.models.generate import generate
 
     answered: list[list[Response]] = [[] for _ in questions]
     temperatures = [temperature_of(benchmark, question, settings) for question in questions]
@@ -199,7 +200,7 @@ def _answer_model(
     experiment: Experiment, model: EvaluatedModel, asked: dict[str, QuestionSet]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Answer benchmarks with one checkpoint; after each written file, yields (benchmark, what to note of it)."""
-    from metaapo.models import check_chat_template, use_threads_of_environment
+    from metaapo.models.load import check_chat_template, use_threads_of_environment
 
     use_threads_of_environment()
     folder = model.checkpoint(experiment)
@@ -229,7 +230,7 @@ def _answer_model(
 
 def _open(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase]:
     """The policy in memory, on the best device, or for vLLM its folder; and its tokenizer."""
-    from metaapo.models import load_policy, load_tokenizer, on_best_device
+    from metaapo.models.load import load_policy, load_tokenizer, on_best_device
 
     if sampling.backend == "vllm":
         return folder, load_tokenizer(folder)

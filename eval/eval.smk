@@ -4,8 +4,8 @@ Answers and judgments themselves are kept over reruns (only what is out of date 
 are the manifests that are written when all of a run's files are there.
 """
 
-from eval.judges.catalogue import judge_code, judge_settings
-from eval.models import answer_settings, answers_ready, checkpoints_ready, evaluated_runs, judged_runs
+from eval.judges.catalogue import judge_settings
+from eval.checkpoints import answer_settings, answers_ready, checkpoints_ready, evaluated_runs, judged_runs
 from eval.questions import baseline_of
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -21,7 +21,6 @@ rule answer:
     """All benchmarks and iterations of a run in one process: imports cost seconds."""
     input:
         checkpoints=lambda w: checkpoints_ready(EXPERIMENT, w.method, w.budget, w.seed),
-        code=["eval/answer.py", "eval/models.py", "eval/questions.py", "metaapo/generate.py"],
     output:
         ANSWERS,
     log:
@@ -37,6 +36,7 @@ rule answer:
         runtime=EXPERIMENT.hardware.answer.minutes,
     params:
         config=CONFIG_FILE,
+        code=code_hash("eval.answer"),
         changes=answer_settings(EXPERIMENT),
         run="{method}/budget{budget}/seed{seed}",
     shell:
@@ -46,7 +46,6 @@ rule answer:
 rule judge:
     input:
         answers=lambda w: answers_ready(EXPERIMENT, w.benchmark, w.method, w.budget, w.seed),
-        code=lambda w: ["eval/judge.py", "eval/judges/__init__.py", *judge_code(EXPERIMENT, w.judge)],
     output:
         JUDGMENTS,
     log:
@@ -63,6 +62,7 @@ rule judge:
         runtime=EXPERIMENT.hardware.answer.minutes,
     params:
         config=CONFIG_FILE,
+        code=code_hash("eval.judge"),
         changes=lambda w: [judge_settings(EXPERIMENT, w.judge), baseline_of(EXPERIMENT, w.benchmark)],
         run="{method}/budget{budget}/seed{seed}",
     shell:
@@ -75,7 +75,6 @@ rule score:
         judgments=lambda w: [
             f"{RESULTS}/judgments/{w.benchmark}/{w.judge}/{run}.json" for run in judged_runs(EXPERIMENT, w.benchmark)
         ],
-        code=["eval/score.py", "eval/stats.py", "eval/{benchmark}.py"],
     output:
         scores=f"{SCORES}.json",
         per_question=f"{SCORES}.items.csv.gz",
@@ -87,17 +86,17 @@ rule score:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
+        code=code_hash("eval.score"),
     shell:
         "python -m eval.score --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"
 
 
 rule canaries:
-    """On demand: is the judge's opinion free of the order of answers, and does a constant answer lose?"""
+    """On demand: is the judge's judgment free of the order of answers, and does a constant answer lose?"""
     input:
         answers=f"{RESULTS}/answers/{evaluated_runs(EXPERIMENT)[-1]}.json",
         baselines=[f"{RESULTS}/answers/{run}.json" for run in evaluated_runs(EXPERIMENT) if run.startswith("sft/")],
-        code=["eval/canaries.py"],
     output:
         f"{RESULTS}/canaries/{{benchmark}}/{{judge}}.json",
     log:
@@ -108,8 +107,9 @@ rule canaries:
         asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
     params:
         config=CONFIG_FILE,
+        code=code_hash("eval.judge_checks"),
     shell:
-        "python -m eval.canaries --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
+        "python -m eval.judge_checks --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"
 
 
@@ -117,7 +117,6 @@ rule succession:
     """On demand: do the models keep their ranks under the experiment's other judges?"""
     input:
         expand(f"{SCORES}.items.csv.gz", benchmark=EXPERIMENT.benchmarks, judge=EXPERIMENT.judges),
-        code=["eval/succession.py"],
     output:
         f"{RESULTS}/succession.json",
     log:
@@ -126,5 +125,6 @@ rule succession:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
+        code=code_hash("eval.rank_agreement"),
     shell:
-        "python -m eval.succession --config {params.config} > {log} 2>&1"
+        "python -m eval.rank_agreement --config {params.config} > {log} 2>&1"

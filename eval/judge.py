@@ -1,8 +1,8 @@
-"""Have a judge give its opinion of one run's answers to one benchmark.
+"""Have a judge give its judgment of one run's answers to one benchmark.
 
     python -m eval.judge --config results/default/config.yaml --benchmark mtbench --judge gold --run dpo/budget1.0/seed0
 
-Judgments lie in judgments/{benchmark}/{judge}/{run}/iter{t}.json(l), in upstream's own formats. An opinion that could
+Judgments lie in judgments/{benchmark}/{judge}/{run}/iter{t}.json(l), in upstream's own formats. An judgment that could
 not be read is kept as such (preference null, score null, grade -1) and never becomes a score.
 """
 
@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import arenahard, mtbench
-from eval.judges import Conversation, Judge, Opinion, Pair
-from eval.judges.catalogue import find_judge, open_judge
+from eval.arenahard import score as arenahard
+from eval.checkpoints import EvaluatedModel, judged_runs, models_of_run, sft_model
+from eval.judges import Comparison, Conversation, Judge, Judgment
+from eval.judges.catalogue import open_judge
+from eval.judges.config import find_judge
 from eval.judges.prompts import NEED_REFERENCE
-from eval.models import EvaluatedModel, judged_runs, models_of_run, sft_model
+from eval.mtbench import score as mtbench
 from eval.questions import (
     SFT_BASELINE,
     Question,
@@ -29,8 +31,8 @@ from eval.questions import (
     load_questions,
     mtbench_references,
 )
-from metaapo.config import Experiment, load
 from metaapo.data import sha256_file, write_json, write_jsonl
+from metaapo.experiment import Experiment, load
 
 Record = dict[str, Any]
 UNREADABLE = mtbench.UNPARSED
@@ -49,16 +51,16 @@ def judge_alpacaeval2(
         baseline: the baseline's answers.
         own: the model's answers.
     """
-    pairs = [
-        _pair(q, b["output"], o["output"], (b["generator"], o["generator"]))
+    comparisons = [
+        _comparison(q, b["output"], o["output"], (b["generator"], o["generator"]))
         for q, b, o in zip(questions, baseline, own)
     ]
-    asked = [pair for pair in pairs if pair.first != pair.second]
-    opinions = iter(judge.prefer(asked))
+    asked = [comparison for comparison in comparisons if comparison.first != comparison.second]
+    judgments = iter(judge.prefer(asked))
     annotations = []
-    for pair, b, o in zip(pairs, baseline, own):
-        same = pair.first == pair.second
-        opinion = Opinion(1.5, "identical outputs") if same else next(opinions)
+    for comparison, b, o in zip(comparisons, baseline, own):
+        same = comparison.first == comparison.second
+        judgment = Judgment(1.5, "identical outputs") if same else next(judgments)
         annotations.append(
             {
                 "instruction": b["instruction"],
@@ -68,9 +70,9 @@ def judge_alpacaeval2(
                 "output_2": o["output"],
                 "generator_2": o["generator"],
                 "annotator": judge.name,
-                "preference": opinion.value,
-                "preference_raw_completion": opinion.text,
-                **opinion.details,
+                "preference": judgment.value,
+                "preference_raw_completion": judgment.text,
+                **judgment.details,
             }
         )
     return annotations
@@ -82,9 +84,9 @@ def judge_arenahard(
     """Judgments as arena-hard-auto writes them: in the first game the baseline is A, in the second the model is."""
     texts = [(arenahard.answer_text(b) or "", arenahard.answer_text(o) or "") for b, o in zip(baseline, own)]
     names = [tuple(row.get("model", row.get("model_id")) for row in rows) for rows in zip(baseline, own)]
-    first = [_pair(q, b, o, (x, y)) for q, (b, o), (x, y) in zip(questions, texts, names)]
-    second = [_pair(q, o, b, (y, x)) for q, (b, o), (x, y) in zip(questions, texts, names)]
-    opinions = judge.verdicts(first + second)  # in one go: an endpoint is kept busy
+    first = [_comparison(q, b, o, (x, y)) for q, (b, o), (x, y) in zip(questions, texts, names)]
+    second = [_comparison(q, o, b, (y, x)) for q, (b, o), (x, y) in zip(questions, texts, names)]
+    judgments = judge.verdicts(first + second)  # in one go: an endpoint is kept busy
     return [
         {
             **{key: q.record[key] for key in ("uid", "question_id") if key in q.record},
@@ -92,14 +94,14 @@ def judge_arenahard(
             "judge": judge.name,
             "model": model,
             "baseline": other,
-            "games": [_game(opinion) for opinion in games],
+            "games": [_game(judgment) for judgment in games],
         }
-        for q, (other, model), games in zip(questions, names, zip(opinions, opinions[len(first) :]))
+        for q, (other, model), games in zip(questions, names, zip(judgments, judgments[len(first) :]))
     ]
 
 
-def _game(opinion: Opinion) -> Record:
-    return {"score": opinion.value, "judgment": opinion.text, "prompt": opinion.prompt, **opinion.details}
+def _game(judgment: Judgment) -> Record:
+    return {"score": judgment.value, "judgment": judgment.text, "prompt": judgment.prompt, **judgment.details}
 
 
 def judge_mtbench(
@@ -125,26 +127,26 @@ def judge_mtbench(
         {
             "question_id": row["question_id"],
             "model": row["model"],
-            "judge": [judge.name, opinion.details.get("template", judge.name)],
-            "user_prompt": opinion.prompt,
-            "judgment": opinion.text,
-            "score": UNREADABLE if opinion.value is None else opinion.value,
+            "judge": [judge.name, judgment.details.get("template", judge.name)],
+            "user_prompt": judgment.prompt,
+            "judgment": judgment.text,
+            "score": UNREADABLE if judgment.value is None else judgment.value,
             "turn": row["turn"],
         }
-        for row, opinion in zip(rows, judge.grade(conversations))
+        for row, judgment in zip(rows, judge.grade(conversations))
     ]
 
 
-def _pair(question: Question, first: str, second: str, models: tuple[str, str]) -> Pair:
+def _comparison(question: Question, first: str, second: str, models: tuple[str, str]) -> Comparison:
     prompt: list[Any] = [{"role": "user", "content": question.turns[0]}]
-    return Pair(prompt, first, second, question.id, question.category, models)
+    return Comparison(prompt, first, second, question.id, question.category, models)
 
 
 PAIRWISE: dict[str, Callable[..., list[Record]]] = {"alpacaeval2": judge_alpacaeval2, "arenahard": judge_arenahard}
 
 
 def judge_model(experiment: Experiment, judge: Judge, benchmark: str, model: EvaluatedModel) -> list[Record]:
-    """A judge's opinions of one checkpoint's answers."""
+    """A judge's judgments of one checkpoint's answers."""
     questions = load_questions(experiment, benchmark, model.world).questions
     own = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
     if benchmark == "mtbench":
@@ -198,7 +200,7 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str) ->
 
 
 def _unreadable(benchmark: str, records: Sequence[Record]) -> int:
-    """Opinions that could not be read: no score is made of them."""
+    """Judgments that could not be read: no score is made of them."""
     if benchmark == "alpacaeval2":
         return sum(record["preference"] is None for record in records)
     if benchmark == "mtbench":

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.judges.prompts import mtbench_file, package_file
-from metaapo.config import ConfigError, Experiment
+from metaapo.config import ConfigError
 from metaapo.data import DataError, read_records, require_keys, sha256_file
+from metaapo.experiment import Experiment
 
 # The small world's question files, below world{w}/data/eval/.
 WORLD_FILES = {"alpacaeval2": "alpacaeval2.json", "arenahard": "arenahard.jsonl", "mtbench": "mtbench.jsonl"}
@@ -159,7 +160,7 @@ def baseline_answers(
                 f"evaluation.baselines.{benchmark}: only Arena-Hard in the tiny world has a baseline named world; "
                 "give sft, package or a file of answers"
             )
-        from eval import arenahard  # late: the Snakefile reads this module, and scipy takes its time
+        from eval.arenahard import score as arenahard  # late: the Snakefile reads this module, and scipy takes its time
 
         path = experiment.world_path(world) / "data" / "eval" / WORLD_BASELINE_FILE
         rows = answers_in_order(path, benchmark, questions)

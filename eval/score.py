@@ -14,13 +14,15 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from eval import alpacaeval2, arenahard, mtbench
+from eval.alpacaeval2 import score as alpacaeval2
+from eval.arenahard import score as arenahard
+from eval.checkpoints import EvaluatedModel, evaluated_models, judged_runs, models_of_run, sft_model
 from eval.judge import describe_judge
-from eval.models import EvaluatedModel, evaluated_models, judged_runs, models_of_run, sft_model
+from eval.mtbench import score as mtbench
 from eval.questions import SFT_BASELINE, baseline_answers, baseline_of, load_questions
 from metaapo.command import errors_in_one_sentence, experiment_arguments
-from metaapo.config import Experiment, load
 from metaapo.data import read_records, write_bytes, write_json
+from metaapo.experiment import Experiment, load
 
 Record = dict[str, Any]
 ITEM_COLUMNS = ("method", "budget", "seed", "iteration", "question", "value", "length", "category")
@@ -33,7 +35,7 @@ def judged_models(experiment: Experiment, benchmark: str) -> list[EvaluatedModel
 
 
 def _judgments(experiment: Experiment, benchmark: str, judge: str) -> list[Record]:
-    """A judge's opinions of all models."""
+    """A judge's judgments of all models."""
     models = judged_models(experiment, benchmark)
     return [row for model in models for row in read_records(model.judgments(experiment, benchmark, judge))]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from metaapo.config import Experiment, MethodConfig, Section, known_methods, method_page
+from metaapo.config import MethodConfig, Section
+from metaapo.experiment import Experiment
+from metaapo.method import known_methods, method_page
 
 
 def _sections(title: str, model: type[BaseModel]) -> list[str]:

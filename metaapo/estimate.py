@@ -24,9 +24,11 @@ from typing import Any
 
 import yaml
 
-from metaapo import assets
-from metaapo.config import PROJECT, CheckpointConfig, ConfigError, Experiment, load
+from metaapo import PROJECT
+from metaapo.assets import hub
+from metaapo.config import CheckpointConfig, ConfigError
 from metaapo.data import DataError, read_json
+from metaapo.experiment import Experiment, load
 
 SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once a stage and iteration
 MAX_SEQUENCES = 256  # that vLLM decodes side by side by default
@@ -105,7 +107,7 @@ def shape_of(checkpoint: CheckpointConfig, experiment: Experiment, key: str) -> 
         DataError: neither.
     """
     try:
-        place = assets.of_checkpoint(key, checkpoint).locate(experiment.assets_dir)
+        place = hub.of_checkpoint(key, checkpoint).locate(experiment.assets_dir)
         if (Path(place) / "config.json").is_file():
             return shape_from_config(read_json(Path(place) / "config.json"))
     except DataError:

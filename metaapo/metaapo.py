@@ -24,13 +24,12 @@ from metaapo.selection import Selection, by_priority, by_probability, random_fra
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metaapo.loop.run import RunContext
     from metaapo.losses import PairLogps
     from metaapo.meta_learner import MetaLearner
-    from metaapo.run import RunContext
 
     Weigh = Callable[[OfflinePairs], Tensor]
 
-CODE = ("metaapo/meta_learner.py",)
 Reading = Literal["paper", "official-code"]
 OFFICIAL_MICRO_BATCH = 2  # --micro_train_batch_size of the authors' Llama script
 INDIFFERENT = math.log(0.5)  # the score of a pair between whose responses the policy is indifferent

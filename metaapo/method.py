@@ -11,14 +11,17 @@ Pages import torch inside functions only, so that reading a configuration stays 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from metaapo import PROJECT
 from metaapo.config import MethodConfig
 from metaapo.selection import Floats, Selection
 
@@ -145,3 +148,23 @@ class Method:
     def at(self, iteration: int) -> Method:
         """The decisions of an iteration, counted from 1."""
         return self.first_iteration if iteration == 1 and self.first_iteration is not None else self
+
+
+def module_of(name: str, method: MethodConfig) -> str:
+    """The importable name of the module behind an entry of the configuration."""
+    return _importable(method.module or name)
+
+
+def known_methods() -> list[str]:
+    """Names of all method modules: MetaAPO and every file under `baselines/`."""
+    files = (PROJECT / "baselines").glob("*.py")
+    return ["metaapo", *sorted(file.stem for file in files if not file.stem.startswith("_"))]
+
+
+def method_module(name: str) -> ModuleType:
+    """Import a method's module, by a name from `known_methods`; it imports no torch at the top, so this is fast."""
+    return importlib.import_module(_importable(name))
+
+
+def _importable(name: str) -> str:
+    return "metaapo.metaapo" if name == "metaapo" else f"baselines.{name}"

@@ -6,7 +6,9 @@ import importlib
 import os
 
 from metaapo.command import errors_in_one_sentence, experiment_arguments
-from metaapo.config import ConfigError, Experiment, Run, load, module_of
+from metaapo.config import ConfigError
+from metaapo.experiment import Experiment, Run, load
+from metaapo.method import module_of
 
 
 def main() -> None:
@@ -24,9 +26,9 @@ def main() -> None:
 
 def train(experiment: Experiment, run: Run) -> None:
     """Train a run; a page with a `train` function of its own takes over the loop. Torch is imported here, late."""
-    from metaapo.models import use_threads_of_environment
-    from metaapo.run import RunContext
-    from metaapo.trainer import IteratedTrainer
+    from metaapo.loop.run import RunContext
+    from metaapo.loop.trainer import IteratedTrainer
+    from metaapo.models.load import use_threads_of_environment
 
     use_threads_of_environment()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

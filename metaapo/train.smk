@@ -1,13 +1,14 @@
 """The experiment's world, and one named rule for every method in the configuration: train_<method>."""
 
-from metaapo.assets import of_experiment
+from metaapo.assets.hub import of_experiment
+from metaapo.loop.run import modules_of
 
 WORLD = f"{RESULTS}/world{{world}}"
 WORLD_PARTS = EXPERIMENT.world_config()
 
 
-include: f"worlds/{EXPERIMENT.world.name}.smk"
-include: "tune.smk"
+include: f"worlds/{EXPERIMENT.world.name}/world.smk"
+include: "worlds/tiny/tune.smk"
 
 
 for method in EXPERIMENT.methods:
@@ -18,7 +19,6 @@ for method in EXPERIMENT.methods:
         input:
             world=lambda wildcards: EXPERIMENT.world_files(int(wildcards.seed)),
             needs=lambda wildcards, method=method: EXPERIMENT.needed_files(method, **wildcards),
-            code=code_files(method, EXPERIMENT),
         output:
             f"{RESULTS}/runs/{method}/budget{{budget}}/seed{{seed}}/run.json",
         log:
@@ -36,6 +36,7 @@ for method in EXPERIMENT.methods:
             runtime=EXPERIMENT.hardware.train.minutes,
         params:
             config=CONFIG_FILE,
+            code=code_hash(*modules_of(method, EXPERIMENT)),
             changes=EXPERIMENT.method_config(method),
             run=f"{method}/budget{{budget}}/seed{{seed}}",
             launch=EXPERIMENT.hardware.launch,
@@ -56,7 +57,7 @@ rule prefetch:
         config=CONFIG_FILE,
         changes=[str(asset) for asset in of_experiment(EXPERIMENT)],
     shell:
-        "python -m metaapo.prefetch --config {params.config} --out {output} > {log} 2>&1"
+        "python -m metaapo.assets.prefetch --config {params.config} --out {output} > {log} 2>&1"
 
 
 rule estimate:

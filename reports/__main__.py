@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from metaapo.config import ConfigError, Experiment, load
+from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json
+from metaapo.experiment import Experiment, load
 from reports import claims, collect, health, page
 from reports.runs import Results
 

@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from eval import stats
-from metaapo.config import Experiment, module_of
 from metaapo.data import write_json
+from metaapo.experiment import Experiment
+from metaapo.method import module_of
 from reports.collect import responses_per_prompt
 from reports.runs import Results
 

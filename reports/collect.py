@@ -15,8 +15,8 @@ import io
 from itertools import accumulate
 from typing import Any
 
-from metaapo.config import Experiment, Run, load
 from metaapo.data import DataError, read_json, require_keys, write_text
+from metaapo.experiment import Experiment, Run, load
 
 COLUMNS = (
     *("experiment", "method", "budget", "seed", "world", "iteration", "benchmark", "version", "judge", "metric"),

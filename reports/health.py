@@ -2,8 +2,8 @@
 
     python -m reports.health --config config/default.yaml
 
-Writes results/<experiment>/health.json; `reports.gate` stops the workflow where a check is out of range. A plain method
-that learns nothing, or a policy that has collapsed, makes every comparison meaningless.
+Writes results/<experiment>/health.json; `reports.health_gate` stops the workflow where a check is out of range. A plain
+method that learns nothing, or a policy that has collapsed, makes every comparison meaningless.
 """
 
 from __future__ import annotations

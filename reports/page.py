@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from metaapo.data import write_text
-from reports import drawing, figures, gate, samples, tables
+from reports import drawing, figures, health_gate, samples, tables
 from reports.collect import share
 from reports.runs import Results
 from reports.timings import rule_seconds
@@ -71,7 +71,7 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
         ],
         tables={table.name: _table(table) for table in made},
         judges=experiment.judges,
-        health=[health_view(name, document) for name, document in gate.documents(experiment).items()],
+        health=[health_view(name, document) for name, document in health_gate.documents(experiment).items()],
         runs=[run_view(run.id, record) for run, record in results.records.items()],
         shared=shared_provenance(list(results.records.values())),
         timings=rule_seconds(results.folder),
@@ -180,7 +180,7 @@ def health_view(name: str, document: Any) -> dict[str, Any]:
             "ok": row.get("ok", True),
             "note": row.get("note") or "",
         }
-        for row in gate.checks_of(document)
+        for row in health_gate.checks_of(document)
     ]
     return {"title": name.capitalize(), "rows": rows}
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import yaml
 
-from metaapo.config import ConfigError, Experiment, load, write_resolved
+from metaapo.config import ConfigError
 from metaapo.data import DataError, read_json, sha256_file, write_bytes, write_json
+from metaapo.experiment import Experiment, load, write_resolved
 
 # What cannot be computed from anything else, by its place in the results tree.
 STORED = (

@@ -1,10 +1,6 @@
 """From scores to the page: scores.csv, verdicts on the claims, health, figures, tables and notebooks."""
 
 REPORT = f"{RESULTS}/report"
-FIGURE_CODE = [
-    f"reports/{name}.py" for name in ("runs", "tables", "drawing", "figures", "score_figures", "training_figures")
-]
-REPORT_CODE = [f"reports/{name}.py" for name in ("__main__", "collect", "claims", "health", "samples", "page")]
 
 
 rule report:
@@ -17,7 +13,6 @@ rule report:
         ),
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
-        code=REPORT_CODE + FIGURE_CODE + ["eval/stats.py"],
         looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
     output:
         scores=report(f"{RESULTS}/scores.csv", category="Scores"),
@@ -35,6 +30,7 @@ rule report:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
+        code=code_hash("reports.__main__"),
     shell:
         "python -m reports --config {params.config} > {log} 2>&1"
 
@@ -44,7 +40,6 @@ rule notebook:
         notebook="reports/{notebook}.ipynb",
         scores=rules.report.output.scores,
         claims=rules.report.output.claims,
-        code=FIGURE_CODE,
     output:
         f"{REPORT}/{{notebook}}.ipynb",
     log:
@@ -57,6 +52,7 @@ rule notebook:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
+        code=code_hash("reports.figures", "reports.tables"),
     shell:
         "python -m papermill --no-progress-bar --kernel python3 --cwd ."
         " {input.notebook} {output} -p config {params.config} > {log} 2>&1"
@@ -68,7 +64,6 @@ rule check_health:
         page=rules.report.output.page,
         health=rules.report.output.health,
         notebooks=[f"{REPORT}/results.ipynb", f"{REPORT}/budget.ipynb"],
-        code="reports/gate.py",
     output:
         f"{RESULTS}/health.ok",
     log:
@@ -79,8 +74,9 @@ rule check_health:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
+        code=code_hash("reports.health_gate"),
     shell:
-        "python -m reports.gate --config {params.config} > {log} 2>&1"
+        "python -m reports.health_gate --config {params.config} > {log} 2>&1"
 
 
 rule pack:

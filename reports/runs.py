@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaapo.config import Experiment, Run, load, module_of
 from metaapo.data import read_json, read_jsonl
+from metaapo.experiment import Experiment, Run, load
+from metaapo.method import module_of
 from reports.collect import responses_per_prompt, share
 
 KEYS = ["method", "budget", "seed"]
@@ -117,7 +118,7 @@ class Results:
         asked = self._probe_prompts()
         if not len(probes) or not asked:
             return None
-        from metaapo.worlds.tiny import PromptError, gold  # the world's grader: text in, number out, no torch
+        from metaapo.worlds.tiny.data import PromptError, gold  # the world's grader: text in, number out, no torch
 
         def grade(world: int, id: str, response: str) -> float:
             try:

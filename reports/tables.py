@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from eval import stats
-from metaapo.config import Run
 from metaapo.data import write_text
+from metaapo.experiment import Run
 from reports.runs import KEYS, Results
 
 METHOD_NAMES = {

@@ -3,16 +3,19 @@
 import json
 import sys
 
-from eval.judges import Pair
-from eval.judges.catalogue import JudgeConfig
+from eval.judges import Comparison
 from eval.judges.client import Client
+from eval.judges.config import JudgeConfig
 from eval.judges.openai import OpenAIJudge
 from eval.judges.store import Store
 
 
 def make_pairs(count):
     prompt = "Name {} animals."
-    return [Pair([{"role": "user", "content": prompt.format(i)}], f"cat {i}", f"dog {i}", str(i)) for i in range(count)]
+    return [
+        Comparison([{"role": "user", "content": prompt.format(i)}], f"cat {i}", f"dog {i}", str(i))
+        for i in range(count)
+    ]
 
 
 def make_judge(url, store, concurrency=16, **settings):
@@ -31,6 +34,6 @@ def make_judge(url, store, concurrency=16, **settings):
 if __name__ == "__main__":
     url, store, count, concurrency, out = sys.argv[1:]
     judge = make_judge(url, store, int(concurrency))
-    values = [opinion.value for opinion in judge.prefer(make_pairs(int(count)))]
+    values = [judgment.value for judgment in judge.prefer(make_pairs(int(count)))]
     with open(out, "w") as file:
         json.dump(values, file)

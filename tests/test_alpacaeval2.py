@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evaldata import ROOT, shared
 
-from eval import alpacaeval2
+from eval.alpacaeval2 import score as alpacaeval2
 from metaapo.data import DataError, read_json, read_records, write_json
 
 MODELS = (

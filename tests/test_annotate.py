@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaapo.annotate import best_worst, reward_responses
 from metaapo.data import DataError
-from metaapo.models import encode_prompt, encode_responses
+from metaapo.loop.annotate import best_worst, reward_responses
+from metaapo.models.load import encode_prompt, encode_responses
 
 CONVERSATIONS = [[{"role": "user", "content": "list animals"}], [{"role": "user", "content": "sort 7 3 9 1"}]]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evaldata import ROOT, shared
 
-from eval import arenahard
+from eval.arenahard import score as arenahard
 from metaapo.data import DataError, read_json, read_records, write_jsonl
 
 V1, V2 = arenahard.VERSIONS

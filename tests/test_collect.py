@@ -6,8 +6,8 @@ import json
 import pytest
 from synthetic_results import BASIC, PROMPTS, FakeMethod, K, write_results
 
-from metaapo.config import load
 from metaapo.data import DataError, read_json, write_json
+from metaapo.experiment import load
 from reports import collect
 from reports.collect import COLUMNS, ledger
 from reports.health import checks

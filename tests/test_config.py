@@ -6,7 +6,9 @@ import sys
 import pytest
 import yaml
 
-from metaapo.config import PROJECT, ConfigError, Run, load, resolve
+from metaapo import PROJECT
+from metaapo.config import ConfigError
+from metaapo.experiment import Run, load, resolve
 
 MINIMAL = {"experiment": "test", "seeds": [0], "methods": {"dpo": {}}}
 
@@ -90,7 +92,9 @@ def test_official_code_changes_start_and_reference_of_that_method_only():
 
 
 def test_reading_a_configuration_imports_no_torch():
-    code = "import sys; from metaapo.config import load; load('config/default.yaml'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from metaapo.experiment import load; load('config/default.yaml'); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
 
 

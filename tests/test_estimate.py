@@ -8,9 +8,11 @@ import sys
 import pytest
 from conftest import make_policy
 
-from metaapo.config import PROJECT, ConfigError, load, resolve
+from metaapo import PROJECT
+from metaapo.config import ConfigError
 from metaapo.data import DataError
 from metaapo.estimate import SHAPES, estimate, shape_from_config, step_memory, table
+from metaapo.experiment import load, resolve
 
 REAL = {
     "experiment": "t",

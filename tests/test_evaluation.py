@@ -13,7 +13,8 @@ import yaml
 from conftest import experiment_document, make_policy, make_tokenizer
 from loopback import KEY, Endpoint
 
-from eval import alpacaeval2, arenahard, judge, mtbench, questions, score
+from eval import judge, questions, score
+from eval.alpacaeval2 import score as alpacaeval2
 from eval.answer import (
     MTBENCH_TEMPERATURES,
     answer_questions,
@@ -22,10 +23,13 @@ from eval.answer import (
     manifest_path,
     temperature_of,
 )
-from eval.models import answers_ready, checkpoints_ready, evaluated_models, evaluated_runs, judged_runs
-from metaapo.config import ConfigError, EvaluationConfig, load
+from eval.arenahard import score as arenahard
+from eval.checkpoints import answers_ready, checkpoints_ready, evaluated_models, evaluated_runs, judged_runs
+from eval.mtbench import score as mtbench
+from metaapo.config import ConfigError, EvaluationConfig
 from metaapo.data import DataError, read_json, read_jsonl, read_records, write_json, write_jsonl
-from metaapo.worlds import tiny
+from metaapo.experiment import load
+from metaapo.worlds.tiny import data as tiny
 
 BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
 METHODS = {"dpo": {}, "online_dpo": {}}
@@ -224,7 +228,7 @@ def test_answers_are_made_once_and_again_only_where_something_changed(experiment
 
 
 def test_second_turns_see_the_first_with_its_answer(monkeypatch):
-    from metaapo import generate as module
+    from metaapo.models import generate as module
 
     seen = []
 
@@ -262,9 +266,8 @@ def test_temperatures_are_the_protocols():
 def test_judging_and_scoring_need_no_torch():
     import subprocess
 
-    code = (
-        "import eval.judge, eval.score, eval.succession, eval.canaries, eval.answer, sys; print('torch' in sys.modules)"
-    )
+    code = "import eval.judge, eval.score, eval.rank_agreement, eval.judge_checks, eval.answer, sys;"
+    code += "print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 

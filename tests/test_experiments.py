@@ -2,7 +2,9 @@
 
 import pytest
 
-from metaapo.config import PROJECT, known_methods, load, module_of
+from metaapo import PROJECT
+from metaapo.experiment import load
+from metaapo.method import known_methods, module_of
 
 SMALL_WORLD = ("ablations", "controls", "budget", "full")
 DEFAULT = load(PROJECT / "config" / "default.yaml")

@@ -6,9 +6,9 @@ import torch
 from conftest import make_policy, random_text
 
 from metaapo.data import DataError
-from metaapo.generate import generate
-from metaapo.logps import all_sequence_logps
-from metaapo.models import encode_prompt
+from metaapo.models.generate import generate
+from metaapo.models.load import encode_prompt
+from metaapo.models.logps import all_sequence_logps
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 10, "batch_size": 16, "seed": 5}
 

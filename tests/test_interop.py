@@ -11,8 +11,10 @@ import yaml
 from ask_judge import make_judge, make_pairs
 from loopback import KEY, Endpoint
 
-from eval import alpacaeval2, judge, mtbench
+from eval import judge
+from eval.alpacaeval2 import score as alpacaeval2
 from eval.judges.prompts import ALPACAEVAL2_FILE, package_file
+from eval.mtbench import score as mtbench
 from eval.questions import Question
 from metaapo.data import read_json, write_json, write_jsonl
 
@@ -33,10 +35,10 @@ json.dump({"board": board.to_dict("records"), "annotations": annotations}, open(
 @pytest.fixture
 def outputs(tmp_path):
     """Answers as `eval.answer` writes them, of a model and of a baseline: (instructions, baseline file, own file)."""
-    pairs = make_pairs(60)
-    rows = [{"dataset": "d", "instruction": pair.prompt[0]["content"]} for pair in pairs]
-    baseline = [row | {"output": pair.first, "generator": "base"} for row, pair in zip(rows, pairs)]
-    own = [row | {"output": pair.second, "generator": "ours"} for row, pair in zip(rows, pairs)]
+    comparisons = make_pairs(60)
+    rows = [{"dataset": "d", "instruction": comparison.prompt[0]["content"]} for comparison in comparisons]
+    baseline = [row | {"output": comparison.first, "generator": "base"} for row, comparison in zip(rows, comparisons)]
+    own = [row | {"output": comparison.second, "generator": "ours"} for row, comparison in zip(rows, comparisons)]
     write_json(tmp_path / "base.json", baseline)
     write_json(tmp_path / "own.json", own)
     return [Question(row["instruction"], (row["instruction"],), "d", row) for row in rows]
@@ -91,10 +93,10 @@ def test_fastchat_reads_our_grades(tmp_path):
         name = "grader"
 
         def grade(self, conversations):
-            from eval.judges import Opinion
+            from eval.judges import Judgment
 
             values = [None if i == 3 else i % 10 + 1 for i, _ in enumerate(conversations)]
-            return [Opinion(value, f"[[{value}]]", "?", {"template": "single-v1"}) for value in values]
+            return [Judgment(value, f"[[{value}]]", "?", {"template": "single-v1"}) for value in values]
 
     asked = [Question(str(81 + i), ("a", "b"), "writing", {"question_id": 81 + i}) for i in range(10)]
     answers = [{"question_id": 81 + i, "model_id": "ours", "choices": [{"turns": ["x", "y"]}]} for i in range(10)]

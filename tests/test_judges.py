@@ -6,17 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from eval import arenahard, mtbench
-from eval.canaries import NULL_ANSWER, ask_both_orders, null_canary, position_canary
-from eval.judges import Conversation, Opinion, Pair
-from eval.judges.catalogue import find_judge, read_judges
+from eval.arenahard import score as arenahard
+from eval.judge_checks import NULL_ANSWER, ask_both_orders, null_canary, position_canary
+from eval.judges import Comparison, Conversation, Judgment
+from eval.judges.config import find_judge, read_judges
 from eval.judges.gold import GoldJudge
 from eval.judges.replay import ReplayJudge
 from eval.judges.rewards import Scale, grade, preference, probability_first, verdict
-from eval.succession import compare_judges
+from eval.mtbench import score as mtbench
+from eval.rank_agreement import compare_judges
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json, write_jsonl
-from metaapo.worlds import tiny
+from metaapo.worlds.tiny import data as tiny
 
 SCALE = Scale(tau=0.5, low=-1, high=3)
 
@@ -33,11 +34,11 @@ def questions():
 
 
 @pytest.fixture
-def pairs(questions):
+def comparisons(questions):
     prompts = [user(row["instruction"]) for row in questions["alpacaeval2"]]
     good = [tiny.model_answer(tiny.parse(prompt)) for prompt in prompts]
     return [
-        Pair(prompt, "um, cat.", answer, f"q{i}", "", ("bad", "good"))
+        Comparison(prompt, "um, cat.", answer, f"q{i}", "", ("bad", "good"))
         for i, (prompt, answer) in enumerate(zip(prompts, good))
     ]
 
@@ -59,24 +60,27 @@ def test_all_five_verdicts_and_all_grades_occur_and_are_read_back():
     assert [grade(reward, SCALE) for reward in (-5, -1, 1, 3, 9)] == [1, 1, 5.5, 10, 10]
 
 
-def test_the_gold_judge_prefers_right_answers_and_says_why(pairs):
+def test_the_gold_judge_prefers_right_answers_and_says_why(comparisons):
     judge = GoldJudge("gold", "tiny")
-    assert all(opinion.value > 1.9 for opinion in judge.prefer(pairs))
-    assert {opinion.value for opinion in judge.verdicts(pairs)} == {"B>>A"}
-    for opinion in judge.verdicts(pairs):
-        assert arenahard.parse_verdict(opinion.text, "v0.1-2024") == opinion.value
-        assert "correctness" in opinion.text
-    talk = [Conversation([*pair.prompt, {"role": "assistant", "content": pair.second}]) for pair in pairs]
-    for opinion in judge.grade(talk):
-        assert opinion.value > 8
-        assert mtbench.parse_rating(opinion.text) == opinion.value
+    assert all(judgment.value > 1.9 for judgment in judge.prefer(comparisons))
+    assert {judgment.value for judgment in judge.verdicts(comparisons)} == {"B>>A"}
+    for judgment in judge.verdicts(comparisons):
+        assert arenahard.parse_verdict(judgment.text, "v0.1-2024") == judgment.value
+        assert "correctness" in judgment.text
+    talk = [
+        Conversation([*comparison.prompt, {"role": "assistant", "content": comparison.second}])
+        for comparison in comparisons
+    ]
+    for judgment in judge.grade(talk):
+        assert judgment.value > 8
+        assert mtbench.parse_rating(judgment.text) == judgment.value
 
 
-def test_the_gold_judge_has_no_position_bias_and_lets_a_constant_answer_lose(pairs):
+def test_the_gold_judge_has_no_position_bias_and_lets_a_constant_answer_lose(comparisons):
     judge = GoldJudge("gold", "tiny")
-    position = position_canary(*ask_both_orders(judge, "arenahard", pairs))
+    position = position_canary(*ask_both_orders(judge, "arenahard", comparisons))
     assert position == {"n": 16, "inconsistent": 0.0, "first_slot_advantage": 0.0}
-    null = [Pair(pair.prompt, pair.second, NULL_ANSWER) for pair in pairs]
+    null = [Comparison(comparison.prompt, comparison.second, NULL_ANSWER) for comparison in comparisons]
     found = null_canary(*ask_both_orders(judge, "alpacaeval2", null))
     assert found["loses"]
     assert found["win_rate"] < 10
@@ -87,21 +91,23 @@ class FirstLover:
 
     name = "first"
 
-    def prefer(self, pairs):
-        from eval.alpacaeval2 import is_switched
+    def prefer(self, comparisons):
+        from eval.alpacaeval2.score import is_switched
 
-        return [Opinion(1.8 if is_switched(pair.prompt[-1]["content"]) else 1.2, "") for pair in pairs]
+        return [
+            Judgment(1.8 if is_switched(comparison.prompt[-1]["content"]) else 1.2, "") for comparison in comparisons
+        ]
 
-    def verdicts(self, pairs):
-        return [Opinion("A>B", "") for _ in pairs]
+    def verdicts(self, comparisons):
+        return [Judgment("A>B", "") for _ in comparisons]
 
 
 @pytest.mark.parametrize("benchmark", ["alpacaeval2", "arenahard"])
-def test_a_biased_judge_is_found_out(pairs, benchmark):
-    position = position_canary(*ask_both_orders(FirstLover(), benchmark, pairs))
+def test_a_biased_judge_is_found_out(comparisons, benchmark):
+    position = position_canary(*ask_both_orders(FirstLover(), benchmark, comparisons))
     assert position["inconsistent"] == 1.0
     assert position["first_slot_advantage"] == pytest.approx(0.3 if benchmark == "alpacaeval2" else 0.5)
-    assert not null_canary(*ask_both_orders(FirstLover(), benchmark, pairs))["loses"]
+    assert not null_canary(*ask_both_orders(FirstLover(), benchmark, comparisons))["loses"]
 
 
 def test_unreadable_opinions_are_left_out_of_canaries():
@@ -135,20 +141,20 @@ def test_no_entry_of_the_catalogue_holds_a_key():
     assert all("sk-" not in entry.model_dump_json() for entry in read_judges("config/judges.yaml").values())
 
 
-def test_stored_annotations_are_replayed_for_the_very_same_answers(tmp_path, pairs):
+def test_stored_annotations_are_replayed_for_the_very_same_answers(tmp_path, comparisons):
     rows = [
         {"instruction": p.prompt[0]["content"], "output_1": p.first, "output_2": p.second, "generator_1": "bad"}
         | {"generator_2": "good", "annotator": "gpt", "preference": 1.5 if i else None}
-        for i, p in enumerate(pairs[:-1])
+        for i, p in enumerate(comparisons[:-1])
     ]
     write_json(tmp_path / "alpacaeval2" / "annotations.json", rows)
     judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
-    assert [opinion.value for opinion in judge.prefer(pairs)] == [None, *[1.5] * 14, None]
-    other = [Pair(p.prompt, p.first, "other", p.question, "", p.models) for p in pairs]
+    assert [judgment.value for judgment in judge.prefer(comparisons)] == [None, *[1.5] * 14, None]
+    other = [Comparison(p.prompt, p.first, "other", p.question, "", p.models) for p in comparisons]
     with pytest.raises(DataError, match="other answers of good"):
         judge.prefer(other)
     with pytest.raises(DataError, match="no judgment of these models"):
-        judge.prefer([Pair(p.prompt, p.first, p.second, p.question, "", ("x", "y")) for p in pairs])
+        judge.prefer([Comparison(p.prompt, p.first, p.second, p.question, "", ("x", "y")) for p in comparisons])
 
 
 def test_stored_games_and_grades_are_replayed(tmp_path):
@@ -159,13 +165,16 @@ def test_stored_games_and_grades_are_replayed(tmp_path):
     grades = [row | {"judgment": "[[7]]", "score": 7, "turn": 1}, row | {"judgment": "", "score": -1, "turn": 2}]
     write_jsonl(tmp_path / "mtbench" / "gpt-4_single.jsonl", grades)
     judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
-    ask = [Pair(user("?"), "b", "g", "q0", "", ("bad", "good")), Pair(user("?"), "g", "b", "q0", "", ("good", "bad"))]
-    assert [opinion.value for opinion in judge.verdicts(ask)] == ["B>A", "A>>B"]
+    ask = [
+        Comparison(user("?"), "b", "g", "q0", "", ("bad", "good")),
+        Comparison(user("?"), "g", "b", "q0", "", ("good", "bad")),
+    ]
+    assert [judgment.value for judgment in judge.verdicts(ask)] == ["B>A", "A>>B"]
     messages = [*user("?"), {"role": "assistant", "content": "!"}] * 2
     talk = [Conversation(messages[:2], "", (), "81", "good"), Conversation(messages, "", (), "81", "good")]
-    opinions = judge.grade(talk)
-    assert [opinion.value for opinion in opinions] == [7, None]
-    assert opinions[0].details == {"template": "single-v1"}
+    judgments = judge.grade(talk)
+    assert [judgment.value for judgment in judgments] == [7, None]
+    assert judgments[0].details == {"template": "single-v1"}
 
 
 def test_a_judge_that_ranks_the_other_way_round_has_tau_minus_one():

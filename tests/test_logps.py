@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaapo.data import DataError
-from metaapo.logps import all_sequence_logps, collate, sequence_logps, token_logps
+from metaapo.models.logps import all_sequence_logps, collate, sequence_logps, token_logps
 
 PROMPTS = [[1, 4, 7, 8, 5], [1, 4, 9, 5], [1, 4, 10, 11, 12, 13, 5]]
 RESPONSES = [[9, 10, 2], [11, 2], [12, 13, 14, 15, 2]]

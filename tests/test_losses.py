@@ -10,11 +10,11 @@ from conftest import make_policy, random_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaapo.logps import all_sequence_logps, collate, sequence_logps
+from metaapo.loop.trainer import IteratedTrainer
+from metaapo.loop.workbench import Pair
 from metaapo.losses import PairLogps, dpo, ipo, kto, simpo
-from metaapo.models import encode_prompt, encode_response
-from metaapo.trainer import IteratedTrainer
-from metaapo.workbench import Pair
+from metaapo.models.load import encode_prompt, encode_response
+from metaapo.models.logps import all_sequence_logps, collate, sequence_logps
 
 
 def pair_logps(chosen, rejected, reference_chosen=0.0, reference_rejected=0.0, lengths=(1.0, 1.0)):

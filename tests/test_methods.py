@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import experiment_document, make_policy, write_world
 
-from metaapo.config import ConfigError, Run, resolve
+from metaapo.config import ConfigError
 from metaapo.data import read_json, read_jsonl
+from metaapo.experiment import Run, resolve
 from metaapo.train import train
 
 METHODS = {
@@ -112,8 +113,8 @@ def test_offline_methods_annotate_nothing(finished, method):
 
 def test_scores_are_minus_the_objective(finished):
     """SimPO's scores at the start, recomputed from the SFT policy's log-probabilities per token."""
-    from metaapo.logps import all_sequence_logps
-    from metaapo.models import encode_prompt, encode_response, load_policy
+    from metaapo.models.load import encode_prompt, encode_response, load_policy
+    from metaapo.models.logps import all_sequence_logps
 
     policy, tokenizer = load_policy(finished.world_path(0) / "sft")
     rows = [r for r in read_jsonl(finished.world_path(0) / "data" / "pairs.jsonl") if r["iteration"] == 1]
@@ -149,8 +150,8 @@ def test_selm_begins_as_dpo(finished):
 
 
 def test_selm_ranks_one_greedy_response_with_the_offline_pair(finished):
-    from metaapo.generate import generate
-    from metaapo.models import load_policy
+    from metaapo.models.generate import generate
+    from metaapo.models.load import load_policy
 
     rows = ledger(finished, "selm", 2)
     assert all(row["generated"] == 1 and row["responses"] == 3 for row in rows)
@@ -163,7 +164,7 @@ def test_selm_ranks_one_greedy_response_with_the_offline_pair(finished):
 
 
 def test_selm_references_move(finished):
-    from metaapo.run import RunContext
+    from metaapo.loop.run import RunContext
 
     context = RunContext(finished, run_of("selm"))
     assert context.reference_path(1) == finished.world_path(0) / "sft"
@@ -173,10 +174,10 @@ def test_selm_references_move(finished):
 def test_the_loss_of_a_selm_pair_by_hand():
     """-log sigmoid(beta Delta) + alpha beta [log pi(y_0) - log ref(y_0)], y_0 being neither best nor worst."""
     from baselines import selm
-    from metaapo.logps import all_sequence_logps
+    from metaapo.loop.trainer import IteratedTrainer, StepSums
+    from metaapo.loop.workbench import Pair, Prompt
     from metaapo.losses import Objective
-    from metaapo.trainer import IteratedTrainer, StepSums
-    from metaapo.workbench import Pair, Prompt
+    from metaapo.models.logps import all_sequence_logps
 
     loop = IteratedTrainer.__new__(IteratedTrainer)
     loop.bench = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), arithmetic=nullcontext)
@@ -290,9 +291,9 @@ def test_a_frozen_map_is_the_matched_runs_final_one_from_the_start(finished):
 
 
 def test_shuffled_weights_are_the_right_ones_on_the_wrong_samples(finished):
+    from metaapo.loop.run import RunContext
     from metaapo.metaapo import build
     from metaapo.method import OfflinePairs
-    from metaapo.run import RunContext
 
     scores, zeros = torch.tensor([-3.0, -1.0, -0.1]), torch.zeros(3)
     weights = {}
@@ -311,7 +312,7 @@ def test_shuffling_needs_more_than_one_prompt(tmp_path):
 
 
 def test_a_start_from_dpo_is_the_dpo_runs_end(finished):
-    from metaapo.run import RunContext
+    from metaapo.loop.run import RunContext
 
     context = RunContext(finished, run_of("metaapo_from_dpo"))
     assert context.start_path(1) == folder_of(finished, "dpo", 2) / "model"
@@ -331,11 +332,11 @@ def test_k_scores_k_responses(finished):
 
 
 def test_reward_gaps_are_the_reward_models(tmp_path):
+    from metaapo.loop.run import RunContext
+    from metaapo.loop.trainer import IteratedTrainer
     from metaapo.metaapo import build
     from metaapo.method import OfflinePairs
-    from metaapo.models import encode_prompt, encode_response, load_reward_model
-    from metaapo.run import RunContext
-    from metaapo.trainer import IteratedTrainer
+    from metaapo.models.load import encode_prompt, encode_response, load_reward_model
 
     experiment = experiment_in(tmp_path, {"metaapo": {"meta_inputs": ["scores", "reward_gaps", "length_gaps"]}})
     context = RunContext(experiment, run_of("metaapo"))

@@ -8,7 +8,7 @@ import sys
 import pytest
 from evaldata import ROOT, shared
 
-from eval import mtbench
+from eval.mtbench import score as mtbench
 from metaapo.data import DataError, read_json, read_records, write_jsonl
 
 FILES = ("mamba_in_llama_gpt-4_single", "mistral_orpo_gpt-4_single")

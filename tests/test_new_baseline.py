@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import experiment_document, write_world
 
-from metaapo.config import PROJECT
+from metaapo import PROJECT
 from metaapo.data import read_json, read_jsonl
 
 

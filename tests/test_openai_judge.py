@@ -13,8 +13,8 @@ import pytest
 from ask_judge import make_judge, make_pairs
 from loopback import HANG, KEY, Endpoint, digest, verdict_of
 
-from eval import alpacaeval2
-from eval.judges import Conversation, Pair
+from eval.alpacaeval2 import score as alpacaeval2
+from eval.judges import Comparison, Conversation
 from eval.judges.client import JudgeError, _retry_after
 from eval.judges.prompts import alpacaeval2_prompt, arenahard_prompts, fill, mtbench_prompts
 from eval.judges.store import Cost, Store
@@ -33,10 +33,10 @@ def key(monkeypatch):
 
 
 def test_every_fault_is_survived_and_every_try_is_in_the_ledger(tmp_path):
-    pairs = make_pairs(300)
+    comparisons = make_pairs(300)
     with Endpoint(fault_rate=0.2) as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
-        opinions = judge.prefer(pairs)
+        judgments = judge.prefer(comparisons)
     assert set(endpoint.answered.values()) == {1}
     assert len(endpoint.answered) == 300
     ledger = judge.client.store.ledger()
@@ -52,9 +52,9 @@ def test_every_fault_is_survived_and_every_try_is_in_the_ledger(tmp_path):
     assert ledger["prompt_tokens"] == 30_000
     assert ledger["completion_tokens"] == 3_000
     assert ledger["dollars"] == pytest.approx(300 * (100 * 10 + 10 * 30) / 1e6)
-    unread = sum(opinion.value is None for opinion in opinions)
+    unread = sum(judgment.value is None for judgment in judgments)
     assert 0 < unread < 30
-    assert all(1 <= opinion.value <= 2 for opinion in opinions if opinion.value is not None)
+    assert all(1 <= judgment.value <= 2 for judgment in judgments if judgment.value is not None)
     assert endpoint.authorizations == {f"Bearer {KEY}"}
     assert endpoint.most_at_once <= 16 + endpoint.did["hang"]  # a client that gave up is still served
 
@@ -93,9 +93,9 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
     values = json.loads(out.read_text())
     bodies = [
         make_judge("http://127.0.0.1:9/v1", tmp_path / "t.sqlite")._preference_body(
-            pair, alpacaeval2.is_switched(pair.prompt[0]["content"])
+            comparison, alpacaeval2.is_switched(comparison.prompt[0]["content"])
         )
-        for pair in make_pairs(2000)
+        for comparison in make_pairs(2000)
     ]
     unreadable = [verdict_of(body)[2] is None or verdict_of(body)[0] == "x" for body in bodies]
     assert [value is None for value in values] == unreadable
@@ -117,9 +117,9 @@ def test_the_key_is_in_no_error_and_in_no_store(tmp_path, capfd):
 def test_a_refused_request_is_no_score_and_is_asked_again_next_time(tmp_path):
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite", context=10)
-        (opinion,) = judge.prefer(make_pairs(1))
-        assert opinion.value is None
-        assert "context" in opinion.text
+        (judgment,) = judge.prefer(make_pairs(1))
+        assert judgment.value is None
+        assert "context" in judgment.text
         assert not endpoint.requests
     with Endpoint(status=400) as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
@@ -156,7 +156,7 @@ def test_a_quote_sends_nothing(tmp_path):
         judge.prefer(make_pairs(10))
         before = len(endpoint.requests)
         judge.client = Client(judge.config, judge.client.store, quote=True)
-        assert all(opinion.value is None for opinion in judge.prefer(make_pairs(30)))
+        assert all(judgment.value is None for judgment in judge.prefer(make_pairs(30)))
         assert len(endpoint.requests) == before
     quote = judge.client.quote
     assert (quote.calls, quote.stored) == (20, 10)
@@ -173,19 +173,19 @@ def test_retry_after_is_read_as_seconds_or_as_a_date():
 
 @needs_packages
 def test_arena_hard_is_asked_to_go_on_once_where_there_is_no_verdict(tmp_path):
-    pairs = [Pair(p.prompt, p.first, p.second, p.question, "hard_prompt") for p in make_pairs(60)]
+    comparisons = [Comparison(p.prompt, p.first, p.second, p.question, "hard_prompt") for p in make_pairs(60)]
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
-        opinions = judge.verdicts(pairs)
-        judge.verdicts(pairs)
-    continued = [opinion for opinion in opinions if opinion.text.startswith("Let me think")]
+        judgments = judge.verdicts(comparisons)
+        judge.verdicts(comparisons)
+    continued = [judgment for judgment in judgments if judgment.text.startswith("Let me think")]
     assert continued
     assert len(endpoint.requests) == 60 + len(continued)
-    assert all("\n" in opinion.text for opinion in continued)
-    conflicting = [opinion for opinion in opinions if "maybe" in opinion.text]
+    assert all("\n" in judgment.text for judgment in continued)
+    conflicting = [judgment for judgment in judgments if "maybe" in judgment.text]
     assert conflicting
-    assert all(opinion.value is None for opinion in conflicting)
-    assert {opinion.value for opinion in opinions} >= {"A>>B", "B>A", None}
+    assert all(judgment.value is None for judgment in conflicting)
+    assert {judgment.value for judgment in judgments} >= {"A>>B", "B>A", None}
 
 
 @needs_packages
@@ -199,14 +199,14 @@ def test_mt_bench_is_graded_with_references_where_the_category_needs_them(tmp_pa
     ]
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
-        opinions = judge.grade(talk)
+        judgments = judge.grade(talk)
         with pytest.raises(ValueError, match="no reference answer"):
             judge.grade([Conversation(messages, "math", (), "111", "m")])
-    names = [opinion.details["template"] for opinion in opinions]
+    names = [judgment.details["template"] for judgment in judgments]
     assert names == ["single-math-v1", "single-math-v1-multi-turn", "single-v1-multi-turn"]
-    assert "four" in opinions[1].prompt
-    assert "four" not in opinions[0].prompt
-    assert all(opinion.value is None or 1 <= opinion.value <= 10 for opinion in opinions)
+    assert "four" in judgments[1].prompt
+    assert "four" not in judgments[0].prompt
+    assert all(judgment.value is None or 1 <= judgment.value <= 10 for judgment in judgments)
 
 
 def test_an_answers_braces_are_not_filled_in():
@@ -264,9 +264,9 @@ def test_a_file_that_is_no_store_is_named(tmp_path):
 
 
 def test_equal_requests_are_asked_once(tmp_path):
-    pair = make_pairs(1)[0]
+    comparison = make_pairs(1)[0]
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
-        judge.prefer([pair] * 20)
-        body = judge._preference_body(pair, alpacaeval2.is_switched(pair.prompt[0]["content"]))
+        judge.prefer([comparison] * 20)
+        body = judge._preference_body(comparison, alpacaeval2.is_switched(comparison.prompt[0]["content"]))
     assert endpoint.requests == [digest(body)]

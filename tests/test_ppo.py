@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import experiment_document, make_policy, make_reward_model, write_world
 
-from metaapo import ppo
-from metaapo.config import ConfigError, Run, resolve
+from metaapo import policy_gradient as ppo
+from metaapo.config import ConfigError
 from metaapo.data import read_json, read_jsonl
+from metaapo.experiment import Run, resolve
 from metaapo.train import train
 
 MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])

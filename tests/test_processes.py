@@ -10,8 +10,9 @@ import yaml
 from conftest import experiment_document, write_world
 from safetensors.torch import load_file
 
-from metaapo.config import PROJECT, Run, resolve
+from metaapo import PROJECT
 from metaapo.data import DataError, read_json, read_jsonl
+from metaapo.experiment import Run, resolve
 from metaapo.train import train
 
 # Two processes hold three prompts of a batch each, in micro-batches of two and one; the last batch of two, one each.
@@ -91,7 +92,7 @@ def test_an_error_ends_all_processes_with_one_sentence(tmp_path):
     ],
 )
 def test_a_global_batch_other_than_the_configured_one_is_an_error(started, wanted, batch_size, message):
-    from metaapo.workbench import _check_processes
+    from metaapo.loop.workbench import _check_processes
 
     with pytest.raises(DataError, match=message):
         _check_processes(started, wanted, batch_size)

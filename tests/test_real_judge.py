@@ -12,10 +12,10 @@ from conftest import experiment_document
 
 from eval import judge, questions, score
 from eval.answer import answer_records
+from eval.checkpoints import evaluated_models, judged_runs
 from eval.judges.store import Store
-from eval.models import evaluated_models, judged_runs
-from metaapo.config import load
 from metaapo.data import read_json, read_records, write_json, write_jsonl
+from metaapo.experiment import load
 
 ROOT = Path(__file__).resolve().parents[1]
 ITEMS = 3

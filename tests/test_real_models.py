@@ -6,13 +6,14 @@ import torch
 from conftest import experiment_document, make_policy, random_text, write_world
 from safetensors.torch import load_file
 
-from metaapo.adapters import add_adapters, merged_state
-from metaapo.config import LoraConfig, Run, VLLMConfig, resolve
+from metaapo.config import LoraConfig, VLLMConfig
 from metaapo.data import DataError, read_json
-from metaapo.models import encode_prompt, load_policy, saved_dtypes
+from metaapo.experiment import Run, resolve
+from metaapo.loop.workbench import Clock
+from metaapo.models.adapters import add_adapters, merged_state
+from metaapo.models.load import encode_prompt, load_policy, saved_dtypes
+from metaapo.models.vllm_backend import Request, request_document, sample
 from metaapo.train import train
-from metaapo.vllm_backend import Request, request_document, sample
-from metaapo.workbench import Clock
 
 RUN = Run(method="metaapo", budget=1.0, seed=0)
 IDS = torch.tensor([[1, 4, 7, 8, 9, 5, 11, 2]])
@@ -148,7 +149,7 @@ def test_a_prompt_s_seed_does_not_depend_on_the_others(tmp_path):
 
 
 def test_an_environment_without_vllm_is_named(tmp_path):
-    pytest.importorskip("metaapo.vllm_backend")
+    pytest.importorskip("metaapo.models.vllm_backend")
     try:
         import vllm  # noqa: F401
     except ImportError:
@@ -169,8 +170,8 @@ def test_both_backends_agree(tmp_path, temperature):
 
     from conftest import make_tokenizer
 
-    from metaapo.generate import generate
-    from metaapo.logps import all_sequence_logps
+    from metaapo.models.generate import generate
+    from metaapo.models.logps import all_sequence_logps
 
     python = os.environ.get(VLLM_PYTHON)
     if not python:

@@ -13,10 +13,10 @@ import pytest
 from synthetic_results import BASIC, FakeMethod, everything, write_results
 
 from eval.score import score_benchmark
-from metaapo.config import load, write_resolved
 from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
-from metaapo.worlds import tiny
-from reports import claims, collect, drawing, figures, gate, page, replay, samples, tables
+from metaapo.experiment import load, write_resolved
+from metaapo.worlds.tiny import data as tiny
+from reports import claims, collect, drawing, figures, health_gate, page, replay, samples, tables
 from reports.__main__ import build
 from reports.runs import Results
 
@@ -388,7 +388,7 @@ def run_gate(experiment, enforce):
     path = experiment.results / "gate.yaml"
     dump = experiment.dump() | {"health": {"enforce": enforce}}
     path.write_text(json.dumps(dump), encoding="utf-8")
-    command = [sys.executable, "-m", "reports.gate", "--config", str(path)]
+    command = [sys.executable, "-m", "reports.health_gate", "--config", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -409,7 +409,9 @@ def test_a_sick_world_is_found_too(tmp_path):
     path = experiment.results / "world0" / "health.json"
     rows = read_json(path)
     write_json(path, [rows[0] | {"value": 0.01, "ok": False}, *rows[1:]])
-    assert gate.failures(list(gate.documents(experiment).values())) == ["room: 0.01, expected 0.15 to 0.95"]
+    assert health_gate.failures(list(health_gate.documents(experiment).values())) == [
+        "room: 0.01, expected 0.15 to 0.95"
+    ]
 
 
 def test_replay_of_a_packed_experiment_gives_the_same_bytes(results, tmp_path):

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from conftest import make_policy, make_reward_model, make_tokenizer, random_text
 
-from metaapo.config import PROJECT, load
+from metaapo import PROJECT
 from metaapo.data import read_json, write_json, write_jsonl
+from metaapo.experiment import load
 
 
 def dry_run(*arguments):
@@ -24,8 +25,8 @@ def dry_run(*arguments):
 def test_real_experiments_have_a_plan(name):
     done = dry_run("--configfile", f"config/{name}.yaml")
     assert done.returncode == 0, done.stderr
-    assert "metaapo.checkpoints" in done.stdout
-    assert "metaapo.worlds.tiny" not in done.stdout
+    assert "metaapo.assets.checkpoints" in done.stdout
+    assert "metaapo.worlds.tiny.data" not in done.stdout
 
 
 def test_slurm_is_asked_for_what_the_configuration_says():
@@ -61,12 +62,13 @@ def refuse(*args, **kwargs):
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
 
 from eval.answer import answer_run
-from metaapo.checkpoints import place
-from metaapo.config import Run, load
+from metaapo.assets.checkpoints import place
+from metaapo.experiment import Run, load
 from metaapo.data import write_json
-from metaapo.prefetch import main as prefetch
+from metaapo.assets.prefetch import main as prefetch
 from metaapo.train import train
-from metaapo.worlds import annotator, ultrafeedback
+from metaapo.worlds.ultrafeedback import pairs as ultrafeedback
+from metaapo.worlds.ultrafeedback import reward_model as annotator
 
 experiment = load(sys.argv[1])
 sys.argv = ["prefetch", "--config", sys.argv[1], "--out", str(experiment.results / "prefetch.json")]

@@ -12,8 +12,8 @@ import torch
 import yaml
 from conftest import experiment_document, make_policy, write_world
 
-from metaapo.config import Run, resolve
 from metaapo.data import DataError, read_json, read_jsonl, write_jsonl
+from metaapo.experiment import Run, resolve
 from metaapo.losses import dpo
 from metaapo.train import train
 
@@ -133,9 +133,9 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path):
 
 def test_the_weighted_loss_of_a_step_by_hand(tmp_path):
     """w * L_off + (1 - w) * L_on, a prompt without online pair giving w * L_off, and its gradient without dw."""
-    from metaapo.run import RunContext
+    from metaapo.loop.run import RunContext
+    from metaapo.loop.trainer import IteratedTrainer, Pair, Prompt, StepSums
     from metaapo.train import importlib, module_of
-    from metaapo.trainer import IteratedTrainer, Pair, Prompt, StepSums
 
     experiment = experiment_in(tmp_path)
     context = RunContext(experiment, run_of("metaapo"))

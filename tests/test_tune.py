@@ -6,11 +6,13 @@ import sys
 import pytest
 from conftest import experiment_document, write_world
 
-from metaapo.config import PROJECT, ConfigError, WorldConfig, load, resolve
+from metaapo import PROJECT
+from metaapo.config import ConfigError, WorldConfig
 from metaapo.data import read_json, write_jsonl
+from metaapo.experiment import load, resolve
 from metaapo.train import train
-from metaapo.tune import KL_LIMIT, Trial, best, check_equal_care, table, validation_prompts
-from metaapo.worlds import tiny
+from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.tune import KL_LIMIT, Trial, best, check_equal_care, table, validation_prompts
 
 
 def trial(name, lr, reward, kl=1.0):
@@ -79,7 +81,7 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
     for run in experiment.runs():
         train(experiment, run)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment.dump()))
-    command = [sys.executable, "-m", "metaapo.tune", "--config", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "metaapo.worlds.tiny.tune", "--config", str(tmp_path / "config.yaml")]
     subprocess.run([*command, "--out", str(tmp_path / "tuning.md")], check=True, cwd=PROJECT)
     trials = read_json(tmp_path / "tuning.json")
     assert [t["name"] for t in trials] == ["dpo_1", "dpo_2"]

@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_tokenizer, random_text
 
-from metaapo.config import DatasetConfig, resolve
+from metaapo.config import DatasetConfig
 from metaapo.data import DataError, read_json, read_jsonl, write_jsonl
-from metaapo.worlds.ultrafeedback import Pair, build, data_files, pair_of, read_pairs, split_into_iterations
+from metaapo.experiment import resolve
+from metaapo.worlds.ultrafeedback.pairs import Pair, build, data_files, pair_of, read_pairs, split_into_iterations
 
 USER = {"role": "user", "content": "sort 7 3"}
 GOOD, BAD = {"role": "assistant", "content": "3 7"}, {"role": "assistant", "content": "7 3"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metaapo.config import PROJECT
+from metaapo import PROJECT
 from metaapo.data import read_json
 
 # Rules call `python`: the one that runs these tests.

@@ -10,9 +10,9 @@ from conftest import experiment_document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaapo.config import resolve
 from metaapo.data import DataError, read_json, read_jsonl, read_records, sha256_file
-from metaapo.worlds import tiny
+from metaapo.experiment import resolve
+from metaapo.worlds.tiny import data as tiny
 
 PROMPTS = list(itertools.islice(tiny.training_prompts(random.Random(0)), 300))
 WORDS = sorted(tiny.vocabulary())
@@ -135,8 +135,8 @@ def test_offline_pairs_say_nothing_of_hedges(experiment):
 
 
 def test_the_tokenizer_and_its_chat_template(experiment):
-    from metaapo.models import encode_prompt, encode_response, load_tokenizer
-    from metaapo.sft import tokenize
+    from metaapo.models.load import encode_prompt, encode_response, load_tokenizer
+    from metaapo.worlds.tiny.sft import tokenize
 
     tokenizer = load_tokenizer(experiment.world_path(0) / "data" / "tokenizer")
     for _, messages in PROMPTS:
@@ -166,8 +166,8 @@ def test_asking_for_more_evaluation_prompts_than_there_are_is_an_error_that_name
 
 
 def test_sft_and_reward_model_are_ordinary_checkpoints(experiment):
-    from metaapo import reward_model, sft
-    from metaapo.models import load_policy, load_reward_model
+    from metaapo.models.load import load_policy, load_reward_model
+    from metaapo.worlds.tiny import reward_model, sft
 
     sft.train(experiment, 0)
     policy, tokenizer = load_policy(experiment.world_path(0) / "sft")
@@ -187,8 +187,8 @@ def test_the_comparison_loss_equals_trl_s_on_the_same_pairs(experiment):
     import torch
     from conftest import make_reward_model
 
-    from metaapo.logps import hidden_states
-    from metaapo.reward_model import collate_comparisons
+    from metaapo.models.logps import hidden_states
+    from metaapo.worlds.tiny.reward_model import collate_comparisons
 
     model = make_reward_model()
     rows = [
@@ -209,7 +209,7 @@ def test_the_comparison_loss_equals_trl_s_on_the_same_pairs(experiment):
 @settings(max_examples=20)
 @given(st.integers(0, 100))
 def test_agreement_is_one_for_gold_itself_and_one_half_for_a_constant(seed):
-    from metaapo.health import agreement
+    from metaapo.worlds.tiny.health import agreement
 
     gold = np.random.default_rng(seed).normal(size=(20, 4))
     assert agreement(gold, gold) == 1.0
@@ -220,7 +220,7 @@ def test_agreement_is_one_for_gold_itself_and_one_half_for_a_constant(seed):
 def test_a_world_out_of_range_stops_and_says_where(experiment, capsys, monkeypatch):
     import yaml
 
-    from metaapo import health
+    from metaapo.worlds.tiny import health
 
     config = experiment.results / "config.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Judges: who compares two answers or grades a conversation.
 
-A judge is an object with three methods, one for each kind of opinion that the benchmarks ask for. Each takes all
+A judge is an object with three methods, one for each kind of judgment that the benchmarks ask for. Each takes all
 questions at once, so that a judge that is asked over a network can work on many side by side.
 """
 
@@ -14,7 +14,7 @@ from metaapo.data import Message
 
 
 @dataclass(frozen=True)
-class Pair:
+class Comparison:
     """Two answers to one prompt.
 
     Attributes:
@@ -54,7 +54,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class Judgment:
     """What a judge says.
 
     Attributes:
@@ -76,14 +76,14 @@ class Judge(Protocol):
 
     name: str
 
-    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """How much better the second answer is: a preference in [1, 2] (AlpacaEval)."""
         ...
 
-    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """Which is better, in five levels from "A>>B" to "B>>A", A being the first answer (Arena-Hard)."""
         ...
 
-    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+    def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """A grade from 1 to 10 for the last answer (MT-Bench)."""
         ...

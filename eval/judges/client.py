@@ -25,7 +25,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tqdm import tqdm
 
-from eval.judges.catalogue import JudgeConfig
+from eval.judges.config import JudgeConfig
 from eval.judges.store import Cost, Store, key_of
 from metaapo.data import DataError
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from eval.judges import Conversation, Opinion, Pair
+from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.rewards import Scale, grade, preference, verdict
 
 
@@ -19,33 +19,33 @@ class GoldJudge:
 
     def __init__(self, name: str, world: str) -> None:
         self.name = name
-        self._world: ModuleType = importlib.import_module(f"metaapo.worlds.{world}")
+        self._world: ModuleType = importlib.import_module(f"metaapo.worlds.{world}.data")
         self._scale = Scale(self._world.TAU, self._world.LOW, self._world.HIGH)
 
-    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """A preference in [1, 2], exact."""
-        return [self._compare(pair, preference) for pair in pairs]
+        return [self._compare(comparison, preference) for comparison in comparisons]
 
-    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """A five-level verdict."""
-        return [self._compare(pair, verdict) for pair in pairs]
+        return [self._compare(comparison, verdict) for comparison in comparisons]
 
-    def _compare(self, pair: Pair, decide: Any) -> Opinion:
-        golds = [self._world.gold(pair.prompt, answer) for answer in (pair.first, pair.second)]
+    def _compare(self, comparison: Comparison, decide: Any) -> Judgment:
+        golds = [self._world.gold(comparison.prompt, answer) for answer in (comparison.first, comparison.second)]
         value = decide(golds[0].reward, golds[1].reward, self._scale)
         reasons = [f"Assistant {name}: {_reason(gold)}" for name, gold in zip("AB", golds)]
         conclusion = f"My final verdict is [[{value}]]" if isinstance(value, str) else f"Preference {value:.4f}"
-        return Opinion(value, "\n".join([*reasons, conclusion]))
+        return Judgment(value, "\n".join([*reasons, conclusion]))
 
-    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+    def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """A grade from 1 to 10."""
         return [self._grade(conversation) for conversation in conversations]
 
-    def _grade(self, conversation: Conversation) -> Opinion:
+    def _grade(self, conversation: Conversation) -> Judgment:
         *prompt, answer = conversation.messages
         gold = self._world.gold(prompt, answer["content"])
         value = grade(gold.reward, self._scale)
-        return Opinion(value, f"{_reason(gold)}\nRating: [[{value:g}]]")
+        return Judgment(value, f"{_reason(gold)}\nRating: [[{value:g}]]")
 
 
 def _reason(gold: Any) -> str:

@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from eval import alpacaeval2, arenahard, mtbench
-from eval.judges import Conversation, Opinion, Pair
-from eval.judges.catalogue import JudgeConfig
+from eval.alpacaeval2 import score as alpacaeval2
+from eval.arenahard import score as arenahard
+from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.client import Answer, Body, Client
+from eval.judges.config import JudgeConfig
 from eval.judges.prompts import NEED_REFERENCE, alpacaeval2_prompt, arenahard_prompts, fill, mtbench_prompts
+from eval.mtbench import score as mtbench
 from metaapo.data import DataError, Message
 
 ALPACAEVAL2 = {"max_tokens": 1, "temperature": 1, "logprobs": True, "top_logprobs": 5}
@@ -66,23 +68,25 @@ class OpenAIJudge:
         prompt = sum(len(message["content"]) for message in body["messages"]) / CHARACTERS_PER_TOKEN
         return not self.config.context or prompt <= self.config.context
 
-    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """AlpacaEval's preference, weighted by the log-probabilities of the judge's one token."""
-        switched = [alpacaeval2.is_switched(pair.prompt[-1]["content"]) for pair in pairs]
-        answers = self._ask([self._preference_body(pair, swap) for pair, swap in zip(pairs, switched)])
+        switched = [alpacaeval2.is_switched(comparison.prompt[-1]["content"]) for comparison in comparisons]
+        answers = self._ask([self._preference_body(c, swap) for c, swap in zip(comparisons, switched)])
         return [_preference(answer, swap) for answer, swap in zip(answers, switched)]
 
-    def _preference_body(self, pair: Pair, switched: bool) -> Body:
-        first, second = (pair.second, pair.first) if switched else (pair.first, pair.second)
-        values = {"instruction": pair.prompt[-1]["content"], "output_1": first, "output_2": second}
+    def _preference_body(self, comparison: Comparison, switched: bool) -> Body:
+        first, second = (comparison.second, comparison.first) if switched else (comparison.first, comparison.second)
+        values = {"instruction": comparison.prompt[-1]["content"], "output_1": first, "output_2": second}
         filled: list[Message] = [{"role": m["role"], "content": fill(m["content"], values)} for m in self._alpacaeval2]
         return self._body(filled, ALPACAEVAL2)
 
-    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """Arena-Hard's verdicts; under v0.1 a judgment without any label is continued once."""
         games = [
-            self._arenahard.messages(pair.category, pair.prompt[-1]["content"], pair.first, pair.second)
-            for pair in pairs
+            self._arenahard.messages(
+                comparison.category, comparison.prompt[-1]["content"], comparison.first, comparison.second
+            )
+            for comparison in comparisons
         ]
         settings = ARENAHARD[self._version]
         answers = self._ask([self._body(messages, settings) for messages in games])
@@ -92,14 +96,14 @@ class OpenAIJudge:
             for i in again
         ]
         more = dict(zip(again, self._ask([self._body(messages, settings) for messages in continued])))
-        opinions = []
+        judgments = []
         for i, answer in enumerate(answers):
             text = answer.text + (f"\n{more[i].text}" if i in more else "") or answer.refusal
             value = arenahard.parse_verdict(text, self._version) if answer.choice else None
-            opinions.append(Opinion(value, text, games[i][-1]["content"]))
-        return opinions
+            judgments.append(Judgment(value, text, games[i][-1]["content"]))
+        return judgments
 
-    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+    def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """MT-Bench's single-answer grades."""
         asked = [self._grade_messages(conversation) for conversation in conversations]
         answers = self._ask([self._body(messages, MTBENCH) for _, messages in asked])
@@ -130,7 +134,7 @@ class OpenAIJudge:
         ]
 
 
-def _preference(answer: Answer, switched: bool) -> Opinion:
+def _preference(answer: Answer, switched: bool) -> Judgment:
     """AlpacaEval's preference in an answer; None where the log-probabilities are missing or name neither answer."""
     try:
         top = answer.choice["logprobs"]["content"][0]["top_logprobs"] if answer.choice else []
@@ -139,10 +143,10 @@ def _preference(answer: Answer, switched: bool) -> Opinion:
         value = float("nan")
     text = answer.text or answer.refusal
     details = {"preference_raw_completion": answer.choice or answer.refusal}
-    return Opinion(None if value != value else value, text, details=details)
+    return Judgment(None if value != value else value, text, details=details)
 
 
-def _read(answer: Answer, parse: Callable[[str], Any], prompt: str, details: dict[str, Any]) -> Opinion:
+def _read(answer: Answer, parse: Callable[[str], Any], prompt: str, details: dict[str, Any]) -> Judgment:
     if answer.choice is None:
-        return Opinion(None, answer.refusal, prompt, details)
-    return Opinion(parse(answer.text), answer.text, prompt, details)
+        return Judgment(None, answer.refusal, prompt, details)
+    return Judgment(parse(answer.text), answer.text, prompt, details)

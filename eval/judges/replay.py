@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import mtbench
-from eval.judges import Conversation, Opinion, Pair
+from eval.judges import Comparison, Conversation, Judgment
+from eval.mtbench import score as mtbench
 from metaapo.data import DataError, read_records
 
 MISSING = "no stored judgment"
 
 
 class ReplayJudge:
-    """Looks opinions up in alpaca_eval's, arena-hard-auto's and FastChat's files (JSON or JSONL, plain or .gz)."""
+    """Looks judgments up in alpaca_eval's, arena-hard-auto's and FastChat's files (JSON or JSONL, plain or .gz)."""
 
     def __init__(self, name: str, path: str) -> None:
         self.name = name
@@ -32,22 +32,25 @@ class ReplayJudge:
             raise DataError(f"{root}: holds no judgments; expected files such as alpaca_eval, FastChat write them")
         return records
 
-    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """AlpacaEval's annotations, by instruction and models; the outputs must be the same where they are kept."""
         stored = {
             (row["instruction"], row["generator_1"], row["generator_2"]): row for row in self._records("alpacaeval2")
         }
-        found = [stored.get((pair.prompt[-1]["content"], *pair.models)) for pair in pairs]
+        found = [stored.get((comparison.prompt[-1]["content"], *comparison.models)) for comparison in comparisons]
         self._check(found)
-        for pair, row in zip(pairs, found):
-            if row and (row.get("output_1", pair.first), row.get("output_2", pair.second)) != (pair.first, pair.second):
+        for comparison, row in zip(comparisons, found):
+            if row and (row.get("output_1", comparison.first), row.get("output_2", comparison.second)) != (
+                comparison.first,
+                comparison.second,
+            ):
                 raise DataError(
-                    f"judge {self.name}: it judged other answers of {pair.models[1]} than these, such as to "
-                    f"{pair.prompt[-1]['content'][:60]!r}; replay is for the very same answers"
+                    f"judge {self.name}: it judged other answers of {comparison.models[1]} than these, such as to "
+                    f"{comparison.prompt[-1]['content'][:60]!r}; replay is for the very same answers"
                 )
-        return [_opinion(row, "preference", "preference_raw_completion") for row in found]
+        return [_judgment(row, "preference", "preference_raw_completion") for row in found]
 
-    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """Arena-Hard's games, by question and both models."""
         stored: dict[tuple[str, ...], Any] = {}
         for row in self._records("arenahard"):
@@ -56,23 +59,23 @@ class ReplayJudge:
             for game, key in zip(games, ((question, None, model), (question, model, None))):
                 stored[key] = (game, row.get("baseline"))
         found = []
-        for pair in pairs:
-            first, second = pair.models
+        for comparison in comparisons:
+            first, second = comparison.models
             # One side is the baseline, which files of 2024 do not name.
-            game, baseline = stored.get((pair.question, None, second)) or (None, None)
+            game, baseline = stored.get((comparison.question, None, second)) or (None, None)
             if game is None or baseline not in (None, first):
-                game, baseline = stored.get((pair.question, first, None)) or (None, None)
+                game, baseline = stored.get((comparison.question, first, None)) or (None, None)
                 game = game if baseline in (None, second) else None
             found.append(game)
         self._check(found)
-        return [_opinion(game, "score", "judgment") for game in found]
+        return [_judgment(game, "score", "judgment") for game in found]
 
-    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+    def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """FastChat's single-answer judgments, by question, model and turn."""
         stored = {(str(r["question_id"]), r["model"], r["turn"]): r for r in self._records("mtbench")}
         found = [stored.get((c.question, c.model, len(c.messages) // 2)) for c in conversations]
         self._check(found)
-        return [_opinion(row, "score", "judgment", mtbench.UNPARSED) for row in found]
+        return [_judgment(row, "score", "judgment", mtbench.UNPARSED) for row in found]
 
     def _check(self, found: Sequence[Any]) -> None:
         if found and not any(found):
@@ -88,10 +91,10 @@ def _judgments(file: Path) -> list[dict[str, Any]]:
     return [row for row in records if {"preference", "games", "score"} & row.keys()]
 
 
-def _opinion(row: dict[str, Any] | None, value: str, text: str, unparsed: Any = None) -> Opinion:
+def _judgment(row: dict[str, Any] | None, value: str, text: str, unparsed: Any = None) -> Judgment:
     if row is None:
-        return Opinion(None, MISSING)
+        return Judgment(None, MISSING)
     found = None if row[value] == unparsed else row[value]
     prompt = row.get("user_prompt") or row.get("prompt") or ""
     details = {"template": row["judge"][1]} if isinstance(row.get("judge"), list) and len(row["judge"]) > 1 else {}
-    return Opinion(found, str(row.get(text) or ""), str(prompt), details)
+    return Judgment(found, str(row.get(text) or ""), str(prompt), details)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from eval.judges import Conversation, Opinion, Pair
-from eval.judges.catalogue import JudgeConfig
+from eval.judges import Comparison, Conversation, Judgment
+from eval.judges.config import JudgeConfig
 from eval.judges.rewards import Scale, grade, preference, verdict
 from metaapo.data import Message
 
@@ -21,8 +21,8 @@ class RewardModelJudge:
         self._scale = Scale(config.tau, config.lowest, config.highest)
 
     def _rewards(self, prompts: Sequence[list[Message]], answers: Sequence[list[str]]) -> list[list[float]]:
-        from metaapo.annotate import reward_responses
-        from metaapo.models import load_reward_model, on_best_device, use_threads_of_environment
+        from metaapo.loop.annotate import reward_responses
+        from metaapo.models.load import load_reward_model, on_best_device, use_threads_of_environment
 
         if not prompts:
             return []
@@ -30,27 +30,32 @@ class RewardModelJudge:
         model, tokenizer = load_reward_model(self._checkpoint)
         return reward_responses(on_best_device(model), tokenizer, prompts, answers, self._batch_size)[0]
 
-    def prefer(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """A preference in [1, 2]: the Bradley-Terry probability of the second answer."""
-        return self._compare(pairs, preference, "Preference {}")
+        return self._compare(comparisons, preference, "Preference {}")
 
-    def verdicts(self, pairs: Sequence[Pair]) -> list[Opinion]:
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """A five-level verdict."""
-        return self._compare(pairs, verdict, "My final verdict is [[{}]]")
+        return self._compare(comparisons, verdict, "My final verdict is [[{}]]")
 
-    def _compare(self, pairs: Sequence[Pair], decide: Callable[..., float | str], words: str) -> list[Opinion]:
-        rewards = self._rewards([pair.prompt for pair in pairs], [[pair.first, pair.second] for pair in pairs])
-        opinions = []
+    def _compare(
+        self, comparisons: Sequence[Comparison], decide: Callable[..., float | str], words: str
+    ) -> list[Judgment]:
+        rewards = self._rewards(
+            [comparison.prompt for comparison in comparisons],
+            [[comparison.first, comparison.second] for comparison in comparisons],
+        )
+        judgments = []
         for first, second in rewards:
             value = decide(first, second, self._scale)
-            opinions.append(Opinion(value, f"Rewards: A {first:.4f}, B {second:.4f}\n{words.format(value)}"))
-        return opinions
+            judgments.append(Judgment(value, f"Rewards: A {first:.4f}, B {second:.4f}\n{words.format(value)}"))
+        return judgments
 
-    def grade(self, conversations: Sequence[Conversation]) -> list[Opinion]:
+    def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """A grade from 1 to 10, linear in the reward."""
         prompts = [conversation.messages[:-1] for conversation in conversations]
         rewards = self._rewards(prompts, [[c.messages[-1]["content"]] for c in conversations])
         grades = [grade(reward, self._scale) for (reward,) in rewards]
         return [
-            Opinion(value, f"Reward {reward:.4f}\nRating: [[{value:g}]]") for value, (reward,) in zip(grades, rewards)
+            Judgment(value, f"Reward {reward:.4f}\nRating: [[{value:g}]]") for value, (reward,) in zip(grades, rewards)
         ]

@@ -1,7 +1,7 @@
-"""Opinions made of rewards: what a judge with a number for each answer says in the three benchmarks' terms.
+"""Judgments made of rewards: what a judge with a number for each answer says in the three benchmarks' terms.
 
 P(first is better) = sigmoid((r_first - r_second) / tau), the Bradley-Terry model. A judge of this kind has no position
-bias: swapping the answers swaps its opinion.
+bias: swapping the answers swaps its judgment.
 """
 
 from __future__ import annotations

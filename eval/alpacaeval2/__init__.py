@@ -1,0 +1,1 @@
+"""AlpacaEval 2: win rates against a baseline, length-controlled."""

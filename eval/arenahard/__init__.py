@@ -1,0 +1,1 @@
+"""Arena-Hard: five-level verdicts in two games, style-controlled."""

@@ -1,0 +1,112 @@
+"""The models that an experiment evaluates, and where their answers and judgments lie.
+
+Every training run is evaluated after each of its iterations, and the SFT policy of every world stands beside them as
+method "sft", budget 0.0, seed = the world's, iteration 0; it is the baseline of the small world's pairwise benchmarks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.questions import SFT_BASELINE, baseline_of
+from metaapo.config import ConfigError
+from metaapo.experiment import Experiment, Run
+
+SFT = "sft"
+# AlpacaEval's tools read and write one JSON list, the others one JSON object a line.
+EXTENSIONS = {"alpacaeval2": "json", "arenahard": "jsonl", "mtbench": "jsonl"}
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """One checkpoint: a run after an iteration, counted from 1, or the SFT policy of a world (iteration 0)."""
+
+    run: Run
+    world: int
+    iteration: int
+
+    @property
+    def id(self) -> str:
+        """Its name in upstream's files (generator, model, model_id)."""
+        return f"{self.run.method}-budget{self.run.budget}-seed{self.run.seed}-iter{self.iteration}"
+
+    def checkpoint(self, experiment: Experiment) -> Path:
+        """The folder of its weights and tokenizer."""
+        if self.run.method == SFT:
+            return experiment.world_path(self.world) / "sft"
+        return experiment.run_path(self.run) / f"iter{self.iteration}" / "model"
+
+    def answers(self, experiment: Experiment, benchmark: str) -> Path:
+        """Its answers, in the benchmark's own format."""
+        return experiment.results / "answers" / benchmark / self.run.id / self._file(benchmark)
+
+    def judgments(self, experiment: Experiment, benchmark: str, judge: str) -> Path:
+        """A judge's judgments of its answers, in the benchmark's own format."""
+        return experiment.results / "judgments" / benchmark / judge / self.run.id / self._file(benchmark)
+
+    def _file(self, benchmark: str) -> str:
+        return f"iter{self.iteration}.{EXTENSIONS[benchmark]}"
+
+
+def sft_model(world: int) -> EvaluatedModel:
+    """The SFT policy of a world."""
+    return EvaluatedModel(Run(method=SFT, budget=0.0, seed=world), world, 0)
+
+
+def models_of_run(experiment: Experiment, run_id: str) -> list[EvaluatedModel]:
+    """The checkpoints of one run, in training order.
+
+    Args:
+        experiment: the experiment.
+        run_id: METHOD/budgetB/seedS; the SFT policy of world w is sft/budget0.0/seedw.
+
+    Raises:
+        ConfigError: the experiment has no such run.
+    """
+    known = evaluated_runs(experiment)
+    run = Run.parse(run_id)
+    if run.id not in known:
+        raise ConfigError(f"run {run.id}: not in this experiment; its runs: {', '.join(known)}")
+    if run.method == SFT:
+        return [sft_model(run.seed)]
+    world = experiment.world_of(run.seed)
+    return [EvaluatedModel(run, world, iteration) for iteration in range(1, experiment.iterations + 1)]
+
+
+def evaluated_runs(experiment: Experiment) -> list[str]:
+    """Ids of everything that is answered for: the SFT policies that the runs start from, then the runs."""
+    worlds = sorted({experiment.world_of(run.seed) for run in experiment.runs()})
+    return [sft_model(world).run.id for world in worlds] + experiment.run_ids()
+
+
+def evaluated_models(experiment: Experiment) -> list[EvaluatedModel]:
+    """All checkpoints, SFT policies first."""
+    return [model for run in evaluated_runs(experiment) for model in models_of_run(experiment, run)]
+
+
+def judged_runs(experiment: Experiment, benchmark: str) -> list[str]:
+    """Ids of the runs that judges see: all but the SFT policies where those are the baseline."""
+    sft_is_baseline = baseline_of(experiment, benchmark) == SFT_BASELINE
+    return experiment.run_ids() if sft_is_baseline else evaluated_runs(experiment)
+
+
+def checkpoints_ready(experiment: Experiment, method: str, budget: str, seed: str) -> list[str]:
+    """The files after which a run can be answered for, as a Snakemake input."""
+    if method == SFT:
+        return [str(experiment.world_path(int(seed)) / "sft" / "model.safetensors")]
+    return [str(experiment.run_path(Run(method=method, budget=float(budget), seed=int(seed))) / "run.json")]
+
+
+def answers_ready(experiment: Experiment, benchmark: str, method: str, budget: str, seed: str) -> list[str]:
+    """The manifests after which a run can be judged, its own and its baseline's, as a Snakemake input."""
+    runs = [Run(method=method, budget=float(budget), seed=int(seed))]
+    if baseline_of(experiment, benchmark) == SFT_BASELINE and method != SFT:
+        runs.append(sft_model(experiment.world_of(int(seed))).run)
+    return [str(experiment.results / "answers" / f"{run.id}.json") for run in runs]
+
+
+def answer_settings(experiment: Experiment) -> dict[str, object]:
+    """The settings that answers depend on: a change of these, and of no others, has runs answered for again."""
+    relevant = {"benchmarks", "questions", "temperature", "max_new_tokens", "arenahard_version"}
+    return experiment.evaluation.model_dump(mode="json", include=relevant)

@@ -1,0 +1,1 @@
+"""MT-Bench: grades of two-turn conversations."""

@@ -1,0 +1,1 @@
+"""What comes from a hub, a folder or a package: found, checked, fetched and converted."""

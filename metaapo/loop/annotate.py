@@ -1,0 +1,97 @@
+"""Annotation: a reward model scores sampled responses, best and worst make the online pair, the ledger counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from metaapo.data import DataError, Message
+from metaapo.models.load import encode_prompt, encode_responses
+from metaapo.models.logps import IntList, collate, hidden_states, length_batches
+
+
+@dataclass(frozen=True)
+class OnlinePair:
+    """The pair that annotation made of a prompt's candidates.
+
+    Attributes:
+        chosen: index of the best candidate.
+        rejected: index of the worst candidate.
+        outcome: "pair"; or, carrying no information, "tie" (all rewards equal) or "identical" (all texts equal).
+    """
+
+    chosen: int
+    rejected: int
+    outcome: str
+
+
+def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
+    """Make the pair of the highest- and the lowest-rewarded candidate; the earlier one wins a draw.
+
+    Args:
+        texts: the candidates of one prompt, at least two.
+        rewards: their rewards, same order.
+
+    Raises:
+        DataError: fewer than two candidates, or a reward that is not finite.
+    """
+    if len(texts) < 2 or len(texts) != len(rewards):
+        raise DataError(f"annotation needs at least 2 responses with a reward each; found {len(texts)}, {len(rewards)}")
+    if not np.all(np.isfinite(rewards)):
+        raise DataError("annotation: a reward is not finite; check the reward model's weights and precision")
+    best, worst = int(np.argmax(rewards)), int(np.argmin(rewards))
+    if rewards[best] == rewards[worst]:
+        outcome = "tie" if len(set(texts)) > 1 else "identical"
+    else:
+        outcome = "pair" if texts[best] != texts[worst] else "identical"
+    return OnlinePair(best, worst, outcome)
+
+
+@torch.no_grad()
+def _rewards(
+    model: PreTrainedModel, prompts: list[IntList], responses: list[IntList], pad_id: int, batch_size: int
+) -> list[float]:
+    rewards = torch.zeros(len(prompts))
+    batches = length_batches(prompts, responses, batch_size)
+    for rows in tqdm(batches, desc="annotating", unit="batch", leave=False, mininterval=5):
+        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], pad_id)
+        states = hidden_states(model, batch)
+        rewards[rows] = model.score(states[batch.ends.to(states.device)]).squeeze(-1).float().cpu()
+    return rewards.tolist()
+
+
+def reward_responses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[list[Message]],
+    responses: Sequence[Sequence[str]],
+    batch_size: int = 256,
+) -> tuple[list[list[float]], int]:
+    """Score responses with the reward model; equal texts for one prompt are scored once.
+
+    Args:
+        model: a sequence-classification model with one output.
+        tokenizer: its tokenizer.
+        conversations: the prompts.
+        responses: the candidates of each prompt.
+        batch_size: sequences a forward pass.
+
+    Returns:
+        the rewards, same shape as `responses`, and the number of reward-model calls that were needed.
+    """
+    place: dict[tuple[int, str], int] = {}
+    prompts: list[IntList] = []
+    endings: list[str] = []
+    for i, (messages, texts) in enumerate(zip(conversations, responses, strict=True)):
+        prompt = encode_prompt(tokenizer, messages)
+        for text in dict.fromkeys(texts):
+            place[i, text] = len(prompts)
+            prompts.append(prompt)
+            endings.append(text)
+    rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), tokenizer.pad_token_id, batch_size)
+    return [[rewards[place[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)

@@ -1,0 +1,186 @@
+"""The run directory: what one training run reads, writes and can be traced by; resuming from finished iterations.
+
+    runs/{method}/budget{budget}/seed{seed}/
+        iter1/ iter2/ ...   a finished iteration each: model/ train.jsonl annotations.jsonl probes.jsonl summary.json
+        run.json            written last: configuration, code, data, packages, totals
+
+An iteration is made in a hidden folder and renamed when it is complete, so a killed run goes on from its last finished
+iteration. Every random stream is seeded by (run seed, iteration, purpose): resuming changes no number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metaapo.data import read_json, sha256_file, write_json
+from metaapo.experiment import Experiment, Run
+from metaapo.method import module_of
+from metaapo.provenance import code_hash, git_commit, package_versions
+
+if TYPE_CHECKING:
+    from metaapo.loop.processes import Coordinator
+
+
+def modules_of(method: str, experiment: Experiment) -> tuple[str, str]:
+    """The modules that a method's training runs; what they import belongs to them."""
+    return "metaapo.train", module_of(method, experiment.methods[method])
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One training run: what to train and where everything lies."""
+
+    experiment: Experiment
+    run: Run
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.experiment.run_path(self.run)
+
+    @property
+    def world(self) -> Path:
+        """The folder of the run's world: data/, sft/, reward_model/."""
+        return self.experiment.world_path(self.experiment.world_of(self.run.seed))
+
+    def iteration_path(self, iteration: int) -> Path:
+        """The folder of a finished iteration, counted from 1."""
+        return self.path / f"iter{iteration}"
+
+    def other(self, method: str) -> RunContext:
+        """Another method's run with the same budget and seed."""
+        return RunContext(self.experiment, self.run.model_copy(update={"method": method}))
+
+    def summaries_of(self, method: str) -> list[dict[str, Any]]:
+        """Per-iteration summaries of another method's finished run with the same budget and seed."""
+        return read_json(self.other(method).path / "run.json")["iterations"]
+
+    def start_path(self, iteration: int) -> Path:
+        """The policy that an iteration starts from."""
+        if iteration > 1:
+            return self.iteration_path(iteration - 1) / "model"
+        if self.experiment.train_of(self.run.method).start == "sft":
+            return self.world / "sft"
+        return self.other("dpo").iteration_path(self.experiment.iterations) / "model"
+
+    def reference_path(self, iteration: int) -> Path:
+        """The reference of an iteration, by the setting `train.reference`."""
+        kind = self.experiment.train_of(self.run.method).reference
+        if kind == "moving":
+            return self.start_path(iteration)
+        if kind == "lagged" and iteration > 1:
+            return self.start_path(iteration - 1)
+        return self.world / "sft"
+
+    def rng(self, iteration: int, purpose: str) -> np.random.Generator:
+        """A random stream of its own for each iteration and purpose, such as "select"."""
+        return np.random.default_rng([self.run.seed, iteration, zlib.crc32(purpose.encode())])
+
+    def torch_seed(self, iteration: int, purpose: str) -> int:
+        """A seed for torch generators, derived like `rng`."""
+        return int(self.rng(iteration, purpose).integers(2**63))
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of what the run reads: data, SFT policy, reward model."""
+        files = [self.world / "data" / "pairs.jsonl"]
+        for model in ("sft", "reward_model"):
+            files += sorted((self.world / model).glob("*.safetensors"))
+        return {str(file.relative_to(self.world)): sha256_file(file) for file in files}
+
+    def code_hash(self) -> str:
+        """SHA-256 over the code that the run depends on."""
+        return code_hash(*modules_of(self.run.method, self.experiment))
+
+
+class Alone:
+    """The only process of a run (metaapo.loop.processes.Processes is the other kind)."""
+
+    is_main = True
+
+    def wait(self) -> None:
+        """There is nobody to wait for."""
+
+    def from_main(self, compute: Callable[[], Any]) -> Any:
+        """What this process computes."""
+        return compute()
+
+
+def _stamp(context: RunContext, data: dict[str, str]) -> str:
+    """What an iteration's result depends on, as one hash: a finished iteration with another stamp is not reused."""
+    parts = [context.experiment.run_config(context.run), data, context.code_hash()]
+    parts += [context.summaries_of(other.method) for other in context.experiment.needs(context.run)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_finished(folder: Path, stamp: str) -> bool:
+    summary = folder / "summary.json"
+    return summary.is_file() and read_json(summary)["stamp"] == stamp
+
+
+def _totals(iterations: list[dict[str, Any]]) -> dict[str, float]:
+    keys = ("prompts", "sampled", "responses_generated", "responses_scored", "reward_model_calls", "tokens_generated")
+    totals = {key: sum(summary[key] for summary in iterations) for key in (*keys, "pairs", "ties", "identical")}
+    return totals | {"seconds": round(sum(sum(s["seconds"].values()) for s in iterations), 3)}
+
+
+def run_iterations(
+    context: RunContext, iterate: Callable[[int, Path], dict[str, Any]], processes: Coordinator | None = None
+) -> None:
+    """Run all iterations that are not finished yet, then write run.json.
+
+    Args:
+        context: the run.
+        iterate: trains one iteration, given its number and an empty folder to write into (model/, train.jsonl,
+            annotations.jsonl, ...); returns the iteration's summary.
+        processes: those that train together; only the main one writes. None: there is one.
+    """
+    team = processes or Alone()
+    data = team.from_main(context.data_hashes)
+    stamp = _stamp(context, data)
+    summaries = []
+    reuse = True
+    for iteration in range(1, context.experiment.iterations + 1):
+        final = context.iteration_path(iteration)
+        reuse = team.from_main(lambda: reuse and _is_finished(final, stamp))  # noqa: B023 - called at once
+        if not reuse:
+            partial = context.path / f".iter{iteration}.partial"
+            if team.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            team.wait()
+            summary = iterate(iteration, partial)
+            if team.is_main:
+                write_json(partial / "summary.json", {"iteration": iteration, "stamp": stamp, **summary})
+                shutil.rmtree(final, ignore_errors=True)
+                partial.rename(final)
+            team.wait()
+        else:
+            print(f"{context.run.id}: iteration {iteration} is finished, reused", file=sys.stderr)
+        summaries.append(read_json(final / "summary.json"))
+    if not team.is_main:
+        return
+    write_json(
+        context.path / "run.json",
+        {
+            **context.experiment.run_config(context.run),
+            "config": context.experiment.dump(),
+            "commit": git_commit(),
+            "code_sha256": context.code_hash(),
+            "packages": package_versions(),
+            "data": data,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "iterations": summaries,
+            "annotations": _totals(summaries),
+        },
+    )

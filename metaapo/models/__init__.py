@@ -1,0 +1,1 @@
+"""Policies and reward models: loading, log-probabilities, sampling."""

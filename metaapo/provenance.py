@@ -1,0 +1,138 @@
+"""What a result was made of: the code behind a module, the commit, the versions of packages.
+
+`code_of` follows imports, so no list of source files is kept by hand: rules and stamps name the module that a command
+runs and get everything below it. `code_hash` reads what Python would run, so that an edited comment or docstring makes
+nothing out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+from metaapo import PROJECT
+
+# Numbers depend on these.
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "numpy",
+    "safetensors",
+    "snakemake",
+    "peft",
+    "vllm",
+)
+# The configuration enters stamps as values: a new key, or another default, concerns only the results that it changes.
+SETTINGS = frozenset({"metaapo.config", "metaapo.experiment"})
+
+
+def code_of(*modules: str) -> list[Path]:
+    """The source files that modules run, found by following their imports, late ones included.
+
+    Imports under `if TYPE_CHECKING:`, of other projects, and of the configuration's schema (SETTINGS) are not followed.
+
+    Args:
+        modules: importable names, such as "metaapo.train"; modules that are imported by name at run time have to be
+            given too.
+
+    Returns:
+        Paths relative to the project, sorted.
+
+    Raises:
+        ModuleNotFoundError: a name is no module of this project.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in SETTINGS:
+            continue
+        path = _source(name)
+        if path is None:
+            raise ModuleNotFoundError(f"{name}: no module of this project")
+        found[name] = path
+        parent = name.rpartition(".")[0]
+        waiting += [parent] if parent else []  # importing a module runs its packages' __init__
+        waiting += _imports(name)
+    return sorted(path.relative_to(PROJECT) for path in found.values())
+
+
+def code_hash(*modules: str) -> str:
+    """SHA-256 of what `code_of` finds, without comments, docstrings and formatting."""
+    digest = hashlib.sha256()
+    for path in code_of(*modules):
+        digest.update(f"{path}\n{_statements(PROJECT / path)}\n".encode())
+    return digest.hexdigest()
+
+
+def git_commit() -> str:
+    """The commit that the code stands at, with "-dirty" where files differ from it; "unknown" outside git."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that numbers depend on."""
+    return {d.name: d.version for d in distributions() if d.name in PACKAGES} | {"python": sys.version.split()[0]}
+
+
+@lru_cache(maxsize=1024)
+def _source(name: str) -> Path | None:
+    """The file of a module of this project; None where the name is none."""
+    base = PROJECT.joinpath(*name.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+@lru_cache(maxsize=1024)
+def _imports(name: str) -> tuple[str, ...]:
+    """The modules of this project that a module imports."""
+    path = _source(name)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: dict[str, None] = {}
+    for node in _running(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= dict.fromkeys(alias.name for alias in node.names if _source(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            origin = _absolute(node, package)
+            for alias in node.names:  # `from package import thing`: the thing is a module, or a name in the package
+                inner = f"{origin}.{alias.name}"
+                found |= dict.fromkeys(own for own in (inner if _source(inner) else origin,) if _source(own))
+    return tuple(found)
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, without the bodies of `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _running(node)
+
+
+@lru_cache(maxsize=1024)
+def _statements(path: Path) -> str:
+    """A file's code in one normal form."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

@@ -1,0 +1,162 @@
+"""Can this world show anything? Room to improve, and a reward model that is right often enough on the policy's samples.
+
+    python -m metaapo.worlds.tiny.health --config config/default.yaml --world 0
+
+Writes world{w}/health.json, a list of {name, value, low, high, ok, unit, note}, and fails where a value is out of its
+range, before any method is trained. What only trained policies can tell is checked at the end (reports/health.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.data import DataError, Message, check_row, read_jsonl, write_json
+from metaapo.experiment import Experiment, load
+from metaapo.loop.annotate import reward_responses
+from metaapo.models.generate import Response
+from metaapo.models.load import load_reward_model, use_threads_of_environment
+from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.reward_model import sft_samples
+
+PROMPTS, SAMPLES = 256, 6  # some 3,800 pairs: the agreement's standard error is below 0.01
+AGREEMENT = (0.80, 0.95)  # below, online methods follow the reward model's errors; above, there is nothing to overfit
+ROOM = 0.15  # share of the gold scale that must lie between the SFT policy's mean and the best answer
+
+
+def agreement(gold: np.ndarray, proxy: np.ndarray) -> float:
+    """Share of a prompt's pairs of responses, with different gold rewards, that the proxy ranks as gold does.
+
+    Args:
+        gold: float (prompts, samples).
+        proxy: float, same shape; equal rewards count as half right.
+
+    Raises:
+        DataError: no pair differs in gold reward.
+    """
+    left, right = zip(*itertools.combinations(range(gold.shape[1]), 2))
+    gold_gap = (gold[:, left] - gold[:, right]).ravel()
+    proxy_gap = (proxy[:, left] - proxy[:, right]).ravel()
+    differs = gold_gap != 0
+    if not differs.any():
+        raise DataError(
+            "health: all sampled responses have the same gold reward; the world or the SFT policy is broken"
+        )
+    right = np.sign(gold_gap) == np.sign(proxy_gap)
+    return float(np.mean((right + 0.5 * (proxy_gap == 0))[differs]))
+
+
+def _samples(experiment: Experiment, world: int) -> tuple[list[list[Message]], list[list[Response]]]:
+    """Fresh training-pool prompts, none of the evaluation's, and the SFT policy's responses to them."""
+    pool = itertools.islice(tiny.training_prompts(random.Random(f"tiny/{world}/health")), PROMPTS)
+    prompts = [messages for _, messages in pool]
+    return prompts, sft_samples(experiment, world, prompts, SAMPLES)
+
+
+def _offline_agreement(experiment: Experiment, world: int, reward_model: Any, tokenizer: Any) -> float:
+    """Share of offline pairs whose labelled side the reward model prefers (the labels themselves are noisy)."""
+    rows = read_jsonl(experiment.world_path(world) / "data" / "pairs.jsonl")[:PROMPTS]
+    texts = [[row["chosen"], row["rejected"]] for row in rows]
+    rewards, _ = reward_responses(reward_model, tokenizer, [row["messages"] for row in rows], texts)
+    return float(np.mean([chosen > rejected for chosen, rejected in rewards]))
+
+
+def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
+    """Measure a world: its health table."""
+    prompts, responses = _samples(experiment, world)
+    reward_model, tokenizer = load_reward_model(experiment.world_path(world) / "reward_model")
+    texts = [[response.text for response in own] for own in responses]
+    proxy = np.array(reward_responses(reward_model, tokenizer, prompts, texts)[0])
+    gold = np.array([[tiny.gold(messages, text).reward for text in own] for messages, own in zip(prompts, texts)])
+    chosen_by_proxy = gold[np.arange(len(gold)), proxy.argmax(1)].mean()
+    flat: Sequence[Any] = [response for own in responses for response in own]
+    scale = tiny.HIGH - tiny.LOW
+    return [
+        check_row(
+            "room",
+            (tiny.HIGH - gold.mean()) / scale,
+            ROOM,
+            0.95,
+            "share of the gold scale",
+            "from the SFT policy's mean gold reward to the best answer",
+        ),
+        check_row(
+            "reward model agrees with gold, on-policy",
+            agreement(gold, proxy),
+            *AGREEMENT,
+            "share of pairs",
+            f"pairs of the SFT policy's samples with different gold reward, {PROMPTS} prompts x {SAMPLES}",
+        ),
+        check_row(
+            "reward model agrees with offline labels",
+            _offline_agreement(experiment, world, reward_model, tokenizer),
+            0.5,
+            None,
+            "share of pairs",
+            "the labels are noisy by design",
+        ),
+        check_row("SFT policy: gold reward", gold.mean(), None, None, "gold reward", f"in [{tiny.LOW}, {tiny.HIGH}]"),
+        check_row(
+            f"best of {SAMPLES} by reward model: gold gained",
+            chosen_by_proxy - gold.mean(),
+            0.0,
+            None,
+            "gold reward",
+            "what following the annotator can give at once",
+        ),
+        check_row(
+            f"best of {SAMPLES} by gold: gold gained",
+            gold.max(1).mean() - gold.mean(),
+            0.0,
+            None,
+            "gold reward",
+            "what a perfect annotator could give at once",
+        ),
+        check_row(
+            "SFT policy: response length", np.mean([len(r.token_ids) for r in flat]), 3, None, "tokens", "with EOS"
+        ),
+        check_row(
+            "SFT policy: finished responses", np.mean([r.finished for r in flat]), 0.9, None, "share", "with EOS"
+        ),
+    ]
+
+
+def conclude(experiment: Experiment, world: int, table: list[dict[str, Any]]) -> None:
+    """Print a world's table and write it to health.json.
+
+    Raises:
+        DataError: a row is out of range and `health.enforce` is set; the table is in health.failed.json instead.
+    """
+    for row in table:
+        print(
+            f"{'ok ' if row['ok'] else 'BAD'} {row['name']}: {row['value']} {row['unit']} [{row['low']}, {row['high']}]"
+        )
+    folder = experiment.world_path(world)
+    bad = [row for row in table if not row["ok"]]
+    if bad and experiment.health.enforce:
+        write_json(folder / "health.failed.json", table)
+        row = bad[0]
+        raise DataError(
+            f"world {world}: {row['name']} is {row['value']}, outside [{row['low']}, {row['high']}]; nothing would be "
+            f"learned from this world (docs/world.md); the table is in {folder}/health.failed.json, "
+            "`health: {enforce: false}` goes on all the same"
+        )
+    write_json(folder / "health.json", table)
+
+
+def main() -> None:
+    """Command line: measure one world, write its table, fail where it is out of range."""
+    arguments = world_arguments("Check whether a world can show anything.").parse_args()
+    use_threads_of_environment()
+    with errors_in_one_sentence():
+        experiment = load(arguments.config)
+        conclude(experiment, arguments.world, checks(experiment, arguments.world))
+
+
+if __name__ == "__main__":
+    main()

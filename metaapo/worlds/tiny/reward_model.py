@@ -1,0 +1,166 @@
+"""The annotator: a reward model trained on noisy preference pairs, with TRL's RewardTrainer.
+
+It starts from the SFT policy's weights and sees several behaviours, the SFT policy's own samples among them: trained on
+foreign pairs alone it misjudges what the policy says, and every online method follows its errors (docs/world.md).
+
+    OMP_NUM_THREADS=2 python -m metaapo.worlds.tiny.reward_model --config config/default.yaml --world 0
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from transformers import LlamaForSequenceClassification, PreTrainedTokenizerBase, set_seed
+from trl import RewardConfig, RewardTrainer
+
+from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.data import Message, write_jsonl
+from metaapo.experiment import Experiment, load
+from metaapo.models.generate import Response, generate
+from metaapo.models.load import encode_responses, load_policy, use_threads_of_environment
+from metaapo.models.logps import collate, hidden_states
+from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.sft import check_lengths, save, tokenize, training_arguments
+
+OWN, FOREIGN = 6, 2  # answers to each prompt: by the SFT policy, by the writers of the offline pairs
+COMPARISONS = math.comb(OWN + FOREIGN, 2)
+
+
+def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Message]], n: int) -> list[list[Response]]:
+    """n responses of a world's SFT policy to each prompt, sampled as the methods sample."""
+    policy, tokenizer = load_policy(experiment.world_path(seed) / "sft")
+    sampling = experiment.sampling
+    return generate(
+        policy,
+        tokenizer,
+        prompts,
+        n=n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_new_tokens=sampling.max_new_tokens,
+        batch_size=sampling.batch_size,
+        seed=seed,
+    )
+
+
+def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
+    """OWN answers by the SFT policy and FOREIGN ones by the offline writers to each prompt."""
+    own = sft_samples(experiment, seed, prompts, OWN)
+    rng = random.Random(f"tiny/{seed}/reward_model/foreign")
+    foreign = [[tiny.offline_answer(tiny.parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
+    return [[r.text for r in mine] + theirs for mine, theirs in zip(own, foreign)]
+
+
+def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
+    """Answers and noisy labels: {messages, task, answers, comparisons}, a row a prompt.
+
+    Each prompt's answers, the SFT policy's and those of the offline writers, are compared each with each and labelled
+    with Bradley-Terry noise on gold rewards; a comparison is [better, worse], indices into `answers`. Of 28
+    comparisons 15 are on-policy, 12 mixed and 1 foreign; equal answers are not compared.
+    """
+    rng = random.Random(f"tiny/{seed}/reward_model")
+    count = math.ceil(experiment.reward_model.pairs / COMPARISONS)
+    prompts = list(itertools.islice(tiny.training_prompts(rng), count))
+    rows = []
+    for (task, messages), texts in zip(prompts, _answers(experiment, seed, [messages for _, messages in prompts])):
+        rewards = [tiny.gold(messages, text).reward for text in texts]
+        comparisons = []
+        for one, two in itertools.combinations(range(len(texts)), 2):
+            if texts[one] != texts[two]:
+                first_wins = rng.random() < tiny.prefer(rewards[one], rewards[two], experiment.world.label_tau)
+                comparisons.append([one, two] if first_wins else [two, one])
+        if comparisons:
+            rows.append({"messages": messages, "task": task, "answers": texts, "comparisons": comparisons})
+    return rows
+
+
+def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_positions: int) -> Dataset:
+    prompts = tokenize(tokenizer, [row["messages"] for row in rows], None)
+    answers = [encode_responses(tokenizer, row["answers"]) for row in rows]
+    sequences = [[*prompt, *answer] for prompt, own in zip(prompts, answers) for answer in own]
+    check_lengths(sequences, max_positions, "reward-model answers")
+    columns = {"prompt": prompts, "answers": answers, "comparisons": [row["comparisons"] for row in rows]}
+    return Dataset.from_dict(columns | {"length": [len(p) + sum(map(len, own)) for p, own in zip(prompts, answers)]})
+
+
+class ComparisonTrainer(RewardTrainer):
+    """TRL's RewardTrainer on all comparisons of a prompt's answers at once: its loss, a tenth of its work.
+
+    Each answer is read once, not once for each of its comparisons, and the prompt once for all of them.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """The dataset is tokenized already."""
+        return dataset
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Bradley-Terry loss, -log sigmoid(r_better - r_worse), mean over comparisons."""
+        batch = inputs["batch"]
+        rewards = model.score(hidden_states(model, batch)[batch.ends]).squeeze(-1)
+        better, worse = (rewards[inputs[side]] for side in ("better", "worse"))
+        self._metrics["train"]["accuracy"].append((better > worse).float().mean().item())
+        return -logsigmoid(better - worse).mean()
+
+
+def collate_comparisons(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Any]:
+    """{batch: all answers packed, better, worse: int64 indices of answers, one a comparison}."""
+    prompts = [row["prompt"] for row in rows for _ in row["answers"]]
+    answers = [answer for row in rows for answer in row["answers"]]
+    starts = itertools.accumulate((len(row["answers"]) for row in rows), initial=0)
+    pairs = torch.tensor([[start + i for i in pair] for start, row in zip(starts, rows) for pair in row["comparisons"]])
+    return {"batch": collate(prompts, answers, pad_id), "better": pairs[:, 0], "worse": pairs[:, 1]}
+
+
+def train(experiment: Experiment, seed: int) -> Path:
+    """Train the reward model of a world and save it with its tokenizer and its comparisons.
+
+    Returns:
+        The checkpoint's folder, world{seed}/reward_model.
+    """
+    world, settings = experiment.world_path(seed), experiment.reward_model
+    _, tokenizer = load_policy(world / "sft")
+    rows = collect_comparisons(experiment, seed)
+    set_seed(seed)
+    model = LlamaForSequenceClassification.from_pretrained(world / "sft", num_labels=1)
+    print(f"reward model: {sum(len(row['comparisons']) for row in rows)} comparisons", file=sys.stderr)
+    arguments = RewardConfig(
+        **training_arguments(world / "reward_model", seed),
+        learning_rate=settings.lr,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=max(1, settings.batch_size // COMPARISONS),
+        max_length=None,
+    )
+    ComparisonTrainer(
+        model,
+        args=arguments,
+        train_dataset=_dataset(rows, tokenizer, experiment.model.max_positions),
+        processing_class=tokenizer,
+        data_collator=partial(collate_comparisons, pad_id=tokenizer.pad_token_id),
+    ).train()
+    write_jsonl(world / "reward_model" / "comparisons.jsonl.gz", rows)
+    return save(model, tokenizer, world / "reward_model")
+
+
+def main() -> None:
+    """Command line: train the reward model of one world."""
+    arguments = world_arguments("Train the reward model of a world.").parse_args()
+    use_threads_of_environment()
+    with errors_in_one_sentence():
+        train(load(arguments.config), arguments.world)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from eval import stats
+from eval.benchmark import benchmarks
 from metaapo.data import write_json
 from metaapo.experiment import Experiment
 from metaapo.method import module_of
@@ -53,16 +54,12 @@ SAME_BUDGET = 0.02  # realised annotation ratios closer than this count as the s
 MAP_CHANGE = 0.05  # mean change of w = h_phi(l_off) over the pairs met in training, as a share of 1
 
 OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100, prompts of a benchmark weighing the same
-MAIN_METRICS = (
-    ("alpacaeval2", "length_controlled_winrate"),
-    ("alpacaeval2", "win_rate"),
-    ("arenahard", "style_controlled_win_rate"),
-    ("arenahard", "win_rate"),
-    ("mtbench", "average"),
-)
-RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}  # what the items average to
-POINTS = {"alpacaeval2": 100.0, "arenahard": 100.0, "mtbench": 1.0}  # unit of the scores per unit of the items
-MARGINS = {"alpacaeval2": 1.0, "arenahard": 1.0, "mtbench": 0.1, "overall": 1.0}
+BENCHMARKS = benchmarks()
+MAIN_METRICS = tuple((name, column.metric) for name, found in BENCHMARKS.items() for column in found.columns)
+RAW = {name: found.raw_metric for name, found in BENCHMARKS.items()}  # what the items average to
+POINTS = {name: found.item_scale for name, found in BENCHMARKS.items()}  # unit of the scores per unit of the items
+MARGINS = {name: found.margin for name, found in BENCHMARKS.items()} | {"overall": 1.0}
+UNITS = {name: found.unit for name, found in BENCHMARKS.items()} | {"overall": "points"}
 
 # MetaAPO with one part taken away: an entry of the configuration on the page metaapo that differs from the entry
 # `metaapo` in this key alone is found by that, whatever it is called.
@@ -282,10 +279,9 @@ def _contrasted(part: Contrast, better: str, worse: str, evidence: Evidence) -> 
     for benchmark, metric in part.metrics:
         table = evidence.contrast(better, worse, benchmark, metric)
         if table is not None:
-            unit = "grade" if benchmark == "mtbench" else "points"
             label = f"{better} - {worse}"
             estimate = stats.mean_over_seeds_and_prompts(table)
-            parts.append(Part(label, benchmark, metric, unit, 0.0, MARGINS[benchmark], table, estimate))
+            parts.append(Part(label, benchmark, metric, UNITS[benchmark], 0.0, MARGINS[benchmark], table, estimate))
     return parts
 
 
@@ -673,7 +669,8 @@ def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]
 def _overall(tables: list[Table], benchmarks: list[str]) -> Table:
     """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark weighs the same."""
     total = sum(table.shape[1] for table in tables)
-    scales = [100 / 9 if benchmark == "mtbench" else 1.0 for benchmark in benchmarks]
+    ends = [BENCHMARKS[benchmark].scale for benchmark in benchmarks]
+    scales = [100 / (high - low) for low, high in ends]
     return np.hstack([t * s * total / (len(tables) * t.shape[1]) for t, s in zip(tables, scales)])
 
 

@@ -18,17 +18,16 @@ def known_benchmarks() -> list[str]:
     return [file.parent.name for file in files if _declaration(file.parent.name) is not None]
 
 
-def declared(benchmark: str, key: str) -> Any:
+def declared(benchmark: str, key: str, default: Any = None) -> Any:
     """One value of a benchmark's declaration, such as its `official_size`.
 
     Args:
         benchmark: a name from `known_benchmarks`.
         key: a field of `eval.benchmark.Benchmark` that the declaration gives as a literal.
-
-    Raises:
-        KeyError: the declaration does not give the field.
+        default: what is returned where the declaration leaves the field out.
     """
-    return ast.literal_eval(_declaration(benchmark)[key])
+    found = (_declaration(benchmark) or {}).get(key)
+    return default if found is None else ast.literal_eval(found)
 
 
 @lru_cache(maxsize=64)
@@ -36,7 +35,7 @@ def _declaration(benchmark: str) -> dict[str, ast.expr] | None:
     """The arguments in `BENCHMARK = Benchmark(...)`; None where the folder declares no benchmark."""
     text = (PROJECT / "eval" / benchmark / "__init__.py").read_text(encoding="utf-8")
     for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            if [target.id for target in node.targets if isinstance(target, ast.Name)] == ["BENCHMARK"]:
-                return {argument.arg: argument.value for argument in node.value.keywords if argument.arg}
+        named = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        if named and node.targets[0].id == "BENCHMARK" and isinstance(node.value, ast.Call):
+            return {argument.arg: argument.value for argument in node.value.keywords if argument.arg}
     return None

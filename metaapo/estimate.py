@@ -26,6 +26,7 @@ import yaml
 
 from metaapo import PROJECT
 from metaapo.assets import hub
+from metaapo.benchmarks import declared
 from metaapo.config import CheckpointConfig, ConfigError
 from metaapo.data import DataError, read_json
 from metaapo.experiment import Experiment, load
@@ -290,15 +291,22 @@ def _memory(experiment: Experiment, policy: Shape) -> float:
 
 def _answer_hours(experiment: Experiment, policy: Shape) -> float:
     """Answering all benchmarks with all checkpoints: questions and turns as upstream has them."""
-    turns = {"alpacaeval2": 805, "arenahard": 500, "mtbench": 160}
-    if experiment.world.name == "tiny":
-        turns = {name: getattr(experiment.world, name) for name in turns}
     checkpoints = len(experiment.runs()) * experiment.iterations + len(experiment.world.seeds)
-    tokens = checkpoints * sum(turns[name] for name in experiment.benchmarks) * experiment.estimate.response_tokens
+    turns = sum(_turns(experiment, benchmark) for benchmark in experiment.benchmarks)
+    tokens = checkpoints * turns * experiment.estimate.response_tokens
     gpu = GPUS[experiment.estimate.gpu]
     context = experiment.estimate.prompt_tokens + experiment.estimate.response_tokens / 2
     decoding = tokens / decode_rate(policy, context, gpu, experiment.estimate.decode_efficiency)
     return (decoding + _seconds_a_start(experiment) * len(experiment.benchmarks) * checkpoints) / 3600
+
+
+def _turns(experiment: Experiment, benchmark: str) -> int:
+    """User turns of a benchmark: those of the official set, or of the tiny world's questions."""
+    if experiment.world.name == "tiny":
+        questions = getattr(experiment.world.questions, declared(benchmark, "world_questions"))
+    else:
+        questions = declared(benchmark, "official_size")
+    return questions * declared(benchmark, "turns", default=1)
 
 
 def _disk_bytes(experiment: Experiment, policy: Shape, reward_model: Shape) -> float:

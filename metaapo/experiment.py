@@ -13,6 +13,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from metaapo.benchmarks import known_benchmarks
 from metaapo.config import ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
 from metaapo.data import write_text
 from metaapo.method import known_methods, method_module, module_of
@@ -198,6 +199,13 @@ def _resolve_method(name: str, entry: Any, base: Experiment) -> MethodConfig:
     return method
 
 
+def _check_benchmarks(experiment: Experiment) -> None:
+    known = known_benchmarks()
+    for name in experiment.benchmarks:
+        if name not in known:
+            raise ConfigError(f"evaluation.benchmarks: unknown benchmark {name!r}{_did_you_mean(name, known)}")
+
+
 def _check_needs(experiment: Experiment) -> None:
     runs = set(experiment.run_ids())
     for run in experiment.runs():
@@ -257,6 +265,7 @@ def resolve(document: Any) -> Experiment:
         raise _explain(error, Experiment) from error
     methods = {name: _resolve_method(name, entry, experiment) for name, entry in experiment.methods.items()}
     experiment = experiment.model_copy(update={"methods": methods})
+    _check_benchmarks(experiment)
     _check_needs(experiment)
     _check_world(experiment)
     return experiment

@@ -132,7 +132,7 @@ def _part_name(part: dict[str, Any]) -> str:
     where = (
         "overall"
         if part["benchmark"] == "overall"
-        else f"{tables.BENCHMARKS[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
+        else f"{tables.TITLES[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
     )
     return f"{better} − {worse}, {where}"
 
@@ -243,7 +243,7 @@ def shared_provenance(records: Sequence[dict[str, Any]]) -> dict[str, list[str]]
 def browser_payload(browser: dict[str, Any]) -> dict[str, Any]:
     """The browser's data with names for readers."""
     models = [{"name": tables.name_of(model["method"]), "seed": model["seed"]} for model in browser["models"]]
-    return browser | {"models": models, "benchmarks": tables.BENCHMARKS}
+    return browser | {"models": models, "benchmarks": tables.TITLES}
 
 
 def _figure(drawn: drawing.Drawn, png: bytes) -> dict[str, Any]:

@@ -701,33 +701,34 @@ def _distinct(families: Sequence[str], count: int, rng: random.Random) -> list[t
 
 
 def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
-    """Held-out questions in the formats of the three benchmarks; the same in every world."""
+    """Held-out questions {id, category, turns} by kind; the same in every world.
+
+    The kinds: `mixed`, single turns of all families; `composed`, single turns of several tasks; `two_turn`, a first turn
+    and a follow-up. Benchmarks put them into their own formats (`eval.benchmark`).
+    """
     rng = random.Random("tiny/evaluation")
-    mixed = [
-        {"dataset": f"tiny_{family}", "instruction": prompt}
-        for family, prompt in _distinct(FAMILIES, config.alpacaeval2, rng)
+    mixed = [(family, [prompt]) for family, prompt in _distinct(FAMILIES, config.questions.mixed, rng)]
+    composed = [(family, [prompt]) for family, prompt in _distinct(["compose"], config.questions.composed, rng)]
+    two_turn = [
+        (family, [prompt, _follow_up(family, prompt, rng)])
+        for family, prompt in _distinct(FAMILIES, config.questions.two_turn, rng)
     ]
-    hard = [
-        {"uid": f"tiny-hard-{i:03d}", "category": "hard_prompt", "subcategory": "compose", "prompt": prompt}
-        for i, (_, prompt) in enumerate(_distinct(["compose"], config.arenahard, rng))
-    ]
-    turns = [
-        {"question_id": i, "category": family, "turns": [prompt, _follow_up(family, prompt, rng)]}
-        for i, (family, prompt) in enumerate(_distinct(FAMILIES, config.mtbench, rng), start=1)
-    ]
-    return {"alpacaeval2": mixed, "arenahard": hard, "mtbench": turns}
+    kinds = {"mixed": mixed, "composed": composed, "two_turn": two_turn}
+    return {
+        kind: [{"id": i, "category": family, "turns": turns} for i, (family, turns) in enumerate(rows)]
+        for kind, rows in kinds.items()
+    }
 
 
 def baseline_answers(questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The hard questions answered by the blunt writer, {uid, model, answer}; the same in every world.
+    """The composed questions answered by the blunt writer, {id, category, turns, model, answer}; the same in every world.
 
-    Arena-Hard's baseline is a strong model of another family. The SFT policy would be too weak a one: every online
+    Hard questions ask for a strong baseline of another family. The SFT policy would be too weak a one: every online
     method wins nearly all of its games on these questions.
     """
     rng = random.Random("tiny/evaluation/baseline")
     return [
-        {"uid": row["uid"], "model": "blunt-writer", "answer": answer(parse(_ask(row["prompt"])), BLUNT, rng)}
-        for row in questions
+        row | {"model": "blunt-writer", "answer": answer(parse(_ask(row["turns"][0])), BLUNT, rng)} for row in questions
     ]
 
 
@@ -800,13 +801,11 @@ def build(experiment: Experiment, seed: int, out_dir: str | Path) -> None:
     records = {
         "sft.jsonl": demonstrations(experiment.sft.demonstrations, seed),
         "pairs.jsonl": preference_pairs(world.pairs_per_iteration, experiment.iterations, world.label_tau, seed),
-        "eval/alpacaeval2.json": sets["alpacaeval2"],
-        "eval/arenahard.jsonl": sets["arenahard"],
-        "eval/arenahard_baseline.jsonl": baseline_answers(sets["arenahard"]),
-        "eval/mtbench.jsonl": sets["mtbench"],
+        **{f"eval/{kind}.jsonl": rows for kind, rows in sets.items()},
+        "eval/composed_answers.jsonl": baseline_answers(sets["composed"]),
     }
     for name, rows in records.items():
-        (write_jsonl if name.endswith(".jsonl") else write_json)(out_dir / name, rows)
+        write_jsonl(out_dir / name, rows)
     write_tokenizer(out_dir / "tokenizer", experiment.model.max_positions)
     files = {name: {"sha256": sha256_file(out_dir / name), "n": len(rows)} for name, rows in records.items()}
     for path in sorted((out_dir / "tokenizer").iterdir()):

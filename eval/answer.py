@@ -4,7 +4,7 @@
 
 Answers lie in answers/{benchmark}/{run}/iter{t}.json(l), in upstream's own formats. What is finished is noted in a
 journal with what it depends on (questions, weights, settings, code), so that a killed or repeated job answers only what
-is missing or out of date; the journal's last state is the run's manifest, answers/{run}.json, written when all is there.
+is missing or out of date; the journal's last state is the run's manifest, answers/{run}.json.
 """
 
 from __future__ import annotations

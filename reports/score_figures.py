@@ -57,7 +57,7 @@ def budget(results: Results) -> Drawn | None:
     right.set_ylim(-6, max(106, right.get_ylim()[1]))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        f"{TITLES[benchmark]}, {BENCHMARKS[benchmark].words(metric)}, after each iteration (numbers) against the responses that the "
+        f"{_in_full(benchmark, metric)}, after each iteration (numbers) against the responses that the "
         "reward model had scored until then, from the annotation ledger, relative to Online DPO's total. "
         f"{_provenance(results, benchmark)} Bars: 95 % t-intervals over seeds, faint points: single seeds. Points "
         "without annotations are spread sideways. Right: the annotation ratio of each iteration; dotted, the "
@@ -243,7 +243,7 @@ def sweep(results: Results) -> Drawn | None:
     axes.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = (
-        f"{TITLES[benchmark]}, {BENCHMARKS[benchmark].words(metric)}, after the last iteration, at every budget that was trained. "
+        f"{_in_full(benchmark, metric)}, after the last iteration, at every budget that was trained. "
         f"Horizontal: what the ledger measured, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
         "t-intervals over seeds."
     )
@@ -348,6 +348,10 @@ def _scores(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
     frame = results.scores
     first = results.experiment.judges[0]
     return frame[(frame["benchmark"] == benchmark) & (frame["metric"] == metric) & (frame["judge"] == first)]
+
+
+def _in_full(benchmark: str, metric: str) -> str:
+    return f"{TITLES[benchmark]}, {BENCHMARKS[benchmark].words(metric)}"
 
 
 def _label(benchmark: str, metric: str, short: bool = False) -> str:

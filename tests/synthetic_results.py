@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from eval.arenahard.score import count_words, style_metadata
+from eval.arenahard.answers import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
 from metaapo.worlds.tiny import data as tiny
 
@@ -28,6 +28,7 @@ PROBED = 8
 PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
 NUMBERS, PLURALS, NAMES = list(tiny.NUMBERS), list(tiny.PLURALS), list(tiny.NAMES)
 WORDS = tiny.NOUNS[:12]
+CATEGORIES = ("lists", "plans")
 
 
 @dataclass(frozen=True)
@@ -172,18 +173,9 @@ class _Tree:
     def _world(self, world: int, benchmarks: tuple[str, ...]) -> None:
         data = self.root / f"world{world}" / "data"
         asked = prompts(self.questions)
-        write_json(data / "eval/alpacaeval2.json", [{"dataset": "tiny", "instruction": p} for p in asked])
-        write_jsonl(
-            data / "eval/arenahard.jsonl",
-            [{"uid": f"q{i}", "category": "hard", "subcategory": "list", "prompt": p} for i, p in enumerate(asked)],
-        )
-        write_jsonl(
-            data / "eval/mtbench.jsonl",
-            [
-                {"question_id": i, "category": ("lists", "plans")[i % 2], "turns": [p, "give me two more."]}
-                for i, p in enumerate(asked)
-            ],
-        )
+        for kind, more in (("mixed", []), ("composed", []), ("two_turn", ["give me two more."])):
+            rows = [{"id": i, "category": CATEGORIES[i % 2], "turns": [p, *more]} for i, p in enumerate(asked)]
+            write_jsonl(data / f"eval/{kind}.jsonl", rows)
         pairs = [
             {
                 "id": f"{t}-{i}",
@@ -326,7 +318,7 @@ class _Tree:
         elif benchmark == "arenahard":
             rows = [
                 {
-                    "uid": f"q{i}",
+                    "uid": hard_id(i),
                     "ans_id": f"{model}-{i}",
                     "model": model,
                     "messages": [
@@ -340,7 +332,7 @@ class _Tree:
             write_jsonl(self.root / f"{path}.jsonl", rows)
         else:
             rows = [
-                {"question_id": i, "answer_id": f"{model}-{i}", "model_id": model}
+                {"question_id": i + 1, "answer_id": f"{model}-{i}", "model_id": model}
                 | {"choices": [{"index": 0, "turns": [x, "cat and dog."]}]}
                 for i, x in enumerate(texts)
             ]
@@ -350,7 +342,7 @@ class _Tree:
     def _judge(self, benchmark: str, judge: str, shares: dict, texts: dict, noise: float) -> None:
         items, rows = [], []
         asked = prompts(self.questions)
-        ids = {"alpacaeval2": asked, "arenahard": [f"q{i}" for i in range(self.questions)]}.get(benchmark)
+        ids = {"alpacaeval2": asked, "arenahard": [hard_id(i) for i in range(self.questions)]}.get(benchmark)
         for key, share in shares.items():
             method, budget, seed, t = key
             path = self.root / f"judgments/{benchmark}/{judge}/{method}/budget{budget}/seed{seed}/iter{t}"
@@ -359,7 +351,7 @@ class _Tree:
             lengths = [len(text) for text in texts[key]]
             for i, value in enumerate(values):
                 shown = "" if math.isnan(value) else value
-                items.append([*key, ids[i] if ids else i, shown, lengths[i], ("lists", "plans")[i % 2]])
+                items.append([*key, ids[i] if ids else i + 1, shown, lengths[i], CATEGORIES[i % 2]])
             rows.append(self._score_row(benchmark, key, values, lengths))
         baseline = None if benchmark == "mtbench" else "sft"
         document = {"benchmark": benchmark, "version": VERSIONS[benchmark], "judge": judge, "baseline": baseline}
@@ -404,7 +396,7 @@ class _Tree:
                 Path(f"{path}.jsonl"),
                 [
                     {
-                        "uid": f"q{i}",
+                        "uid": hard_id(i),
                         "category": "hard",
                         "judge": judge,
                         "model": model_id(*key),
@@ -423,7 +415,7 @@ class _Tree:
             Path(f"{path}.jsonl"),
             [
                 {
-                    "question_id": i,
+                    "question_id": i + 1,
                     "model": model_id(*key),
                     "judge": [judge, "single-v1"],
                     "user_prompt": asked[i],
@@ -465,6 +457,11 @@ class _Tree:
 
 
 VERSIONS = {"alpacaeval2": "2.0-minimal", "arenahard": "v0.1-2024", "mtbench": "1.0"}
+
+
+def hard_id(i: int) -> str:
+    """The id of Arena-Hard's question number i."""
+    return f"tiny-hard-{i:03d}"
 
 
 def model_id(method: str, budget: str, seed: int, iteration: int) -> str:

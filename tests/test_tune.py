@@ -48,7 +48,7 @@ def test_validation_prompts_are_in_no_training_record_and_no_test(tmp_path):
     write_jsonl(data / "sft.jsonl", [{"messages": messages} for messages in drawn[:5]])
     again = validation_prompts(experiment, 0, 20)
     assert not any(messages in drawn[:5] for messages in again)
-    questions = {q["instruction"] for q in tiny.evaluation_sets(WorldConfig())["alpacaeval2"]}
+    questions = {q["turns"][0] for q in tiny.evaluation_sets(WorldConfig())["mixed"]}
     assert not any(message["content"] in questions for messages in again for message in messages)
 
 

@@ -81,9 +81,9 @@ def test_a_prompt_of_another_world_is_an_error_that_shows_it():
 
 def test_evaluation_prompts_are_never_trained_on(experiment):
     folder = experiment.world_path(0) / "data"
-    held_out = {row["instruction"] for row in read_records(folder / "eval" / "alpacaeval2.json")}
-    held_out |= {row["prompt"] for row in read_records(folder / "eval" / "arenahard.jsonl")}
-    held_out |= {row["turns"][0] for row in read_records(folder / "eval" / "mtbench.jsonl")}
+    held_out = set()
+    for kind in ("mixed", "composed", "two_turn"):
+        held_out |= {row["turns"][0] for row in read_records(folder / "eval" / f"{kind}.jsonl")}
     assert len(held_out) > 300
     for seed in range(3):
         trained = itertools.islice(tiny.training_prompts(random.Random(f"tiny/{seed}/pairs")), 3000)
@@ -99,13 +99,13 @@ def test_the_same_seed_makes_the_same_files_and_another_seed_others(experiment, 
     tiny.build(experiment, 1, tmp_path / "other")
     other = read_json(tmp_path / "other" / "manifest.json")["files"]
     assert other["pairs.jsonl"] != first["pairs.jsonl"]
-    for name in ("eval/mtbench.jsonl", "eval/arenahard_baseline.jsonl"):
+    for name in ("eval/two_turn.jsonl", "eval/composed_answers.jsonl"):
         assert other[name] == first[name]
 
 
 def test_the_hard_baseline_is_better_than_whom_the_policy_imitates_and_leaves_room(experiment):
-    asked = tiny.evaluation_sets(experiment.world)["arenahard"]
-    prompts = [[{"role": "user", "content": row["prompt"]}] for row in asked]
+    asked = tiny.evaluation_sets(experiment.world)["composed"]
+    prompts = [[{"role": "user", "content": row["turns"][0]}] for row in asked]
     rng = random.Random(0)
     sloppy = np.mean([tiny.gold(p, tiny.answer(tiny.parse(p), tiny.DEMONSTRATOR, rng)).reward for p in prompts])
     baseline = [

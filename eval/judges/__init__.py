@@ -78,8 +78,8 @@ class Judgment:
 class Judge(Protocol):
     """One small interface for all judges.
 
-    A judge that reads files of its own also has `depends_on(benchmark) -> dict`, their checksums; its judgments are made
-    again where those change.
+    A judge that reads files of its own also has `depends_on(benchmark) -> dict`, their checksums; its judgments
+    are made again where those change.
     """
 
     name: str

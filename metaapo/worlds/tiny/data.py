@@ -703,8 +703,8 @@ def _distinct(families: Sequence[str], count: int, rng: random.Random) -> list[t
 def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
     """Held-out questions {id, category, turns} by kind; the same in every world.
 
-    The kinds: `mixed`, single turns of all families; `composed`, single turns of several tasks; `two_turn`, a first turn
-    and a follow-up. Benchmarks put them into their own formats (`eval.benchmark`).
+    The kinds: `mixed`, single turns of all families; `composed`, single turns of several tasks; `two_turn`, a first
+    turn and a follow-up. Benchmarks put them into their own formats (`eval.benchmark`).
     """
     rng = random.Random("tiny/evaluation")
     mixed = [(family, [prompt]) for family, prompt in _distinct(FAMILIES, config.questions.mixed, rng)]
@@ -721,7 +721,7 @@ def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
 
 
 def baseline_answers(questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The composed questions answered by the blunt writer, {id, category, turns, model, answer}; the same in every world.
+    """The composed questions with the blunt writer's answers, plus {model, answer}; the same in every world.
 
     Hard questions ask for a strong baseline of another family. The SFT policy would be too weak a one: every online
     method wins nearly all of its games on these questions.

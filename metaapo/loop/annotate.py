@@ -1,4 +1,4 @@
-"""Annotation: a reward model scores sampled responses, best and worst make the online pair, the ledger counts."""
+"""Annotation: a reward model scores responses; the best and the worst make the online pair."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from metaapo.data import DataError, Message
+from metaapo.loop.ledger import Outcome
+from metaapo.loop.policies import Policies
+from metaapo.loop.processes import Processes
+from metaapo.loop.prompts import Prompt
 from metaapo.models.load import encode_prompt, encode_responses
 from metaapo.models.logps import IntList, collate, hidden_states, length_batches
 
@@ -27,7 +31,7 @@ class OnlinePair:
 
     chosen: int
     rejected: int
-    outcome: str
+    outcome: Outcome
 
 
 def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
@@ -79,19 +83,37 @@ def reward_responses(
         tokenizer: its tokenizer.
         conversations: the prompts.
         responses: the candidates of each prompt.
-        batch_size: sequences a forward pass.
+        batch_size: sequences per forward pass.
 
     Returns:
         the rewards, same shape as `responses`, and the number of reward-model calls that were needed.
     """
-    place: dict[tuple[int, str], int] = {}
+    index: dict[tuple[int, str], int] = {}
     prompts: list[IntList] = []
     endings: list[str] = []
     for i, (messages, texts) in enumerate(zip(conversations, responses, strict=True)):
         prompt = encode_prompt(tokenizer, messages)
         for text in dict.fromkeys(texts):
-            place[i, text] = len(prompts)
+            index[i, text] = len(prompts)
             prompts.append(prompt)
             endings.append(text)
     rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), tokenizer.pad_token_id, batch_size)
-    return [[rewards[place[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)
+    return [[rewards[index[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)
+
+
+class Annotator:
+    """The reward model at work, shared between the processes of a job."""
+
+    def __init__(self, policies: Policies, processes: Processes, batch_size: int) -> None:
+        self.policies, self.processes, self.batch_size = policies, processes, batch_size
+
+    def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Rewards of responses to each prompt, same shape as `texts`."""
+
+        def work(items: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[float]]:
+            messages, responses = [prompt.messages for prompt, _ in items], [texts for _, texts in items]
+            model, tokenizer = self.policies.reward_model, self.policies.reward_tokenizer
+            with self.processes.arithmetic():
+                return reward_responses(model, tokenizer, messages, responses, self.batch_size)[0]
+
+        return self.processes.share(list(zip(prompts, texts, strict=True)), work)

@@ -5,8 +5,8 @@
 3. How do offline and online losses mix?       `weigh`, `objective`
 4. What else is in the loss, what is learned?  `bonus`, `learner`
 
-A method's module has a `Params` class (its keys in the configuration) and a function `build(params, context) -> Method`.
-These modules import torch inside functions only, so that reading a configuration stays fast.
+A method's module has a class `Params`, its keys in the configuration, and a function `build(params, context)` that
+returns a `Method`. Such modules import torch inside functions only, so that reading a configuration stays fast.
 """
 
 from __future__ import annotations

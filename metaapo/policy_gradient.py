@@ -90,7 +90,7 @@ def token_values(model: nn.Module, batch: SequenceBatch) -> Tensor:
 def shaped_rewards(
     scores: Tensor, logps: Tensor, reference_logps: Tensor, mask: Tensor, kl_coefficient: float
 ) -> Tensor:
-    """Rewards per token: -kl_coefficient * (log pi - log ref), plus the response's score at its last token (Z19, eq. 2).
+    """Rewards per token: -kl_coefficient * (log pi - log ref), plus the score at the response's last token (Z19, eq 2).
 
     Args:
         scores: float (n,), from the reward model.

@@ -1,4 +1,4 @@
-"""The models of one run: the policy being trained and its frozen companions; which of them are in memory, in which dtype.
+"""The models of one run: the policy being trained and its frozen companions; which are in memory, in which dtype.
 
 Frozen models are loaded when they are first used and stay, or, where `hardware.resident` is false, only one of them is
 in memory at a time.

@@ -4,8 +4,8 @@
         iter1/ iter2/ ...   a finished iteration each: model/ train.jsonl annotations.jsonl probes.jsonl summary.json
         run.json            written last: configuration, code, data, packages, totals
 
-An iteration is made in a hidden folder and renamed when it is complete, so a killed run continues after its last finished
-iteration. Every random stream is seeded by (run seed, iteration, purpose): resuming changes no number.
+An iteration is made in a hidden folder and renamed when it is complete, so a killed run continues after its last
+finished iteration. Every random stream is seeded by (run seed, iteration, purpose): resuming changes no number.
 """
 
 from __future__ import annotations

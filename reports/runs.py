@@ -118,7 +118,7 @@ class Results:
         asked = self._probe_prompts()
         if not len(probes) or not asked:
             return None
-        from metaapo.worlds.tiny.data import PromptError, gold  # the world's grader: text in, number out, no torch
+        from metaapo.worlds.tiny.gold import PromptError, gold  # the world's grader: text in, number out, no torch
 
         def grade(world: int, id: str, response: str) -> float:
             try:

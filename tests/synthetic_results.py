@@ -19,15 +19,15 @@ import yaml
 
 from eval.arenahard.score import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny import tasks
 
 PROMPTS = 48  # prompts of an iteration's part
 K = 8
 STEPS = 6
 PROBED = 8
 PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
-NUMBERS, PLURALS, NAMES = list(tiny.NUMBERS), list(tiny.PLURALS), list(tiny.NAMES)
-WORDS = tiny.NOUNS[:12]
+NUMBERS, PLURALS, NAMES = list(tasks.NUMBERS), list(tasks.PLURALS), list(tasks.NAMES)
+WORDS = tasks.NOUNS[:12]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ from eval.mtbench import score as mtbench
 from metaapo.config import ConfigError, EvaluationConfig
 from metaapo.data import DataError, read_json, read_jsonl, read_records, write_json, write_jsonl
 from metaapo.experiment import load
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import baseline_answers, evaluation_sets
+from metaapo.worlds.tiny.tasks import parse
+from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer
 
 BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
 METHODS = {"dpo": {}, "online_dpo": {}}
@@ -45,12 +47,12 @@ def experiment(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(document))
     experiment = load(path)
-    sets = tiny.evaluation_sets(experiment.world)
+    sets = evaluation_sets(experiment.world)
     folder = experiment.world_path(0) / "data" / "eval"
     write_json(folder / "alpacaeval2.json", sets["alpacaeval2"])
     for name in ("arenahard", "mtbench"):
         write_jsonl(folder / f"{name}.jsonl", sets[name])
-    write_jsonl(folder / "arenahard_baseline.jsonl", tiny.baseline_answers(sets["arenahard"]))
+    write_jsonl(folder / "arenahard_baseline.jsonl", baseline_answers(sets["arenahard"]))
     return experiment
 
 
@@ -71,10 +73,10 @@ def answers_of(method, turns, rng):
     messages, said = [], []
     for turn in turns:
         messages.append({"role": "user", "content": turn})
-        tasks = tiny.parse(messages)
-        text = tiny.answer(tasks, tiny.DEMONSTRATOR, rng)
+        tasks = parse(messages)
+        text = answer(tasks, DEMONSTRATOR, rng)
         if method == "dpo" and rng.random() < 0.7:
-            text = tiny.model_answer(tasks)
+            text = model_answer(tasks)
         messages.append({"role": "assistant", "content": text})
         said.append(text)
     return said

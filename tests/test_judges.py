@@ -17,7 +17,9 @@ from eval.mtbench import score as mtbench
 from eval.rank_agreement import compare_judges
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json, write_jsonl
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import evaluation_sets
+from metaapo.worlds.tiny.tasks import parse
+from metaapo.worlds.tiny.writers import model_answer
 
 SCALE = Scale(tau=0.5, low=-1, high=3)
 
@@ -30,13 +32,13 @@ def user(text):
 def questions():
     from metaapo.config import WorldConfig
 
-    return tiny.evaluation_sets(WorldConfig(alpacaeval2=16, arenahard=8, mtbench=8))
+    return evaluation_sets(WorldConfig(alpacaeval2=16, arenahard=8, mtbench=8))
 
 
 @pytest.fixture
 def comparisons(questions):
     prompts = [user(row["instruction"]) for row in questions["alpacaeval2"]]
-    good = [tiny.model_answer(tiny.parse(prompt)) for prompt in prompts]
+    good = [model_answer(parse(prompt)) for prompt in prompts]
     return [
         Comparison(prompt, "um, cat.", answer, f"q{i}", "", ("bad", "good"))
         for i, (prompt, answer) in enumerate(zip(prompts, good))

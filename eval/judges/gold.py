@@ -15,11 +15,11 @@ from eval.judges.rewards import Scale, grade, preference, verdict
 
 
 class GoldJudge:
-    """Judges by the gold reward of a world's module in `metaapo.worlds`."""
+    """Judges by the gold reward of a world: its module `metaapo.worlds.<world>.gold`."""
 
     def __init__(self, name: str, world: str) -> None:
         self.name = name
-        self._world: ModuleType = importlib.import_module(f"metaapo.worlds.{world}.data")
+        self._world: ModuleType = importlib.import_module(f"metaapo.worlds.{world}.gold")
         self._scale = Scale(self._world.TAU, self._world.LOW, self._world.HIGH)
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:

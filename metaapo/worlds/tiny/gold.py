@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from metaapo.data import Message
-from metaapo.worlds.tiny.tasks import CLOSER, CONTENT, HEDGES, OPENER, VAGUE, Task, parse, words_of
+from metaapo.worlds.tiny.tasks import CLOSER, CONTENT, HEDGES, OPENER, VAGUE, PromptError, Task, parse, words_of
 from metaapo.worlds.tiny.writers import model_answer
+
+# What graders and judges import of a world.
+__all__ = ["HIGH", "LOW", "RUBRIC", "TAU", "Gold", "PromptError", "gold", "prefer"]
 
 LOW, HIGH = -1.0, 3.0  # bounds of the gold reward; HIGH can be reached for every prompt
 TAU = 0.5  # temperature of the gold judge, in units of reward: P(a beats b) = sigmoid((r_a - r_b) / TAU)

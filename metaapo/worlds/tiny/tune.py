@@ -23,7 +23,8 @@ import numpy as np
 from metaapo.config import ConfigError
 from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, write_text
 from metaapo.experiment import Experiment, load
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import training_prompts
+from metaapo.worlds.tiny.gold import gold
 
 if TYPE_CHECKING:
     from metaapo.models.generate import Response
@@ -61,7 +62,7 @@ def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS)
     """Prompts from the training pool (so none of the tests') that are in no training record of the world."""
     data = experiment.world_path(world) / "data"
     seen = {str(row["messages"]) for name in ("pairs.jsonl", "sft.jsonl") for row in read_jsonl(data / name)}
-    pool = (messages for _, messages in tiny.training_prompts(random.Random(f"tiny/{world}/tuning")))
+    pool = (messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning")))
     return list(itertools.islice((messages for messages in pool if str(messages) not in seen), count))
 
 
@@ -88,7 +89,7 @@ def answers(experiment: Experiment, checkpoint: Path, prompts: Sequence[list[Mes
 
 def gold_rewards(prompts: Sequence[list[Message]], responses: Sequence[Response]) -> list[float]:
     """Gold reward of each answer."""
-    return [tiny.gold(messages, response.text).reward for messages, response in zip(prompts, responses)]
+    return [gold(messages, response.text).reward for messages, response in zip(prompts, responses)]
 
 
 def run_trial(experiment: Experiment, name: str, prompts: dict[int, list[list[Message]]]) -> Trial:

@@ -70,7 +70,7 @@ class Results:
         """One row a run: world, commit, annotation totals, seconds."""
         rows = []
         for run, record in self.records.items():
-            totals = record.get("annotations", {})
+            totals = record["totals"] | {"seconds": record["seconds"]}
             row = _keys(run) | {"run": run.id, "world": record["world"], "commit": record.get("commit", "unknown")}
             row["annotation_ratio_total"] = self._ratio(record["iterations"])
             rows.append(row | {name: value for name, value in totals.items() if np.isscalar(value)})

@@ -14,7 +14,7 @@ from metaapo.data import DataError
 from metaapo.loop.forward import forward_pairs, mismatched_logps
 from metaapo.loop.optim import adamw
 from metaapo.loop.probe import probe
-from metaapo.loop.prompts import Prompt
+from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.step import StepColumns, estimate_kl, join, objective_of, prompt_losses
 from metaapo.loop.workbench import Workbench
 from metaapo.losses import PairLogps
@@ -126,12 +126,12 @@ def micro_batch_losses(
 
 
 def _with_kl(
-    bench: Workbench, model: nn.Module, logps: PairLogps | None, prompts: list[Prompt], pairs: list
+    bench: Workbench, model: nn.Module, logps: PairLogps | None, prompts: list[Prompt], pairs: list[PreferencePair]
 ) -> PairLogps | None:
     if logps is None:
         return None
     models = (model, bench.policies.reference)
-    ratios = mismatched_logps(bench.scorer.logps_here, *models, prompts, pairs)
+    ratios = mismatched_logps(bench.scorer.logps_here, *models, [prompt.ids for prompt in prompts], pairs)
     return replace(logps, kl=estimate_kl(*ratios).to(bench.processes.device))
 
 

@@ -107,7 +107,7 @@ def forward_pairs(
 
 
 def mismatched_logps(
-    logps: Logps, policy: nn.Module, reference: nn.Module, prompts: Sequence[Prompt], pairs: Sequence[PreferencePair]
+    logps: Logps, policy: nn.Module, reference: nn.Module, prompts: Sequence[IntList], pairs: Sequence[PreferencePair]
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities, (2n,), of each prompt's *previous* prompt's two responses, for `step.estimate_kl`.
 
@@ -115,7 +115,7 @@ def mismatched_logps(
         logps: log-probabilities of responses, such as `Scorer.logps`.
         policy: the model whose divergence is estimated.
         reference: the model that it is estimated from.
-        prompts: n prompts.
+        prompts: n prompts as token ids.
         pairs: one pair of each; a single pair has no other prompt and gives nothing, (0,).
 
     Returns:
@@ -123,7 +123,7 @@ def mismatched_logps(
     """
     if len(pairs) < 2:
         return torch.zeros(0), torch.zeros(0)
-    ids = [prompt.ids for prompt in prompts] * 2
+    ids = [*prompts, *prompts]
     previous = [*pairs[-1:], *pairs[:-1]]
     responses = [*(pair.chosen for pair in previous), *(pair.rejected for pair in previous)]
     return logps(policy, ids, responses), logps(reference, ids, responses)

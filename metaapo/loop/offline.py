@@ -53,6 +53,7 @@ def _pairs(bench: Workbench, method: Method, prompts: list[Prompt], policy: tupl
     logps = pair_logps(pairs, *policy)
     if objective.uses_kl:
         models = (bench.policies.policy, bench.policies.reference)
-        logps = replace(logps, kl=estimate_kl(*mismatched_logps(bench.scorer.logps, *models, prompts, pairs)))
+        ids = [prompt.ids for prompt in prompts]
+        logps = replace(logps, kl=estimate_kl(*mismatched_logps(bench.scorer.logps, *models, ids, pairs)))
     gaps = torch.tensor([prompt.reward_gap for prompt in prompts])
     return offline_pairs(method, logps, objective.loss(logps, beta), gaps, beta)

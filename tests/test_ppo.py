@@ -245,10 +245,6 @@ def test_the_penalty_moves_the_update_but_neither_the_logged_nor_the_annotated_r
     assert ours["eos_rate"] == theirs["eos_rate"] < 1
     assert ours["reward"] == theirs["reward"]
     assert ours["value_loss"] > theirs["value_loss"]
-    first, second = (
-        {row["id"]: row["reward_chosen"] for row in read(e, 1, "annotations.jsonl")[:4]} for e in (experiment, finished)
-    )
-    assert first.keys() == second.keys()
 
 
 def test_ppo_raises_the_reward_and_its_value_model_learns(tmp_path):

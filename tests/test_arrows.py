@@ -40,8 +40,18 @@ def test_evaluation_imports_neither_reports_nor_baselines():
     assert not below(code_below(*modules("eval")), "reports/", "baselines/")
 
 
-def test_reports_import_neither_worlds_nor_training():
-    assert not below(code_below(*modules("reports")), "metaapo/worlds/", *TRAINING)
+@pytest.mark.parametrize("name", modules("reports"))
+def test_reports_import_neither_worlds_nor_training(name):
+    """Late imports included. What `reports.replay` runs to score stored judgments again is evaluation's business."""
+    forbidden = ("metaapo.worlds", "metaapo.loop", "metaapo.models", "metaapo.meta_learner", "baselines")
+    assert not [module for module in imports_of(name) if module.startswith(forbidden)]
+    assert not below(code_below("eval.stats"), "metaapo/worlds/", *TRAINING)
+
+
+def test_judging_depends_on_models_and_worlds_but_not_on_the_training_loop():
+    files = code_below("eval.judge", "eval.answer", "eval.score")
+    assert "metaapo/models/rewards.py" in files
+    assert not below(files, "metaapo/loop/", "baselines/")
 
 
 def test_the_loop_imports_no_method_and_no_world():

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from metaapo.data import DataError, Message
+from metaapo.data import DataError
 from metaapo.loop.ledger import Outcome
 from metaapo.loop.policies import Policies
 from metaapo.loop.processes import Processes
 from metaapo.loop.prompts import Prompt
-from metaapo.models.load import encode_prompt, encode_responses
-from metaapo.models.logps import IntList, collate, hidden_states, length_batches
+from metaapo.models.rewards import reward_responses
 
 
 @dataclass(frozen=True)
@@ -54,51 +50,6 @@ def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
     else:
         outcome = "pair" if texts[best] != texts[worst] else "identical"
     return OnlinePair(best, worst, outcome)
-
-
-@torch.no_grad()
-def _rewards(
-    model: PreTrainedModel, prompts: list[IntList], responses: list[IntList], pad_id: int, batch_size: int
-) -> list[float]:
-    rewards = torch.zeros(len(prompts))
-    batches = length_batches(prompts, responses, batch_size)
-    for rows in tqdm(batches, desc="annotating", unit="batch", leave=False, mininterval=5):
-        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], pad_id)
-        states = hidden_states(model, batch)
-        rewards[rows] = model.score(states[batch.ends.to(states.device)]).squeeze(-1).float().cpu()
-    return rewards.tolist()
-
-
-def reward_responses(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[list[Message]],
-    responses: Sequence[Sequence[str]],
-    batch_size: int = 256,
-) -> tuple[list[list[float]], int]:
-    """Score responses with the reward model; equal texts for one prompt are scored once.
-
-    Args:
-        model: a sequence-classification model with one output.
-        tokenizer: its tokenizer.
-        conversations: the prompts.
-        responses: the candidates of each prompt.
-        batch_size: sequences per forward pass.
-
-    Returns:
-        the rewards, same shape as `responses`, and the number of reward-model calls that were needed.
-    """
-    index: dict[tuple[int, str], int] = {}
-    prompts: list[IntList] = []
-    endings: list[str] = []
-    for i, (messages, texts) in enumerate(zip(conversations, responses, strict=True)):
-        prompt = encode_prompt(tokenizer, messages)
-        for text in dict.fromkeys(texts):
-            index[i, text] = len(prompts)
-            prompts.append(prompt)
-            endings.append(text)
-    rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), tokenizer.pad_token_id, batch_size)
-    return [[rewards[index[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)
 
 
 class Annotator:

@@ -18,9 +18,9 @@ import numpy as np
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.data import DataError, Message, check_row, read_jsonl, write_json
 from metaapo.experiment import Experiment, load
-from metaapo.loop.annotate import reward_responses
 from metaapo.models.generate import Response
 from metaapo.models.load import load_reward_model, use_threads_of_environment
+from metaapo.models.rewards import reward_responses
 from metaapo.worlds.tiny.data import training_prompts
 from metaapo.worlds.tiny.gold import HIGH, LOW, gold
 from metaapo.worlds.tiny.reward_model import sft_samples

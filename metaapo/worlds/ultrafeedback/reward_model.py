@@ -22,7 +22,6 @@ from metaapo.assets.checkpoints import place
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.data import check_row, read_jsonl
 from metaapo.experiment import Experiment, load
-from metaapo.loop.annotate import reward_responses
 from metaapo.models.load import (
     encode_prompt,
     encode_response,
@@ -31,6 +30,7 @@ from metaapo.models.load import (
     on_best_device,
     use_threads_of_environment,
 )
+from metaapo.models.rewards import reward_responses
 from metaapo.worlds.tiny.health import conclude
 from metaapo.worlds.ultrafeedback.pairs import read_pairs, token_counter
 
@@ -86,7 +86,7 @@ def train(experiment: Experiment, world: int) -> Path:
 
 
 def _dataset(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Token ids as `metaapo.loop.annotate` scores them: prompt, response, EOS and nothing after it."""
+    """Token ids as `metaapo.models.rewards` scores them: prompt, response, EOS and nothing after it."""
     from datasets import Dataset
 
     settings, key = experiment.reward_model, "reward_model.dataset.path"

@@ -57,11 +57,11 @@ def _count_right(tasks: Sequence[Task], content: Sequence[str]) -> tuple[int, in
     filled = [0] * len(wants)
     right = 0
     for word in dict.fromkeys(content):
-        places = [place for place, want in enumerate(wants) if word in want.allowed]
-        right += bool(places)
+        fitting = [i for i, want in enumerate(wants) if word in want.allowed]
+        right += bool(fitting)
         # the narrowest want that is still open gets the word
-        if (place := next((p for p in places if filled[p] < wants[p].count), None)) is not None:
-            filled[place] += 1
+        if (still_open := next((i for i in fitting if filled[i] < wants[i].count), None)) is not None:
+            filled[still_open] += 1
     return right, sum(filled)
 
 

@@ -71,11 +71,11 @@ def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
     """Measure a world: its health table."""
     prompts, responses = _samples(experiment, world)
     reward_model, tokenizer = load_reward_model(experiment.world_path(world) / "reward_model")
-    texts = [[response.text for response in own] for own in responses]
+    texts = [[response.text for response in sampled] for sampled in responses]
     proxy = np.array(reward_responses(reward_model, tokenizer, prompts, texts)[0])
     golds = np.array([[gold(messages, text).reward for text in sampled] for messages, sampled in zip(prompts, texts)])
     chosen_by_proxy = golds[np.arange(len(golds)), proxy.argmax(1)].mean()
-    flat: Sequence[Any] = [response for own in responses for response in own]
+    flat: Sequence[Any] = [response for sampled in responses for response in sampled]
     scale = HIGH - LOW
     return [
         check_row(

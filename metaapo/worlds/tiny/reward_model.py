@@ -59,10 +59,10 @@ def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Messag
 
 def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
     """OWN answers by the SFT policy and FOREIGN ones by the offline writers to each prompt."""
-    own = sft_samples(experiment, seed, prompts, OWN)
+    sampled = sft_samples(experiment, seed, prompts, OWN)
     rng = random.Random(f"tiny/{seed}/reward_model/foreign")
     foreign = [[offline_answer(parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
-    return [[r.text for r in mine] + theirs for mine, theirs in zip(own, foreign)]
+    return [[r.text for r in mine] + theirs for mine, theirs in zip(sampled, foreign)]
 
 
 def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
@@ -91,10 +91,12 @@ def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any
 def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_positions: int) -> Dataset:
     prompts = tokenize(tokenizer, [row["messages"] for row in rows], None)
     answers = [encode_responses(tokenizer, row["answers"]) for row in rows]
-    sequences = [[*prompt, *answer] for prompt, own in zip(prompts, answers) for answer in own]
+    sequences = [[*prompt, *answer] for prompt, group in zip(prompts, answers) for answer in group]
     check_lengths(sequences, max_positions, "reward-model answers")
     columns = {"prompt": prompts, "answers": answers, "comparisons": [row["comparisons"] for row in rows]}
-    return Dataset.from_dict(columns | {"length": [len(p) + sum(map(len, own)) for p, own in zip(prompts, answers)]})
+    return Dataset.from_dict(
+        columns | {"length": [len(p) + sum(map(len, group)) for p, group in zip(prompts, answers)]}
+    )
 
 
 class ComparisonTrainer(RewardTrainer):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from metaapo.models.generate import Response
 
 PROMPTS = 1024  # standard error of a trial's mean about a hundredth of the gold scale
-KL_LIMIT = 7.5  # nats a response: half of what reports.health allows; near a collapse, KL doubles from seed to seed
+KL_LIMIT = 7.5  # nats per response: half of what reports.health allows; near a collapse, KL doubles from seed to seed
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Trial:
     """One setting of one method, over the tuning seeds.
 
     Attributes:
-        module: the method's page.
+        module: the method's module.
         name: the experiment's entry.
         lr: peak learning rate.
         beta: DPO temperature, or PPO's KL coefficient.
         reward: mean gold reward of the last policy's answers, over seeds and prompts.
         stderr: its standard error over prompts (seeds averaged first).
-        kl: to the SFT policy, nats a response.
+        kl: to the SFT policy, nats per response.
         length: tokens of an answer.
     """
 
@@ -84,7 +84,7 @@ def answers(experiment: Experiment, checkpoint: Path, prompts: Sequence[list[Mes
         batch_size=settings.batch_size,
         seed=0,
     )
-    return [own[0] for own in responses]
+    return [response for (response,) in responses]
 
 
 def gold_rewards(prompts: Sequence[list[Message]], responses: Sequence[Response]) -> list[float]:
@@ -97,9 +97,9 @@ def run_trial(experiment: Experiment, name: str, prompts: dict[int, list[list[Me
     rewards, lengths, kls = [], [], []
     for run in (run for run in experiment.runs() if run.method == name):
         conversations, path = prompts[experiment.world_of(run.seed)], experiment.run_path(run)
-        own = answers(experiment, path / f"iter{experiment.iterations}" / "model", conversations)
-        rewards.append(gold_rewards(conversations, own))
-        lengths.append(np.mean([len(response.token_ids) for response in own]))
+        answered = answers(experiment, path / f"iter{experiment.iterations}" / "model", conversations)
+        rewards.append(gold_rewards(conversations, answered))
+        lengths.append(np.mean([len(response.token_ids) for response in answered]))
         kls.append(read_json(path / "run.json")["iterations"][-1]["kl"])
     train = experiment.train_of(name)
     per_prompt = np.mean(rewards, axis=0)
@@ -153,9 +153,9 @@ def table(trials: Sequence[Trial], sft_reward: float, experiment: Experiment) ->
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for module in dict.fromkeys(trial.module for trial in trials):
-        own = [trial for trial in trials if trial.module == module]
-        for t in sorted(own, key=lambda trial: (trial.lr, trial.beta)):
-            mark = "**" if t is best(own) else ""
+        of_module = [trial for trial in trials if trial.module == module]
+        for t in sorted(of_module, key=lambda trial: (trial.lr, trial.beta)):
+            mark = "**" if t is best(of_module) else ""
             lines.append(
                 f"| {module} | {t.lr:.1e} | {t.beta:g} | {mark}{t.reward:.3f}{mark} | {t.stderr:.3f} | {t.kl:.2f} "
                 f"| {t.length:.1f} |"
@@ -177,8 +177,8 @@ def main() -> None:
         trials = [run_trial(experiment, name, prompts) for name in experiment.methods]
         before = np.mean(
             [
-                gold_rewards(own, answers(experiment, experiment.world_path(w) / "sft", own))
-                for w, own in prompts.items()
+                gold_rewards(asked, answers(experiment, experiment.world_path(w) / "sft", asked))
+                for w, asked in prompts.items()
             ]
         )
         write_text(arguments.out, table(trials, float(before), experiment))

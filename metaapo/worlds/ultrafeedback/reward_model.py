@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase, set_seed
 
 from metaapo.assets import hub
-from metaapo.assets.checkpoints import place
+from metaapo.assets.checkpoints import put_checkpoint
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.data import check_row, read_jsonl
 from metaapo.experiment import Experiment, load
@@ -48,7 +48,7 @@ def make_reward_model(experiment: Experiment, world: int) -> Path:
         DataError: a checkpoint or dataset is missing or unusable.
     """
     if experiment.reward_model.checkpoint.path:
-        return place(experiment, world, "reward_model")
+        return put_checkpoint(experiment, world, "reward_model")
     return train(experiment, world)
 
 

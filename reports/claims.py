@@ -580,7 +580,7 @@ class Logs:
         """See `Evidence.measure`; each prompt of the logs is a column, in its order."""
         frame = self._ledger(method)
         if name == "annotation_ratio":
-            return self._table(frame.assign(value=frame["responses"] / responses_per_prompt(self.experiment)))
+            return self._table(frame.assign(value=frame["responses_scored"] / responses_per_prompt(self.experiment)))
         if name == "sampling_decline":
             first, last = (frame[frame["iteration"] == t] for t in (1, self.experiment.iterations))
             tables = [self._table(f.assign(value=f["sampled"].astype(float))) for f in (first, last)]

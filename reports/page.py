@@ -199,7 +199,6 @@ def _plain(value: Any) -> str:
 
 def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
     """One run with its provenance."""
-    totals = record.get("annotations", {})
     return {
         "id": id,
         "anchor": "run-" + id.replace("/", "-"),
@@ -208,8 +207,8 @@ def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
         "world": record["world"],
         "commit": record.get("commit", "unknown"),
         "rates": " / ".join(f"{100 * share(s['sampled'], s['prompts']):.0f}" for s in record["iterations"]),
-        "scored": totals.get("responses_scored", 0),
-        "seconds": f"{float(totals.get('seconds', 0)):.0f}",
+        "scored": record["totals"]["responses_scored"],
+        "seconds": f"{record['seconds']:.0f}",
         "kl": f"{record['iterations'][-1].get('kl', float('nan')):.2f}",
         "details": json.dumps(_details(record), indent=1, ensure_ascii=False),
     }

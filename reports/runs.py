@@ -71,7 +71,7 @@ class Results:
         """One row a run: world, commit, annotation totals, seconds."""
         rows = []
         for run, record in self.records.items():
-            totals = record.get("annotations", {})
+            totals = record["totals"] | {"seconds": record["seconds"]}
             row = _keys(run) | {"run": run.id, "world": record["world"], "commit": record.get("commit", "unknown")}
             row["annotation_ratio_total"] = self._ratio(record["iterations"])
             rows.append(row | {name: value for name, value in totals.items() if np.isscalar(value)})
@@ -119,7 +119,7 @@ class Results:
         asked = self._probe_prompts()
         if not len(probes) or not asked:
             return None
-        from metaapo.worlds.tiny.data import PromptError, gold  # the world's grader: text in, number out, no torch
+        from metaapo.worlds.tiny.gold import PromptError, gold  # the world's grader: text in, number out, no torch
 
         def grade(world: int, id: str, response: str) -> float:
             try:

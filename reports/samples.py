@@ -127,7 +127,7 @@ def _grader(results: Results) -> Grader:
     """The gold rubric of an answer, where the world has one."""
     if results.experiment.world.name != "tiny":
         return lambda messages, text: None
-    from metaapo.worlds.tiny.data import PromptError, gold  # the world's grader: text in, numbers out, no torch
+    from metaapo.worlds.tiny.gold import PromptError, gold  # the world's grader: text in, numbers out, no torch
 
     def grade(messages: list[dict[str, str]], text: str) -> dict[str, float] | None:
         try:
@@ -143,6 +143,6 @@ def rubric(results: Results) -> dict[str, str]:
     """What the parts of the gold reward mean; empty where the world has none."""
     if results.experiment.world.name != "tiny":
         return {}
-    from metaapo.worlds.tiny.data import HIGH, LOW, RUBRIC
+    from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC
 
     return {"reward": f"{LOW:g} to {HIGH:g}: the sum of the parts"} | RUBRIC

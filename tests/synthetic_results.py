@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,16 @@ import yaml
 
 from eval.arenahard.answers import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
-from metaapo.worlds.tiny import data as tiny
+from metaapo.loop.ledger import LedgerRow, run_totals, totals
+from metaapo.worlds.tiny import tasks
 
 PROMPTS = 48  # prompts of an iteration's part
 K = 8
 STEPS = 6
 PROBED = 8
 PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
-NUMBERS, PLURALS, NAMES = list(tiny.NUMBERS), list(tiny.PLURALS), list(tiny.NAMES)
-WORDS = tiny.NOUNS[:12]
+NUMBERS, PLURALS, NAMES = list(tasks.NUMBERS), list(tasks.PLURALS), list(tasks.NAMES)
+WORDS = tasks.NOUNS[:12]
 CATEGORIES = ("lists", "plans")
 
 
@@ -205,7 +206,6 @@ class _Tree:
                 self._iteration(folder / f"iter{t}", method, min(method.rates[t - 1], budget), t)
                 for t in range(1, self.iterations + 1)
             ]
-            totals = ("prompts", "sampled", "responses_generated", "responses_scored", "tokens_generated")
             write_json(
                 folder / "run.json",
                 {
@@ -219,31 +219,32 @@ class _Tree:
                     "packages": {"torch": "2.13.0", "python": "3.11"},
                     "data": {"data/pairs.jsonl": "ab" * 32},
                     "iterations": summaries,
-                    "annotations": {key: sum(s[key] for s in summaries) for key in totals}
-                    | {"seconds": sum(sum(s["seconds"].values()) for s in summaries)},
+                    "totals": asdict(run_totals(summaries)),
+                    "seconds": sum(sum(s["seconds"].values()) for s in summaries),
                 },
             )
 
     def _iteration(self, folder: Path, method: FakeMethod, rate: float, t: int) -> dict:
         sampled = self.rng.permutation(PROMPTS) < round(rate * PROMPTS)
         scores = -np.abs(self.rng.normal(0, 1 / t, PROMPTS))
-        write_jsonl(
-            folder / "annotations.jsonl",
-            [
-                {
-                    "id": f"{t}-{i}",
-                    "task": ("list", "describe")[i % 2],
-                    "offline_score": float(scores[i]),
-                    "sample_probability": rate,
-                    "sampled": bool(sampled[i]),
-                    "responses": K * int(sampled[i]),
-                    "tokens": 10 * K * int(sampled[i]),
-                    **({"reward_chosen": 1.0, "reward_rejected": -1.0} if sampled[i] else {}),
-                    "outcome": "pair" if sampled[i] else "not_sampled",
-                }
-                for i in range(PROMPTS)
-            ],
-        )
+        ledger = [
+            LedgerRow(
+                id=f"{t}-{i}",
+                task=("list", "describe")[i % 2],
+                offline_score=float(scores[i]),
+                sample_probability=rate,
+                sampled=bool(sampled[i]),
+                responses_generated=K * int(sampled[i]),
+                tokens_generated=10 * K * int(sampled[i]),
+                responses_scored=K * int(sampled[i]),
+                reward_model_calls=K * int(sampled[i]),
+                outcome="pair" if sampled[i] else "not_sampled",
+                reward_chosen=1.0 if sampled[i] else None,
+                reward_rejected=-1.0 if sampled[i] else None,
+            )
+            for i in range(PROMPTS)
+        ]
+        write_jsonl(folder / "annotations.jsonl", [row.record() for row in ledger])
         write_jsonl(
             folder / "train.jsonl",
             [
@@ -284,14 +285,7 @@ class _Tree:
             write_json(folder / "meta_learner.json", _map(t, method.map_shift))
         summary = {
             "iteration": t,
-            "prompts": PROMPTS,
-            "sampled": int(sampled.sum()),
-            "responses_generated": K * int(sampled.sum()),
-            "responses_scored": K * int(sampled.sum()),
-            "tokens_generated": 80 * int(sampled.sum()),
-            "pairs": int(sampled.sum()),
-            "ties": 0,
-            "identical": 0,
+            **asdict(totals(ledger)),
             "annotation_ratio": float(sampled.mean()),
             "kl": 0.3 * t,
             "mean_length": 8.0 + t,

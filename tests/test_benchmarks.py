@@ -122,7 +122,7 @@ def test_a_decision_by_name_is_seen(code):
 
 STAGES = {
     "answers": ("eval.answer", "eval.{}.questions"),
-    "gold judgments": ("eval.judge", "eval.{}.judging", "eval.judges.gold", "metaapo.worlds.tiny.data"),
+    "gold judgments": ("eval.judge", "eval.{}.judging", "eval.judges.gold", "metaapo.worlds.tiny.gold"),
     "endpoint judgments": ("eval.judge", "eval.{}.judging", "eval.judges.openai"),
     "scores": ("eval.score", "eval.{}.score"),
 }
@@ -139,7 +139,7 @@ def project(tmp_path, monkeypatch):
 
 
 def forget():
-    for cached in (provenance._source, provenance._imports, provenance._statements):
+    for cached in (provenance._source, provenance.imports_of, provenance._statements):
         cached.cache_clear()
 
 
@@ -262,9 +262,10 @@ from eval.judges import Comparison
 
 
 def judge_answers(judge, questions, baseline, own, settings):
+    prompts = [[{"role": "user", "content": question.turns[0]}] for question in questions]
     asked = [
-        Comparison([{"role": "user", "content": q.turns[0]}], b["said"], o["said"], q.id, "", (b["by"], o["by"]), "duel")
-        for q, b, o in zip(questions, baseline, own)
+        Comparison(prompt, b["said"], o["said"], q.id, "", (b["by"], o["by"]), "duel")
+        for prompt, q, b, o in zip(prompts, questions, baseline, own)
     ]
     return [
         {"name": c.question, "by": c.models[1], "against": c.models[0], "won": j.value and j.value - 1}

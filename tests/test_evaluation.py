@@ -27,7 +27,9 @@ from eval.mtbench.questions import TEMPERATURES
 from metaapo.config import ConfigError, EvaluationConfig
 from metaapo.data import DataError, read_json, read_jsonl, read_records, write_json, write_jsonl
 from metaapo.experiment import load
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import baseline_answers, evaluation_sets
+from metaapo.worlds.tiny.tasks import parse
+from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer
 
 BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
 METHODS = {"dpo": {}, "online_dpo": {}}
@@ -43,11 +45,11 @@ def experiment(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(document))
     experiment = load(path)
-    sets = tiny.evaluation_sets(experiment.world)
+    sets = evaluation_sets(experiment.world)
     folder = experiment.world_path(0) / "data" / "eval"
     for kind, rows in sets.items():
         write_jsonl(folder / f"{kind}.jsonl", rows)
-    write_jsonl(folder / "composed_answers.jsonl", tiny.baseline_answers(sets["composed"]))
+    write_jsonl(folder / "composed_answers.jsonl", baseline_answers(sets["composed"]))
     return experiment
 
 
@@ -68,10 +70,10 @@ def answers_of(method, turns, rng):
     messages, said = [], []
     for turn in turns:
         messages.append({"role": "user", "content": turn})
-        tasks = tiny.parse(messages)
-        text = tiny.answer(tasks, tiny.DEMONSTRATOR, rng)
+        tasks = parse(messages)
+        text = answer(tasks, DEMONSTRATOR, rng)
         if method == "dpo" and rng.random() < 0.7:
-            text = tiny.model_answer(tasks)
+            text = model_answer(tasks)
         messages.append({"role": "assistant", "content": text})
         said.append(text)
     return said

@@ -19,7 +19,9 @@ from eval.mtbench import ratings
 from eval.rank_agreement import compare_judges
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json, write_jsonl
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import evaluation_sets
+from metaapo.worlds.tiny.tasks import parse
+from metaapo.worlds.tiny.writers import model_answer
 
 SCALE = Scale(tau=0.5, low=-1, high=3)
 
@@ -32,13 +34,13 @@ def user(text):
 def questions():
     from metaapo.config import QuestionsConfig, WorldConfig
 
-    return tiny.evaluation_sets(WorldConfig(questions=QuestionsConfig(mixed=16, composed=8, two_turn=8)))
+    return evaluation_sets(WorldConfig(questions=QuestionsConfig(mixed=16, composed=8, two_turn=8)))
 
 
 @pytest.fixture
 def comparisons(questions):
     prompts = [user(row["turns"][0]) for row in questions["mixed"]]
-    good = [tiny.model_answer(tiny.parse(prompt)) for prompt in prompts]
+    good = [model_answer(parse(prompt)) for prompt in prompts]
     return [
         Comparison(prompt, "um, cat.", answer, f"q{i}", "", ("bad", "good"), "alpacaeval2")
         for i, (prompt, answer) in enumerate(zip(prompts, good))

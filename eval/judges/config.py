@@ -60,7 +60,7 @@ class JudgeConfig(Section):
 
 def gold_module(world: str) -> str:
     """The module of a world that knows the true reward of an answer."""
-    return f"metaapo.worlds.{world}.data"
+    return f"metaapo.worlds.{world}.gold"
 
 
 def read_judges(path: str | Path) -> dict[str, JudgeConfig]:

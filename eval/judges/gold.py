@@ -22,7 +22,7 @@ def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: in
 
 
 class GoldJudge:
-    """Judges by the gold reward of a world's module in `metaapo.worlds`."""
+    """Judges by the gold reward of a world: its module `metaapo.worlds.<world>.gold`."""
 
     def __init__(self, name: str, world: str) -> None:
         self.name = name

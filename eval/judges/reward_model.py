@@ -28,8 +28,8 @@ class RewardModelJudge:
         self._scale = Scale(config.tau, config.lowest, config.highest)
 
     def _rewards(self, prompts: Sequence[list[Message]], answers: Sequence[list[str]]) -> list[list[float]]:
-        from metaapo.loop.annotate import reward_responses
         from metaapo.models.load import load_reward_model, on_best_device, use_threads_of_environment
+        from metaapo.models.rewards import reward_responses
 
         if not prompts:
             return []

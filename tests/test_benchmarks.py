@@ -196,7 +196,7 @@ def test_a_comment_makes_nothing_out_of_date(project):
 
 def prepared(folder, **settings):
     """A synthetic experiment in a copy of the project, with weights for every checkpoint; returns its configuration."""
-    methods = {"dpo": FakeMethod(54, (0.0,)), "metaapo": FakeMethod(60, (0.5,))}
+    methods = {"dpo": FakeMethod(54, (0.0,)), "metaapo": FakeMethod(60, (0.5,), learns=True)}
     path = Path(write_results(folder, methods, seeds=(0,), iterations=1, questions=6, benchmarks=("alpacaeval2",)))
     document = yaml.safe_load(path.read_text())
     document["results_dir"] = "results"
@@ -214,9 +214,12 @@ def test_finished_answers_are_not_reused_after_generation_changed(tmp_path):
     copy_project(tmp_path)
     command = ("-m", "eval.answer", "--config", prepared(tmp_path), "--run", "dpo/budget1.0/seed0")
     run(tmp_path, *command)
-    put_first_into(tmp_path / "eval" / "answer.py", "_seed", '"""Another docstring."""')
+    path = tmp_path / "eval" / "answer.py"
+    path.write_text(
+        path.read_text().replace('"""A seed that', '"""Another docstring, of a seed that') + "# A remark.\n"
+    )
     assert "all answers are finished, reused" in run(tmp_path, *command)
-    put_first_into(tmp_path / "eval" / "answer.py", "answer_questions", "raise SystemExit('asked again')")
+    put_first_into(path, "answer_questions", "raise SystemExit('asked again')")
     assert "asked again" in run(tmp_path, *command, fails=True)
 
 
@@ -262,10 +265,9 @@ from eval.judges import Comparison
 
 
 def judge_answers(judge, questions, baseline, own, settings):
-    prompts = [[{"role": "user", "content": question.turns[0]}] for question in questions]
     asked = [
-        Comparison(prompt, b["said"], o["said"], q.id, "", (b["by"], o["by"]), "duel")
-        for prompt, q, b, o in zip(prompts, questions, baseline, own)
+        Comparison([{"role": "user", "content": q.turns[0]}], b["said"], o["said"], q.id, models=(b["by"], o["by"]))
+        for q, b, o in zip(questions, baseline, own)
     ]
     return [
         {"name": c.question, "by": c.models[1], "against": c.models[0], "won": j.value and j.value - 1}

@@ -18,8 +18,8 @@ from eval.alpacaeval2 import score as alpacaeval2
 from eval.alpacaeval2.judging import judge_answers as judge_alpacaeval2
 from eval.answer import answer_questions, answer_run, manifest_path
 from eval.arenahard import verdicts
+from eval.benchmark import answering_code, judging_of, questions_of
 from eval.benchmark import benchmark as declaration
-from eval.benchmark import judging_of, questions_of
 from eval.checkpoints import answers_ready, checkpoints_ready, evaluated_models, evaluated_runs, judged_runs
 from eval.mtbench import ratings
 from eval.mtbench.judging import references
@@ -225,6 +225,58 @@ def test_answers_are_made_once_and_again_only_where_something_changed(experiment
     assert "arenahard" in err
     assert "mtbench" not in err
     assert {path: questions.sha256_file(path) for path in before} == before  # the same seed, the same answers
+
+
+def test_answers_are_made_again_only_for_the_benchmark_whose_code_changed(experiment, capsys, monkeypatch):
+    folder = evaluated_models(experiment)[1].checkpoint(experiment)
+    make_policy().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    answer_run(experiment, "dpo/budget1.0/seed0")
+    hashes = {benchmark: answering_code(benchmark) for benchmark in BENCHMARKS}
+    monkeypatch.setattr(answer, "answering_code", lambda benchmark: (hashes | {"arenahard": "changed"})[benchmark])
+    capsys.readouterr()
+    answer_run(experiment, "dpo/budget1.0/seed0")
+    err = capsys.readouterr().err
+    assert [benchmark for benchmark in BENCHMARKS if f": {benchmark}: " in err] == ["arenahard"]
+
+
+def judged_again(experiment, benchmark, capsys):
+    """Judge DPO's first run; whether anything was judged."""
+    capsys.readouterr()
+    judge.judge_run(experiment, "gold", benchmark, "dpo/budget1.0/seed0")
+    err = capsys.readouterr().err
+    assert ("judged by gold" in err) != ("finished, reused" in err)
+    return "judged by gold" in err
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_judgments_are_made_once_and_again_only_where_something_changed(experiment, benchmark, capsys, monkeypatch):
+    write_answers(experiment)
+    model = evaluated_models(experiment)[1]
+    path = model.judgments(experiment, benchmark, "gold")
+    assert judged_again(experiment, benchmark, capsys)
+    before = questions.sha256_file(path)
+    judge.manifest_path(experiment, benchmark, "gold", model.run.id).unlink()  # as Snakemake does before a rerun
+    assert not judged_again(experiment, benchmark, capsys)
+    assert judge.manifest_path(experiment, benchmark, "gold", model.run.id).is_file()
+    path.write_text("[]")  # as after a crash
+    assert judged_again(experiment, benchmark, capsys)
+    assert questions.sha256_file(path) == before
+    monkeypatch.setattr(judge, "judging_code", lambda *names: "changed")
+    assert judged_again(experiment, benchmark, capsys)
+    assert not judged_again(experiment, benchmark, capsys)
+    own = model.answers(experiment, benchmark)
+    own.write_text(own.read_text() + "\n")
+    assert judged_again(experiment, benchmark, capsys)
+
+
+def test_judgments_follow_the_baselines_answers(experiment, capsys):
+    write_answers(experiment)
+    assert judged_again(experiment, "alpacaeval2", capsys)
+    path = evaluated_models(experiment)[0].answers(experiment, "alpacaeval2")
+    rows = read_json(path)
+    write_json(path, [rows[0] | {"output": "another answer."}, *rows[1:]])
+    assert judged_again(experiment, "alpacaeval2", capsys)
 
 
 def test_second_turns_see_the_first_with_its_answer(monkeypatch):

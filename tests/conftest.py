@@ -22,6 +22,7 @@ CHAT_TEMPLATE = (
 
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
+    parser.addoption("--kills", type=int, default=3, help="SIGKILLs that the workflow's killed run survives")
 
 
 def pytest_collection_modifyitems(config, items):

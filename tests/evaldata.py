@@ -1,4 +1,16 @@
-"""Where the published annotations lie that scoring is checked against: beside the checkout, never inside it."""
+"""Published annotations that scoring is checked against; no part of the repository, since AlpacaEval's are CC BY-NC.
+
+Put them beside the checkout, in shared/evaldata, or name their folder in METAAPO_EVALDATA:
+
+    alpaca_eval/    github.com/tatsu-lab/alpaca_eval: annotations/<model>.jsonl.gz from results/<model>/
+                    weighted_alpaca_eval_gpt4_turbo/annotations.json, and instruction_difficulty.csv of the data set
+                    tatsu-lab/alpaca_eval
+    arena_hard/     github.com/lmarena/arena-hard-auto: questions, answers and judgments; ko/: the judgments, answers
+                    and leaderboard of github.com/qwopqwop200/ko-arena-hard-auto
+    mt_bench/       model_judgment/<judge>.jsonl.gz: the judgments of github.com/lm-sys/FastChat's MT-Bench
+
+An expected.json beside each holds the published numbers and what the official code returns for exactly these files.
+"""
 
 import os
 from pathlib import Path
@@ -6,14 +18,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EVALDATA = ROOT.parent / "shared" / "evaldata"
+EVALDATA = Path(os.environ.get("METAAPO_EVALDATA") or ROOT.parent / "shared" / "evaldata")
 
 
 def shared(name):
-    """The path of a shared evaluation file; without it the test is skipped, but fails in CI, which must have it."""
+    """The path of a published file; without it the test is skipped, but fails in CI, which must have it."""
     path = EVALDATA / name
     if not path.exists():
+        missing = f"no published annotations ({name}); supply them beside the checkout as tests/evaldata.py says"
         if os.environ.get("CI") == "true":
-            pytest.fail(f"the shared evaluation data lack {name}; in CI they must be there")
-        pytest.skip(f"the shared evaluation data ({name}) are not beside this checkout")
+            pytest.fail(missing)
+        pytest.skip(missing)
     return path

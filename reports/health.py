@@ -15,12 +15,9 @@ import numpy as np
 
 from eval import stats
 from metaapo.data import check_row, write_json
+from reports import roles
 from reports.runs import Results
 
-SIGNAL = (
-    "dpo",
-    "online_dpo",
-)  # the methods that must show that there is something to learn; never the method under test
 CHANCE = 0.5
 KL_RANGE = (0.0, 15.0)  # nats, per response of some 15 tokens: beyond it samples no longer resemble the SFT policy's
 LENGTH_RANGE = (0.5, 2.0)  # times the SFT policy's length: beyond it answers are cut short or padded
@@ -38,9 +35,9 @@ def _signal(results: Results) -> list[dict[str, Any]]:
     pairwise = [b for b in ("alpacaeval2", "arenahard") if b in experiment.benchmarks and results.baseline(b) == "sft"]
     rows = []
     for benchmark in pairwise[:1]:  # AlpacaEval 2's mixed prompts where there are any: one test a method, not many
-        items = results.natural(results.items(benchmark, experiment.judges[0]))
+        items = results.at_full_budget(results.items(benchmark, experiment.judges[0]))
         items = items[items["iteration"] == experiment.iterations]
-        for method in (m for m in SIGNAL if m in experiment.methods):
+        for method in (m for m in roles.modules_that(roles.shows_signal) if m in experiment.methods):
             table = items[items["method"] == method].pivot(index="seed", columns="question", values="value")
             estimate = stats.mean_over_seeds_and_prompts(table.to_numpy())
             witnesses = f"{estimate.n_seeds} seeds and {estimate.n_prompts} prompts"
@@ -82,7 +79,7 @@ def _endings(results: Results) -> list[dict[str, Any]]:
     answers = results.answers
     if not len(answers):
         return []
-    last = results.natural(answers[answers["iteration"] == results.experiment.iterations])
+    last = results.at_full_budget(answers[answers["iteration"] == results.experiment.iterations])
     ended = 1 - last.groupby(["benchmark", "method"], sort=False)["cut"].mean()
     rows = []
     for benchmark, own in ended.groupby("benchmark", sort=False):

@@ -182,7 +182,7 @@ class Results:
         path = self.folder / "scores" / benchmark / f"{self.experiment.judges[0]}.json"
         return read_json(path)["baseline"]
 
-    def natural(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def at_full_budget(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Only the runs at each method's largest budget: the main comparison, without a budget sweep's points."""
         largest = {name: str(max(method.budget)) for name, method in self.experiment.methods.items()}
         return frame[[budget == largest.get(method, budget) for method, budget in zip(frame.method, frame.budget)]]
@@ -195,8 +195,8 @@ class Results:
 
     def main(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Only the methods of the main comparison, at their largest budgets: variants have figures of their own."""
-        natural = self.natural(frame)
-        return natural[~natural["method"].isin(self.variants)] if "metaapo" in self.experiment.methods else natural
+        frame = self.at_full_budget(frame)
+        return frame[~frame["method"].isin(self.variants)] if "metaapo" in self.experiment.methods else frame
 
     def _iteration_folders(self) -> list[tuple[Run, int, Path]]:
         return [

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from eval import stats
+from reports import roles
 from reports.collect import responses_per_prompt
-from reports.drawing import LOOKS, Drawn, look_of, mean_and_half_width, offset
+from reports.drawing import SFT_LOOK, Drawn, look_of, mean_and_half_width, offset
 from reports.runs import KEYS, Results
 from reports.tables import BENCHMARKS, SCALES, name_of
 
@@ -119,7 +120,7 @@ def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None
     sft = sft[sft["method"] == "sft"]["value"]
     level = sft.mean() if len(sft) else (50.0 if results.baseline(benchmark) == "sft" else None)
     if level is not None:
-        axes.axhline(level, color=LOOKS["sft"][0], linestyle="--", linewidth=1, label="SFT policy")
+        axes.axhline(level, color=SFT_LOOK[0], linestyle="--", linewidth=1, label="SFT policy")
 
 
 def _budget_alt(results: Results, points: pd.DataFrame) -> str:
@@ -262,13 +263,14 @@ def ablations(results: Results) -> Drawn | None:
     methods, variants = results.experiment.methods, results.variants
     if not variants or "metaapo" not in methods:
         return None
-    shown = ["metaapo", *variants, *[n for n in ("random", "online_dpo") if n in methods]]
+    beside = [roles.first_that(results.experiment, test) for test in (roles.matched_random, roles.full_budget)]
+    shown = ["metaapo", *variants, *[name for name in beside if name]]
     benchmarks = results.experiment.benchmarks
     figure, axes = plt.subplots(
         1, len(benchmarks), figsize=(2.2 * len(benchmarks) + 1.4, 0.27 * len(shown) + 1.1), sharey=True, squeeze=False
     )
     for place, benchmark in zip(axes[0], benchmarks):
-        frame = results.natural(_scores(results, benchmark, RAW[benchmark]))
+        frame = results.at_full_budget(_scores(results, benchmark, RAW[benchmark]))
         frame = frame[frame["iteration"] == results.experiment.iterations]
         for y, method in enumerate(shown):
             own = frame[frame["method"] == method]["value"]
@@ -276,7 +278,7 @@ def ablations(results: Results) -> Drawn | None:
                 value, width = mean_and_half_width(own)
                 place.errorbar(value, y, xerr=width, **look_of(method, list(results.experiment.methods)))
                 if method == "metaapo":
-                    place.axvline(value, color=LOOKS["metaapo"][0], linewidth=0.8, linestyle=":")
+                    place.axvline(value, color=look_of(method, list(methods))["color"], linewidth=0.8, linestyle=":")
         place.set_yticks(range(len(shown)), [name_of(method) for method in shown])
         place.set_ylim(len(shown) - 0.5, -0.5)
         left, right = place.get_xlim()
@@ -288,7 +290,7 @@ def ablations(results: Results) -> Drawn | None:
         f"{_provenance(results, *benchmarks)} Bars: 95 % t-intervals over seeds (the paired comparisons are in the "
         "verdicts)."
     )
-    data = _raw_scores(results, results.natural(results.scores))
+    data = _raw_scores(results, results.at_full_budget(results.scores))
     data = data[data["method"].isin(shown) & (data["iteration"] == results.experiment.iterations)]
     return Drawn("ablations", "results", "Ablations and controls", caption, "Dot chart of variants.", figure, data)
 

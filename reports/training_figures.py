@@ -23,14 +23,14 @@ STAGES = ("score", "sample", "annotate", "train")
 
 def meta_map(results: Results) -> Drawn | None:
     """h_phi at the start of training and after each iteration, over the histogram of the scores that it met."""
-    maps = results.natural(results.maps)
+    maps = results.at_full_budget(results.maps)
     if not len(maps):
         return None
     methods = list(dict.fromkeys(maps["method"]))[:3]
     figure, axes = plt.subplots(
         2, len(methods), figsize=(max(4.6, 3.0 * len(methods)), 4.3), sharex=True, height_ratios=(2, 1), squeeze=False
     )
-    ledger = results.natural(results.annotations)
+    ledger = results.at_full_budget(results.annotations)
     low = 0.0
     for column, method in zip(axes.T, methods):
         own = maps[maps["method"] == method]
@@ -90,7 +90,7 @@ def sampling_rate(results: Results) -> Drawn | None:
     chosen = [m for m, own in frame.groupby("method", sort=False) if 0 < own["sampling_rate"].mean() < 1]
     if not chosen:
         return None
-    ledger = results.natural(results.annotations)
+    ledger = results.at_full_budget(results.annotations)
     by_task = ledger[ledger["method"].isin(chosen[:1])]
     tasks = by_task["task"].nunique() > 1 if "task" in by_task else False
     figure, axes = plt.subplots(1, 2 if tasks else 1, figsize=(7.0 if tasks else 3.8, 3.2), squeeze=False)
@@ -269,7 +269,7 @@ def overoptimisation(results: Results) -> Drawn | None:
 
 def costs(results: Results) -> Drawn | None:
     """Seconds by stage and responses scored, per method."""
-    frame = results.natural(results.iterations)
+    frame = results.at_full_budget(results.iterations)
     stages = [stage for stage in STAGES if f"seconds_{stage}" in frame]
     if not stages:
         return None

@@ -6,6 +6,7 @@ are the manifests that are written when all of a run's files are there.
 
 from eval.judges.catalogue import judge_settings
 from eval.checkpoints import answer_settings, answers_ready, checkpoints_ready, evaluated_runs, judged_runs
+from eval.grade import gold_files, gold_module
 from eval.questions import baseline_of
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -90,6 +91,28 @@ rule score:
     shell:
         "python -m eval.score --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"
+
+
+if gold_files(EXPERIMENT):
+
+    rule grade:
+        """The gold reward of what policies sampled and answered, for figures and samples: one process, no model."""
+        input:
+            runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
+            answers=expand(f"{RESULTS}/answers/{{run}}.json", run=evaluated_runs(EXPERIMENT)),
+        output:
+            gold_files(EXPERIMENT),
+        log:
+            f"{RESULTS}/logs/grade.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/grade/all.tsv"
+        conda:
+            "../environment.yml"
+        params:
+            config=CONFIG_FILE,
+            code=code_hash("eval.grade", gold_module(EXPERIMENT.world.name)),
+        shell:
+            "python -m eval.grade --config {params.config} > {log} 2>&1"
 
 
 rule canaries:

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from metaapo.config import MethodConfig, Section
 from metaapo.experiment import Experiment
-from metaapo.method import known_methods, method_page
+from metaapo.method import known_methods, method_module
 
 
 def _sections(title: str, model: type[BaseModel]) -> list[str]:
@@ -47,7 +47,7 @@ def reference() -> str:
             lines += _sections(name, type(field.default))
     lines += _section_table("`methods.<name>:` of every method", MethodConfig)
     for method in known_methods():
-        params = getattr(method_page(method, method), "Params", MethodConfig)
+        params = getattr(method_module(method), "Params", MethodConfig)
         if params.model_fields.keys() - MethodConfig.model_fields.keys():
             lines += _section_table(f"`methods.<name>:` of `{method}`", params, MethodConfig)
             for name, field in params.model_fields.items():

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from synthetic_results import BASIC, FakeMethod, everything, write_results
 
+from eval.grade import grade
 from eval.score import score_benchmark
 from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
 from metaapo.experiment import load, write_resolved
@@ -28,6 +29,7 @@ def scored(folder, **truth):
     for benchmark in experiment.benchmarks:
         for judge in experiment.judges:
             score_benchmark(experiment, benchmark, judge)
+    grade(experiment)
     return Results(experiment)
 
 

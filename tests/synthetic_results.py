@@ -41,6 +41,11 @@ class FakeMethod:
     reinforces: bool = False  # logs PPO's vital signs
     config: dict = field(default_factory=dict)
 
+    @property
+    def looks_at_offline_pairs(self) -> bool:
+        """A purely online method does not, so its ledger has no scores of them."""
+        return min(self.rates) < 1 or bool(self.config)
+
 
 BASIC = {
     "dpo": FakeMethod(54, (0.0, 0.0, 0.0)),
@@ -241,7 +246,7 @@ class _Tree:
                 {
                     "id": f"{t}-{i}",
                     "task": ("list", "describe")[i % 2],
-                    "offline_score": float(scores[i]),
+                    "offline_score": float(scores[i]) if method.looks_at_offline_pairs else None,
                     "sample_probability": rate,
                     "sampled": bool(sampled[i]),
                     "responses": K * int(sampled[i]),

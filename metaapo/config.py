@@ -118,7 +118,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     max_length: int = Field(128, ge=8, description="tokens of prompt plus response; longer is an error")
-    start: Literal["sft", "dpo"] = Field("sft", description="policy at the start of iteration 1")
+    start: str = Field("sft", description="policy at the start of iteration 1: sft, or the final one of a method")
     reference: Literal["fixed", "moving", "lagged"] = Field(
         "fixed",
         description="fixed: the SFT policy; moving: the policy at the start of the iteration; "
@@ -256,9 +256,9 @@ class EstimateConfig(Section):
 
 
 class MethodConfig(Section):
-    """What every method's entry may hold; a method's page adds its own keys in a subclass named `Params`."""
+    """What every method's entry may hold; a method's module adds its own keys in a subclass named `Params`."""
 
-    module: str | None = Field(None, description="the page, where it is not named like the entry")
+    module: str | None = Field(None, description="the method's module, where it is not named like the entry")
     budget: list[float] = Field(
         [1.0],
         min_length=1,

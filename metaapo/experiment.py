@@ -94,10 +94,10 @@ class Experiment(ExperimentConfig):
         return self.results / "runs" / run.id
 
     def train_of(self, method: str) -> TrainConfig:
-        """The section `train` with a method's overrides; DPO itself always starts from the SFT policy."""
+        """The section `train` with a method's overrides; the method that others start from starts from SFT itself."""
         entry = self.methods[method]
-        start = {"start": "sft"} if method == "dpo" else {}
-        return TrainConfig.model_validate(self.train.model_dump() | entry.overrides() | entry.train | start)
+        train = TrainConfig.model_validate(self.train.model_dump() | entry.overrides() | entry.train)
+        return train.model_copy(update={"start": "sft"}) if train.start == method else train
 
     def sampling_of(self, method: str) -> SamplingConfig:
         """The section `sampling` with a method's overrides."""
@@ -106,8 +106,8 @@ class Experiment(ExperimentConfig):
     def needs(self, run: Run) -> list[Run]:
         """Runs that must be finished before this one starts."""
         names = list(self.methods[run.method].needs())
-        if self.train_of(run.method).start == "dpo":
-            names.append("dpo")
+        start = self.train_of(run.method).start
+        names += [] if start == "sft" else [start]
         return [run.model_copy(update={"method": name}) for name in names]
 
     def needed_methods(self) -> set[str]:

@@ -70,9 +70,10 @@ class RunContext:
         """The policy that an iteration starts from."""
         if iteration > 1:
             return self.iteration_path(iteration - 1) / "model"
-        if self.experiment.train_of(self.run.method).start == "sft":
+        start = self.experiment.train_of(self.run.method).start
+        if start == "sft":
             return self.world / "sft"
-        return self.other("dpo").iteration_path(self.experiment.iterations) / "model"
+        return self.other(start).iteration_path(self.experiment.iterations) / "model"
 
     def reference_path(self, iteration: int) -> Path:
         """The reference of an iteration, by the setting `train.reference`."""

@@ -57,10 +57,14 @@ def _drift(results: Results) -> list[dict[str, Any]]:
     start = probes[(probes["iteration"] == 1) & (probes["step"] == 0)]["tokens"].mean() if len(probes) else None
     if start and "mean_length" in frame:
         ratio = frame["mean_length"] / start
-        place = np.log(ratio.clip(lower=1e-9)).abs().idxmax()
+        furthest = np.log(ratio.clip(lower=1e-9)).abs().idxmax()
         rows.append(
             check_row(
-                "response length", ratio[place], *LENGTH_RANGE, "times the SFT policy's", _furthest(frame.loc[place])
+                "response length",
+                ratio[furthest],
+                *LENGTH_RANGE,
+                "times the SFT policy's",
+                _furthest(frame.loc[furthest]),
             )
         )
     return rows

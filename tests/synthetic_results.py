@@ -19,6 +19,7 @@ import yaml
 
 from eval.arenahard.score import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
+from metaapo.method import known_methods
 from metaapo.worlds.tiny import data as tiny
 
 PROMPTS = 48  # prompts of an iteration's part
@@ -55,9 +56,11 @@ BASIC = {
 }
 
 
-def _page(name: str, method: FakeMethod) -> str:
-    """MetaAPO's page for MetaAPO and its variants; DPO's for all others, since nothing is trained here."""
-    return "metaapo" if name == "metaapo" or {"map", "select", "weights"} & set(method.config) else "dpo"
+def _module(name: str, method: FakeMethod) -> str:
+    """The module of that name; for others MetaAPO's where it is a variant of it, else DPO's: nothing is trained."""
+    if name in known_methods():
+        return name
+    return "metaapo" if {"map", "select", "weights"} & set(method.config) else "dpo"
 
 
 def everything(**win_rates: float) -> dict[str, FakeMethod]:
@@ -127,7 +130,7 @@ def write_results(
         "seeds": list(seeds),
         "iterations": iterations,
         "world": {"seeds": list(worlds)},
-        "methods": {name: {"module": _page(name, method), **method.config} for name, method in methods.items()},
+        "methods": {name: {"module": _module(name, method), **method.config} for name, method in methods.items()},
         "evaluation": {
             "judges": list(judges),
             "benchmarks": list(benchmarks),

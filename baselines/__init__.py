@@ -1,1 +1,1 @@
-"""One page per baseline: what differs from the shared loop of `metaapo.loop.trainer`."""
+"""One module per baseline: what differs from the shared loop of `metaapo.loop.trainer`."""

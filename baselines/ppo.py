@@ -1,4 +1,4 @@
-"""PPO (Schulman et al. 2017; for language models Ziegler et al. 2019, Ouyang et al. 2022), on the shared workbench.
+"""PPO (Schulman et al. 2017; for language models Ziegler et al. 2019, Ouyang et al. 2022), in the rooms of the loop.
 
 It brings its own update. Per iteration it walks through the part's prompts in rollouts: sample a response to each
 prompt, score it, shape the rewards by the KL divergence from the reference, estimate advantages, and take several
@@ -9,7 +9,7 @@ Choices:
   trunk would let value errors, large at first, push the policy about.
 - The KL coefficient is `train.beta`. DPO with beta solves max E[r] - beta KL for a reward in log-odds, which is what
   the reward model's Bradley-Terry loss gives, so all methods regularise alike; `kl_target` makes it adaptive.
-- One response a prompt in each pass over the part (`responses` passes): PPO lives on fresh samples, so K responses of
+- One response per prompt in each pass over the part (`responses` passes): PPO lives on fresh samples, so K responses of
   one policy are worth less to it than K passes. Its annotation ratio is responses / K; compare at measured budgets.
 - Samples are drawn at temperature 1 without top_p: the importance ratio is of the policy itself.
 - A response that was cut before EOS loses `eos_penalty` (Huang et al. 2024): the reward model reads it as if it ended.
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from torch import Tensor
 
+    from metaapo.loop.ledger import LedgerRow
+    from metaapo.loop.prompts import Prompt
     from metaapo.loop.run import RunContext
-    from metaapo.loop.workbench import Clock, Prompt
+    from metaapo.loop.stages import Clock
     from metaapo.models.generate import Response
     from metaapo.policy_gradient import Rollout
 
@@ -72,41 +74,47 @@ def train(params: Params, context: RunContext) -> None:
 
 
 class PPO:
-    """One run: the workbench's models and a value model."""
+    """One run: the shared loop's rooms and a value model."""
 
     def __init__(self, params: Params, context: RunContext) -> None:
         from metaapo.loop.workbench import Workbench
 
-        self.params, self.context, self.bench = params, context, Workbench(context)
-        if self.bench.accelerator.num_processes > 1:
+        self.params, self.context, self.bench = params, context, Workbench.of(context)
+        if self.bench.processes.n > 1:
             raise ConfigError(f"methods.{context.run.method}: PPO runs in one process; start it without a launcher")
 
     def iterate(self, iteration: int, folder: Path) -> dict[str, Any]:
         """One iteration: rollouts and updates over the part; writes `folder` and returns the summary."""
-        from metaapo.loop.workbench import Clock
+        from metaapo.loop.optim import adamw
+        from metaapo.loop.probe import probe
+        from metaapo.loop.records import summary, write_records
+        from metaapo.loop.saving import save_policy
+        from metaapo.loop.stages import Clock
 
-        clock = Clock()
+        clock, bench = Clock(), self.bench
         self._load(iteration)
-        prompts = self.bench.read_prompts(iteration)
+        prompts = bench.read_prompts(iteration)
         rollouts = self._plan(iteration, prompts)
         steps = self.params.epochs * sum(math.ceil(len(batch) / self.params.minibatch) for batch in rollouts)
         optimizers = [
-            self.bench.optimizer(model, steps, lr)
-            for model, lr in ((self.bench.policy, self.bench.config.lr), (self.value_model, self.params.value_lr))
+            adamw(model, bench.train, steps, lr)
+            for model, lr in ((bench.policies.policy, bench.train.lr), (self.value_model, self.params.value_lr))
         ]
+        bench.policies.checkpoint = None  # the policy's weights change from here on
         log: list[dict[str, Any]] = []
-        probes = self.bench.probe(iteration, 0, prompts)
+        probes = probe(bench, iteration, 0, prompts)
         for number, batch in enumerate(rollouts, start=1):
             sampled = self._sample(batch, self.context.torch_seed(iteration, f"rollout{number}"), clock)
             with clock("train"):
                 log += self._update(batch, sampled, optimizers, self.context.rng(iteration, f"minibatch{number}"))
             if number in (len(rollouts) // 2, len(rollouts)):
-                probes += self.bench.probe(iteration, len(log), prompts)
+                probes += probe(bench, iteration, len(log), prompts)
         log = [{"iteration": iteration, "step": step} | row for step, row in enumerate(log, start=1)]
-        self.bench.save(folder, prompts, log, probes)
+        save_policy(bench.policies, folder)
+        write_records(bench, folder, prompts, log, probes)
         self.value_model.save_pretrained(folder / "value_model", safe_serialization=True)
-        self.bench.reward_tokenizer.save_pretrained(folder / "value_model")
-        return self.bench.summary(prompts, probes, clock) | {"kl_coefficient": self.kl_coefficient}
+        bench.policies.reward_tokenizer.save_pretrained(folder / "value_model")
+        return summary(bench, prompts, probes, clock) | {"kl_coefficient": self.kl_coefficient}
 
     def _load(self, iteration: int) -> None:
         import torch
@@ -114,24 +122,21 @@ class PPO:
         from metaapo.data import read_json
         from metaapo.models.load import load_reward_model
 
-        self.bench.load(iteration)
-        path, self.kl_coefficient = self.context.world / "reward_model", self.bench.config.beta
+        self.bench.policies.start(iteration)
+        path, self.kl_coefficient = self.context.reward_model, self.bench.train.beta
         if iteration > 1:
             path = self.context.iteration_path(iteration - 1) / "value_model"
             self.kl_coefficient = read_json(path.parent / "summary.json")["kl_coefficient"]
-        self.value_model = load_reward_model(path, torch.float32)[0].to(self.bench.device)
+        self.value_model = load_reward_model(path, torch.float32)[0].to(self.bench.processes.device)
 
     def _plan(self, iteration: int, prompts: list[Prompt]) -> list[list[Prompt]]:
         """Choose the prompts within the budget, open their ledger, and cut shuffled passes over them into rollouts."""
+        from metaapo.loop.online import enter_selection
         from metaapo.selection import random_fraction
 
         rng = self.context.rng(iteration, "select")
-        selection = random_fraction(len(prompts), self.context.run.budget, rng)
-        for prompt, sampled, probability in zip(prompts, selection.sampled, selection.probability):
-            prompt.ledger |= {"offline_score": None, "sample_probability": float(probability), "sampled": bool(sampled)}
-            prompt.ledger |= {"generated": 0, "responses": 0, "calls": 0, "tokens": 0}
-            prompt.ledger |= {"outcome": "scored" if sampled else "not_sampled"}
-        chosen = [prompt for prompt, sampled in zip(prompts, selection.sampled) if sampled]
+        enter_selection(prompts, random_fraction(len(prompts), self.context.run.budget, rng))
+        chosen = [prompt for prompt in prompts if prompt.ledger.sampled]
         if not chosen:
             raise ConfigError(f"{self.context.run.id}: the budget leaves no prompt in iteration {iteration}; raise it")
         order = [chosen[i] for _ in range(self.params.responses) for i in rng.permutation(len(chosen))]
@@ -140,14 +145,14 @@ class PPO:
     def _sample(self, prompts: list[Prompt], seed: int, clock: Clock) -> list[tuple[Response, float]]:
         """A response to each prompt with its reward, entered into the ledger."""
         with clock("sample"):
-            responses = [own[0] for own in self.bench.sample(prompts, 1, 1.0, 1.0, seed)]
+            responses = [response for (response,) in self.bench.sampler.sample(prompts, 1, 1.0, 1.0, seed)]
         with clock("annotate"):
-            rewards = [own[0] for own in self.bench.rewards(prompts, [[r.text] for r in responses])]
+            rewards = [
+                reward
+                for (reward,) in self.bench.annotator.rewards(prompts, [[response.text] for response in responses])
+            ]
         for prompt, response, reward in zip(prompts, responses, rewards):
-            for key, amount in (("generated", 1), ("responses", 1), ("calls", 1), ("tokens", len(response.token_ids))):
-                prompt.ledger[key] += amount
-            prompt.ledger["reward_chosen"] = max(reward, prompt.ledger.get("reward_chosen", reward))
-            prompt.ledger["reward_rejected"] = min(reward, prompt.ledger.get("reward_rejected", reward))
+            enter_response(prompt.ledger, response, reward)
         return list(zip(responses, rewards))
 
     def _update(
@@ -156,19 +161,15 @@ class PPO:
         """Advantages of one rollout, then epochs of minibatches over it; a row of the log for each optimizer step."""
         from metaapo import policy_gradient
 
-        params, bench = self.params, self.bench
+        params, policies = self.params, self.bench.policies
         sequences = [(prompt.ids, response.token_ids) for prompt, (response, _) in zip(prompts, sampled)]
-        with bench.arithmetic():
-            models = (bench.policy, bench.reference, self.value_model)
-            rollout = policy_gradient.measure(*models, sequences, bench.tokenizer.pad_token_id)
-        scores = [reward - (0.0 if response.finished else params.eos_penalty) for response, reward in sampled]
-        rewards = policy_gradient.shaped_rewards(
-            rollout.mask.new_tensor(scores), rollout.logps, rollout.reference_logps, rollout.mask, self.kl_coefficient
+        with self.bench.processes.arithmetic():
+            models = (policies.policy, policies.reference, self.value_model)
+            rollout = policy_gradient.measure(*models, sequences, policies.tokenizer.pad_token_id)
+        scores = rollout.mask.new_tensor(penalised_scores(sampled, params.eos_penalty))
+        advantages, returns = policy_gradient.estimate(
+            rollout, scores, self.kl_coefficient, params.discount, params.trace
         )
-        advantages, returns = policy_gradient.advantages_and_returns(
-            rewards, rollout.values, rollout.mask, params.discount, params.trace
-        )
-        advantages = policy_gradient.whiten(advantages, rollout.mask)
         facts = {
             "reward": sum(reward for _, reward in sampled) / len(sampled),
             "kl": rollout.kl,
@@ -181,8 +182,8 @@ class PPO:
         for _ in range(params.epochs):
             order = rng.permutation(len(prompts))
             for start in range(0, len(order), params.minibatch):
-                own = order[start : start + params.minibatch]
-                rows.append(self._step(rollout, advantages, returns, own, optimizers) | facts)
+                minibatch = order[start : start + params.minibatch]
+                rows.append(self._step(rollout, advantages, returns, minibatch, optimizers) | facts)
         if params.kl_target is not None:
             self.kl_coefficient = policy_gradient.adapt(
                 self.kl_coefficient, rollout.kl, params.kl_target, len(prompts), params.kl_horizon
@@ -190,25 +191,26 @@ class PPO:
         return rows
 
     def _step(
-        self, rollout: Rollout, advantages: Tensor, returns: Tensor, own: Any, optimizers: list[Any]
+        self, rollout: Rollout, advantages: Tensor, returns: Tensor, minibatch: Any, optimizers: list[Any]
     ) -> dict[str, Any]:
-        """One clipped step on policy and value model, on the responses `own` of the rollout."""
+        """One clipped step on policy and value model, on the responses of the rollout that `minibatch` indexes."""
         from metaapo import policy_gradient
 
-        params = self.params
-        batch = policy_gradient.batch_of([rollout.sequences[i] for i in own], self.bench.tokenizer.pad_token_id)
-        with self.bench.arithmetic():
-            logps, entropies = policy_gradient.logps_and_entropies(self.bench.policy, batch)
+        params, policy = self.params, self.bench.policies.policy
+        sequences = [rollout.sequences[i] for i in minibatch]
+        batch = policy_gradient.batch_of(sequences, self.bench.policies.tokenizer.pad_token_id)
+        with self.bench.processes.arithmetic():
+            logps, entropies = policy_gradient.logps_and_entropies(policy, batch)
             values = policy_gradient.token_values(self.value_model, batch)
         old_logps, old_values, advantages, returns, mask = (
-            x[own, : logps.shape[1]] for x in (rollout.logps, rollout.values, advantages, returns, rollout.mask)
+            x[minibatch, : logps.shape[1]] for x in (rollout.logps, rollout.values, advantages, returns, rollout.mask)
         )
         surrogate, clipped = policy_gradient.policy_loss(logps, old_logps, advantages, mask, params.clip)
         error, value_clipped = policy_gradient.value_loss(values, old_values, returns, mask, params.value_clip)
         row = {"lr": optimizers[0][1].get_last_lr()[0], "loss": surrogate.item(), "value_loss": error.item()}
-        models, names = (self.bench.policy, self.value_model), ("grad_norm", "value_grad_norm")
+        models, names = (policy, self.value_model), ("grad_norm", "value_grad_norm")
         for name, model, loss, (optimizer, schedule) in zip(names, models, (surrogate, error), optimizers):
-            row[name] = policy_gradient.step(model, loss, optimizer, self.bench.config.max_grad_norm)
+            row[name] = policy_gradient.step(model, loss, optimizer, self.bench.train.max_grad_norm)
             schedule.step()
         return row | {
             "approximate_kl": policy_gradient.approximate_kl(logps, old_logps, mask),
@@ -216,3 +218,19 @@ class PPO:
             "clip_fraction": float(clipped),
             "value_clip_fraction": float(value_clipped),
         }
+
+
+def enter_response(ledger: LedgerRow, response: Response, reward: float) -> None:
+    """Count one sampled and scored response of a prompt."""
+    ledger.outcome = "scored"
+    ledger.responses_generated += 1
+    ledger.tokens_generated += len(response.token_ids)
+    ledger.responses_scored += 1
+    ledger.reward_model_calls += 1
+    ledger.reward_chosen = reward if ledger.reward_chosen is None else max(reward, ledger.reward_chosen)
+    ledger.reward_rejected = reward if ledger.reward_rejected is None else min(reward, ledger.reward_rejected)
+
+
+def penalised_scores(sampled: list[tuple[Response, float]], eos_penalty: float) -> list[float]:
+    """The scores that enter the shaped rewards: a response that was cut before EOS loses the penalty."""
+    return [reward - (0.0 if response.finished else eos_penalty) for response, reward in sampled]

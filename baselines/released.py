@@ -1,12 +1,13 @@
-"""A released checkpoint stands as a method: nothing is trained, it is answered for, judged and scored like the others.
+"""Evaluate a released checkpoint as if it were a trained method: nothing is trained here.
 
-So evaluation can be checked against published numbers before anything is trained here; and a policy that others trained
-can be what MetaAPO starts from (an entry named `dpo` with `module: released`, and `train.start: dpo`).
+So evaluation can be checked against published numbers before anything is trained; and the methods can start from a
+policy that others trained (an entry such as `theirs` with `module: released`, and `train.start: theirs`).
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,11 @@ if TYPE_CHECKING:
 
 DECLARATION = Declaration(title="Released checkpoint", role="checkpoint", sampled=0.0, trains=False)
 
-# Nothing was sampled, annotated or measured.
-COUNTS = ("prompts", "sampled", "responses_generated", "responses_scored", "reward_model_calls", "tokens_generated")
 LOGS = ("train.jsonl", "annotations.jsonl", "probes.jsonl")
 
 
 class Params(MethodConfig):
-    """The page's keys in the configuration."""
+    """The checkpoint's keys in the configuration."""
 
     checkpoint: CheckpointConfig = CheckpointConfig()
 
@@ -39,19 +38,20 @@ class Params(MethodConfig):
 
 def train(params: Params, context: RunContext) -> None:
     """Put the checkpoint where a trained policy would be, the same after every iteration."""
+    from metaapo.loop.ledger import Totals
     from metaapo.loop.run import run_iterations
 
     def iterate(iteration: int, folder: Path) -> dict[str, Any]:
-        _place(params.checkpoint, context, iteration, folder)
+        _put(params.checkpoint, context, iteration, folder)
         for name in LOGS:
             (folder / name).touch()
-        counts = dict.fromkeys((*COUNTS, "pairs", "ties", "identical"), 0)
-        return counts | {"annotation_ratio": 0.0, "seconds": {}, "released": params.checkpoint.path}
+        nothing = asdict(Totals())  # was sampled, annotated or measured
+        return nothing | {"annotation_ratio": 0.0, "seconds": {}, "released": params.checkpoint.path}
 
     run_iterations(context, iterate)
 
 
-def _place(checkpoint: CheckpointConfig, context: RunContext, iteration: int, folder: Path) -> None:
+def _put(checkpoint: CheckpointConfig, context: RunContext, iteration: int, folder: Path) -> None:
     from metaapo.assets import hub
     from metaapo.assets.checkpoints import make
 

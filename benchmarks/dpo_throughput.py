@@ -29,7 +29,7 @@ from metaapo.config import CheckpointConfig
 from metaapo.losses import PairLogps, dpo
 from metaapo.models.load import load_policy, load_tokenizer, use_threads_of_environment
 from metaapo.models.logps import all_sequence_logps, collate, sequence_logps
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.tokenizer import write_tokenizer
 
 BETA, LR, CLIP = 0.1, 5e-7, 1.0
 TINY = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -89,7 +89,7 @@ def trl_step(
     model: PreTrainedModel, reference: PreTrainedModel, pad: int, bf16: bool, folder: str
 ) -> Callable[[Batch], float]:
     """A step of TRL's DPOTrainer: its collator, its compute_loss, the same update."""
-    tiny.write_tokenizer(Path(folder) / "tokenizer", 128)  # never asked for anything: the pairs are token ids already
+    write_tokenizer(Path(folder) / "tokenizer", 128)  # never asked for anything: the pairs are token ids already
     tokenizer = load_tokenizer(Path(folder) / "tokenizer")
     arguments = DPOConfig(
         folder, beta=BETA, bf16=bf16, use_cpu=True, max_length=None, report_to="none", disable_dropout=False,

@@ -3,8 +3,8 @@
     python -m eval.answer --config results/default/config.yaml --run metaapo/budget1.0/seed0
 
 Answers lie in answers/{benchmark}/{run}/iter{t}.json(l), in upstream's own formats. What is finished is noted in a
-journal with what it depends on (questions, weights, settings), so that a killed or repeated job answers only what is
-missing or out of date; the journal's last state is the run's manifest, answers/{run}.json, written when all is there.
+journal with what it depends on (questions, weights, settings, code), so that a killed or repeated job answers only what
+is missing or out of date; the journal's last state is the run's manifest, answers/{run}.json.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.arenahard import score as arenahard
+from eval.benchmark import answering_code, questions_of
+from eval.benchmark import benchmark as declaration
 from eval.checkpoints import EvaluatedModel, models_of_run
-from eval.questions import Question, QuestionSet, load_questions
+from eval.questions import Question, QuestionSet, answer_records, load_questions
 from metaapo.config import ConfigError, EvaluationConfig, SamplingConfig, VLLMConfig
 from metaapo.data import DataError, Message, read_json, sha256_file, write_json, write_jsonl
 from metaapo.experiment import Experiment, Run, load
@@ -30,28 +31,7 @@ if TYPE_CHECKING:
 
     from metaapo.models.generate import Response
 
-# FastChat's temperatures by category (fastchat.llm_judge.common.temperature_config); Arena-Hard's answers are greedy
-# (config/gen_answer_config.yaml of arena-hard-auto). Everything else is sampled at the configured temperature.
-MTBENCH_TEMPERATURES = {
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "extraction": 0.0,
-    "math": 0.0,
-    "coding": 0.0,
-    "reasoning": 0.0,
-    "stem": 0.1,
-    "humanities": 0.1,
-}
 Conversation = list[Message]
-
-
-def temperature_of(benchmark: str, question: Question, settings: EvaluationConfig) -> float:
-    """The temperature that a question is answered at."""
-    if benchmark == "arenahard":
-        return 0.0
-    if benchmark == "mtbench":
-        return MTBENCH_TEMPERATURES.get(question.category, settings.temperature)
-    return settings.temperature
 
 
 def answer_questions(
@@ -80,7 +60,8 @@ def answer_questions(
     from metaapo.models.generate import generate
 
     answered: list[list[Response]] = [[] for _ in questions]
-    temperatures = [temperature_of(benchmark, question, settings) for question in questions]
+    temperature_of = questions_of(benchmark).temperature
+    temperatures = [temperature_of(question, settings) for question in questions]
     for turn in range(max(len(question.turns) for question in questions)):
         for temperature in sorted(set(temperatures)):
             rows = [i for i, q in enumerate(questions) if temperatures[i] == temperature and len(q.turns) > turn]
@@ -112,34 +93,6 @@ def _conversation(question: Question, answered: Sequence[Response]) -> Conversat
 def _seed(*parts: Any) -> int:
     """A seed that depends on all parts."""
     return zlib.crc32(json.dumps(parts).encode())
-
-
-def answer_records(
-    benchmark: str, questions: Sequence[Question], answers: Sequence[Sequence[str]], model_id: str, version: str
-) -> list[dict[str, Any]]:
-    """Answers in the benchmark's own file format.
-
-    Args:
-        benchmark: "alpacaeval2", "arenahard" or "mtbench".
-        questions: what was asked.
-        answers: texts, one list of turns a question.
-        model_id: name of the model in the file.
-        version: of Arena-Hard, decides how tokens are counted; "words" counts words, for the tiny world.
-    """
-    if benchmark == "alpacaeval2":
-        return [{**q.record, "output": turns[0], "generator": model_id} for q, turns in zip(questions, answers)]
-    if benchmark == "mtbench":
-        return [
-            {
-                "question_id": question.record["question_id"],
-                "answer_id": arenahard.answer_id(model_id, question.id),
-                "model_id": model_id,
-                "choices": [{"index": 0, "turns": list(turns)}],
-            }
-            for question, turns in zip(questions, answers)
-        ]
-    count_tokens = arenahard.count_words if version == "words" else arenahard.token_counter(version)
-    return [arenahard.answer_record(q.record, turns[0], model_id, count_tokens) for q, turns in zip(questions, answers)]
 
 
 def manifest_path(experiment: Experiment, run_id: str) -> Path:
@@ -181,13 +134,16 @@ def _stamp(experiment: Experiment, model: EvaluatedModel, benchmark: str, asked:
     """What an answer file depends on; another stamp means that it is out of date."""
     folder = model.checkpoint(experiment)
     weights = sorted(folder.glob("*.safetensors"))
-    settings = experiment.evaluation
+    settings = experiment.evaluation.model_dump(mode="json")
     sampler = {"backend": "vllm"} if experiment.sampling.backend == "vllm" else {}
+    own = {key: settings[key] for key in declaration(benchmark).answer_settings}
     return sampler | {
+        "code": answering_code(benchmark),
         "questions": {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)},
         "model": {file.name: sha256_file(file) for file in [*weights, *sorted(folder.glob("*.jinja"))]},
-        "temperature": settings.temperature,
-        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings["temperature"],
+        "max_new_tokens": settings["max_new_tokens"],
+        **own,
     }
 
 
@@ -213,8 +169,7 @@ def _answer_model(
         engine = experiment.sampling.vllm
         responses = answer_questions(policy, tokenizer, benchmark, questions, experiment.evaluation, seed, engine)
         texts = [[response.text for response in turns] for turns in responses]
-        tokens = "words" if question_set.source.startswith("world") else experiment.evaluation.arenahard_version
-        records = answer_records(benchmark, questions, texts, model.id, tokens)
+        records = answer_records(benchmark, questions, texts, model.id, experiment.evaluation, question_set.in_world)
         path = model.answers(experiment, benchmark)
         (write_jsonl if path.suffix == ".jsonl" else write_json)(path, records)
         entry = {

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.benchmark import answering_code
+from eval.benchmark import benchmark as declaration
 from eval.questions import SFT_BASELINE, baseline_of
 from metaapo.config import ConfigError
 from metaapo.experiment import Experiment, Run
 
 SFT = "sft"
-# AlpacaEval's tools read and write one JSON list, the others one JSON object a line.
-EXTENSIONS = {"alpacaeval2": "json", "arenahard": "jsonl", "mtbench": "jsonl"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EvaluatedModel:
         return experiment.results / "judgments" / benchmark / judge / self.run.id / self._file(benchmark)
 
     def _file(self, benchmark: str) -> str:
-        return f"iter{self.iteration}.{EXTENSIONS[benchmark]}"
+        return f"iter{self.iteration}.{declaration(benchmark).extension}"
 
 
 def sft_model(world: int) -> EvaluatedModel:
@@ -107,6 +107,25 @@ def answers_ready(experiment: Experiment, benchmark: str, method: str, budget: s
 
 
 def answer_settings(experiment: Experiment) -> dict[str, object]:
-    """The settings that answers depend on: a change of these, and of no others, has runs answered for again."""
-    relevant = {"benchmarks", "questions", "temperature", "max_new_tokens", "arenahard_version"}
-    return experiment.evaluation.model_dump(mode="json", include=relevant)
+    """What of the configuration answers depend on: a change of this, and of nothing else, makes them again."""
+    settings = experiment.evaluation.model_dump(mode="json")
+    declared = [key for name in experiment.benchmarks for key in declaration(name).answer_settings]
+    return {key: settings[key] for key in ("benchmarks", "questions", "temperature", "max_new_tokens", *declared)}
+
+
+def judge_settings_of(experiment: Experiment, benchmark: str) -> dict[str, object]:
+    """What of the configuration a benchmark's judgments depend on, beside the judge's own entry."""
+    settings = experiment.evaluation.model_dump(mode="json")
+    chosen = {key: settings[key] for key in declaration(benchmark).judge_settings}
+    return chosen | {"baseline": baseline_of(experiment, benchmark)}
+
+
+def score_settings_of(experiment: Experiment, benchmark: str) -> dict[str, object]:
+    """What of the configuration a benchmark's scores depend on."""
+    settings = experiment.evaluation.model_dump(mode="json")
+    return {key: settings[key] for key in declaration(benchmark).score_settings}
+
+
+def answer_code(experiment: Experiment) -> dict[str, str]:
+    """Hash of the code that the answers to each benchmark depend on."""
+    return {name: answering_code(name) for name in experiment.benchmarks}

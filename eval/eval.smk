@@ -4,10 +4,19 @@ Answers and judgments themselves are kept over reruns (only what is out of date 
 are the manifests that are written when all of a run's files are there.
 """
 
-from eval.judges.catalogue import judge_settings
-from eval.checkpoints import answer_settings, answers_ready, checkpoints_ready, evaluated_runs, judged_runs
-from eval.grade import gold_files, gold_module
-from eval.questions import baseline_of
+from eval.benchmark import scoring_code
+from eval.checkpoints import (
+    answer_code,
+    answer_settings,
+    answers_ready,
+    checkpoints_ready,
+    evaluated_runs,
+    judge_settings_of,
+    judged_runs,
+    score_settings_of,
+)
+from eval.grade import gold_files, grading_code
+from eval.judges.catalogue import judge_settings, judging_code
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
 JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -37,7 +46,7 @@ rule answer:
         runtime=EXPERIMENT.hardware.answer.minutes,
     params:
         config=CONFIG_FILE,
-        code=code_hash("eval.answer"),
+        code=answer_code(EXPERIMENT),
         changes=answer_settings(EXPERIMENT),
         run="{method}/budget{budget}/seed{seed}",
     shell:
@@ -63,8 +72,8 @@ rule judge:
         runtime=EXPERIMENT.hardware.answer.minutes,
     params:
         config=CONFIG_FILE,
-        code=code_hash("eval.judge"),
-        changes=lambda w: [judge_settings(EXPERIMENT, w.judge), baseline_of(EXPERIMENT, w.benchmark)],
+        code=lambda w: judging_code(EXPERIMENT, w.benchmark, w.judge),
+        changes=lambda w: [judge_settings(EXPERIMENT, w.judge), judge_settings_of(EXPERIMENT, w.benchmark)],
         run="{method}/budget{budget}/seed{seed}",
     shell:
         "python -m eval.judge --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
@@ -87,7 +96,8 @@ rule score:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
-        code=code_hash("eval.score"),
+        code=lambda w: scoring_code(w.benchmark),
+        changes=lambda w: score_settings_of(EXPERIMENT, w.benchmark),
     shell:
         "python -m eval.score --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"
@@ -110,7 +120,7 @@ if gold_files(EXPERIMENT):
             "../environment.yml"
         params:
             config=CONFIG_FILE,
-            code=code_hash("eval.grade", gold_module(EXPERIMENT.world.name)),
+            code=grading_code(EXPERIMENT),
         shell:
             "python -m eval.grade --config {params.config} > {log} 2>&1"
 
@@ -130,7 +140,7 @@ rule canaries:
         asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
     params:
         config=CONFIG_FILE,
-        code=code_hash("eval.judge_checks"),
+        code=lambda w: code_hash("eval.judge_checks", f"eval.{w.benchmark}.judging"),
     shell:
         "python -m eval.judge_checks --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"

@@ -22,21 +22,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from eval.benchmark import Record, judging_of
 from eval.checkpoints import SFT, EvaluatedModel, evaluated_models
 from eval.questions import Question, answers_in_order, load_questions
 from metaapo.command import errors_in_one_sentence, experiment_arguments
 from metaapo.data import Message, read_jsonl, write_json, write_jsonl, write_text
 from metaapo.experiment import Experiment, Run, load
+from metaapo.provenance import code_hash
 
 PROBE_COLUMNS = ("method", "budget", "seed", "iteration", "step", "id", "gold")
 FILES = ("probe_gold.csv", "answer_gold.jsonl.gz", "gold_rubric.json")
-Record = dict[str, Any]
 
 
 def gold_module(world: str) -> str | None:
     """The importable name of a world's grader; None where the world has no gold reward."""
-    name = f"metaapo.worlds.{world}.data"
+    name = f"metaapo.worlds.{world}.gold"
     return name if importlib.util.find_spec(name) else None
+
+
+def grading_code(experiment: Experiment) -> str:
+    """Hash of the code that gold rewards depend on."""
+    stages = [f"eval.{name}.{stage}" for name in experiment.benchmarks for stage in ("questions", "judging")]
+    return code_hash("eval.grade", gold_module(experiment.world.name), *stages)
 
 
 def gold_files(experiment: Experiment) -> list[str]:
@@ -76,24 +83,16 @@ def graded_probes(experiment: Experiment, world: ModuleType) -> Iterator[Record]
 def graded_answers(experiment: Experiment, world: ModuleType) -> Iterator[Record]:
     """A row for each question and model that the report's sample browser shows."""
     for benchmark in experiment.benchmarks:
+        texts = judging_of(benchmark).texts
         for model in evaluated_models(experiment):
             path = model.answers(experiment, benchmark)
             if not _is_shown(experiment, model) or not path.exists():
                 continue
             questions = load_questions(experiment, benchmark, model.world).questions
             for question, answer in zip(questions, answers_in_order(path, benchmark, questions)):
-                turns = [_rubric(_gold(world, *turn)) for turn in conversations(question, texts_of(answer))]
+                turns = [_rubric(_gold(world, *turn)) for turn in conversations(question, texts(answer))]
                 where = {"benchmark": benchmark, "question": question.id}
                 yield _keys(model.run, model.iteration) | where | {"turns": turns}
-
-
-def texts_of(answer: Record) -> list[str]:
-    """The texts of an answer in any benchmark's format, one per turn."""
-    if "output" in answer:
-        return [answer["output"]]
-    if "choices" in answer:
-        return list(answer["choices"][0]["turns"])
-    return [answer["messages"][-1]["content"]["answer"]]
 
 
 def conversations(question: Question, texts: Sequence[str]) -> Iterator[tuple[list[Message], str]]:

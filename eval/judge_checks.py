@@ -5,7 +5,7 @@
 - `position`: on real pairs of answers judged in both orders, the share whose two judgments name different winners, and
   how much the answer shown first is favoured. AlpacaEval asks in one order only; here both are asked.
 - `null_model`: a model that always gives the same empty phrase, whatever is asked, against the baseline (pairwise) or
-  beside the models (MT-Bench). A judge that lets it win can be gamed (Zheng et al., arXiv 2410.07137: 86.5 % LC on
+  beside the models (graded). A judge that lets it win can be gamed (Zheng et al., arXiv 2410.07137: 86.5 % LC on
   AlpacaEval 2 with a crafted constant answer).
 
 Writes canaries/{benchmark}/{judge}.json. Judges that are paid for are asked about `--n` questions only.
@@ -17,18 +17,18 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from eval.alpacaeval2 import score as alpacaeval2
-from eval.arenahard import score as arenahard
+from eval.benchmark import benchmark as declaration
+from eval.benchmark import judging_of
 from eval.checkpoints import EvaluatedModel, evaluated_runs, models_of_run
-from eval.judge import baseline_rows, describe_judge, judge_mtbench
+from eval.judge import baseline_rows, describe_judge
 from eval.judges import Comparison, Judge, Judgment
 from eval.judges.catalogue import open_judge
-from eval.judges.prompts import NEED_REFERENCE
-from eval.questions import Question, answers_in_order, load_questions, mtbench_references
+from eval.questions import Question, answer_records, answers_in_order, load_questions
 from eval.stats import bootstrap_mean
 from metaapo.data import write_json
 from metaapo.experiment import Experiment, load
@@ -47,15 +47,13 @@ def first_share(judgment: Judgment) -> float:
 
 def ask_both_orders(judge: Judge, benchmark: str, comparisons: Sequence[Comparison]) -> tuple[np.ndarray, np.ndarray]:
     """The share of each comparison's first answer when shown first and when shown second, each (comparisons,)."""
-    swapped = [Comparison(p.prompt, p.second, p.first, p.question, p.category, p.models[::-1]) for p in comparisons]
-    ask = judge.prefer if benchmark == "alpacaeval2" else judge.verdicts
-    judgments = ask([*comparisons, *swapped])
+    stage = judging_of(benchmark)
+    swapped = [replace(p, first=p.second, second=p.first, models=p.models[::-1]) for p in comparisons]
+    judgments = stage.compare(judge, [*comparisons, *swapped])
     shares = np.array([first_share(judgment) for judgment in judgments])
     straight, other = shares[: len(comparisons)], 1 - shares[len(comparisons) :]
-    if benchmark == "alpacaeval2":  # which itself swaps half of the comparisons before it shows them
-        turned = np.array([alpacaeval2.is_switched(comparison.prompt[-1]["content"]) for comparison in comparisons])
-        straight, other = np.where(turned, other, straight), np.where(turned, straight, other)
-    return straight, other
+    turned = np.array([stage.swaps(comparison) for comparison in comparisons], dtype=bool)
+    return np.where(turned, other, straight), np.where(turned, straight, other)
 
 
 def position_canary(straight: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
@@ -85,22 +83,22 @@ def null_canary(straight: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
 
 
 def _answers(experiment: Experiment, benchmark: str, model: EvaluatedModel, questions: list[Question]) -> list[str]:
-    return _texts(benchmark, answers_in_order(model.answers(experiment, benchmark), benchmark, questions))
+    return _first_texts(benchmark, answers_in_order(model.answers(experiment, benchmark), benchmark, questions))
 
 
-def _texts(benchmark: str, rows: list[dict[str, Any]]) -> list[str]:
-    return [row["output"] if benchmark == "alpacaeval2" else arenahard.answer_text(row) or "" for row in rows]
+def _first_texts(benchmark: str, rows: list[dict[str, Any]]) -> list[str]:
+    return [judging_of(benchmark).texts(row)[0] for row in rows]
 
 
 def pairwise_canaries(experiment: Experiment, judge: Judge, benchmark: str, model: EvaluatedModel, n: int) -> Any:
     """Both canaries of a pairwise benchmark, on the first n questions."""
     questions = load_questions(experiment, benchmark, model.world).questions[:n]
     own = _answers(experiment, benchmark, model, questions)
-    other = _texts(benchmark, baseline_rows(experiment, benchmark, model.world, questions))
+    other = _first_texts(benchmark, baseline_rows(experiment, benchmark, model.world, questions))
 
     def comparisons(answers: Sequence[str], name: str) -> list[Comparison]:
         return [
-            Comparison([{"role": "user", "content": q.turns[0]}], b, a, q.id, q.category, ("baseline", name))
+            Comparison([{"role": "user", "content": q.turns[0]}], b, a, q.id, q.category, ("baseline", name), benchmark)
             for q, b, a in zip(questions, other, answers)
         ]
 
@@ -113,17 +111,17 @@ def pairwise_canaries(experiment: Experiment, judge: Judge, benchmark: str, mode
     }
 
 
-def mtbench_canary(experiment: Experiment, judge: Judge, model: EvaluatedModel, n: int) -> Any:
+def graded_canary(experiment: Experiment, judge: Judge, benchmark: str, model: EvaluatedModel, n: int) -> Any:
     """The null model's mean grade beside a real model's, on the first n questions."""
-    questions = load_questions(experiment, "mtbench", model.world).questions[:n]
-    needed = any(question.category in NEED_REFERENCE for question in questions)
-    references = mtbench_references(experiment) if needed else {}
-    own = answers_in_order(model.answers(experiment, "mtbench"), "mtbench", questions)
-    null = [{"model_id": NULL_MODEL, "choices": [{"index": 0, "turns": [NULL_ANSWER] * 2}]} for _ in questions]
+    asked = load_questions(experiment, benchmark, model.world)
+    questions, settings, stage = asked.questions[:n], experiment.evaluation, judging_of(benchmark)
+    own = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
+    said = [[NULL_ANSWER] * len(question.turns) for question in questions]
+    null = answer_records(benchmark, questions, said, NULL_MODEL, settings, asked.in_world)
     grades = []
     for answers in (own, null):
-        scores = [row["score"] for row in judge_mtbench(judge, questions, answers, references)]
-        grades.append(np.array([np.nan if score == -1 else score for score in scores], dtype=float))
+        found = [stage.grade_of(row) for row in stage.judge_answers(judge, questions, [], answers, settings)]
+        grades.append(np.array([np.nan if grade is None else grade for grade in found], dtype=float))
     difference = bootstrap_mean(grades[0] - grades[1])
     return {
         "model": model.id,
@@ -142,10 +140,8 @@ def canaries(experiment: Experiment, name: str, benchmark: str, n: int) -> Any:
     """The canaries of one benchmark and judge, with the last checkpoint of the experiment's last run."""
     model = models_of_run(experiment, evaluated_runs(experiment)[-1])[-1]
     judge = open_judge(experiment, name, model.world)
-    if benchmark == "mtbench":
-        found = mtbench_canary(experiment, judge, model, n)
-    else:
-        found = pairwise_canaries(experiment, judge, benchmark, model, n)
+    checks = pairwise_canaries if declaration(benchmark).pairwise else graded_canary
+    found = checks(experiment, judge, benchmark, model, n)
     return {"benchmark": benchmark, "judge": describe_judge(experiment, name), "n": n, **found}
 
 

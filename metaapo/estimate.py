@@ -26,6 +26,7 @@ import yaml
 
 from metaapo import PROJECT
 from metaapo.assets import hub
+from metaapo.benchmarks import declared
 from metaapo.config import CheckpointConfig, ConfigError
 from metaapo.data import DataError, read_json
 from metaapo.experiment import Experiment, load
@@ -182,7 +183,7 @@ def decode_rate(shape: Shape, context: float, gpu: GPU, efficiency: float) -> fl
     return efficiency * sequences / seconds
 
 
-def declared(experiment: Experiment, method: str) -> Declaration:
+def declaration(experiment: Experiment, method: str) -> Declaration:
     """What the module behind an entry of the configuration declares, whatever the entry is called."""
     return declaration_of(experiment.methods[method].module or method)
 
@@ -193,15 +194,15 @@ def sampled_fraction(experiment: Experiment, method: str) -> tuple[float, int]:
     Both are what the method's module declares; `estimate.sampled` overrides the fraction. A method that declares
     nothing is priced as if it sampled every prompt K times.
     """
-    declaration = declared(experiment, method)
-    fraction = experiment.estimate.sampled.get(method, declaration.sampled)
-    return fraction, experiment.sampling.k if declaration.responses is None else declaration.responses
+    found = declaration(experiment, method)
+    fraction = experiment.estimate.sampled.get(method, found.sampled)
+    return fraction, experiment.sampling.k if found.responses is None else found.responses
 
 
 def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model: Shape) -> dict[str, float]:
     """Seconds of one GPU for one run, by stage."""
     assumed, gpu = experiment.estimate, GPUS[experiment.estimate.gpu]
-    trains = declared(experiment, method).trains
+    trains = declaration(experiment, method).trains
     prompts = experiment.world.pairs_per_iteration * experiment.iterations if trains else 0
     fraction, k = sampled_fraction(experiment, method)
     prompt, response = assumed.prompt_tokens, assumed.response_tokens
@@ -238,7 +239,7 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
     hours = {stage: sum(own[stage] for own in runs.values()) / 3600 for stage in next(iter(runs.values()))}
     hours["answer"] = _answer_hours(experiment, policy)
     total = sum(hours.values())
-    trains = any(declared(experiment, method).trains for method in experiment.methods)
+    trains = any(declaration(experiment, method).trains for method in experiment.methods)
     memory = _memory(experiment, policy) if trains else 0.0
     return {
         "experiment": experiment.experiment,
@@ -290,15 +291,22 @@ def _memory(experiment: Experiment, policy: Shape) -> float:
 
 def _answer_hours(experiment: Experiment, policy: Shape) -> float:
     """Answering all benchmarks with all checkpoints: questions and turns as upstream has them."""
-    turns = {"alpacaeval2": 805, "arenahard": 500, "mtbench": 160}
-    if experiment.world.name == "tiny":
-        turns = {name: getattr(experiment.world, name) for name in turns}
     checkpoints = len(experiment.runs()) * experiment.iterations + len(experiment.world.seeds)
-    tokens = checkpoints * sum(turns[name] for name in experiment.benchmarks) * experiment.estimate.response_tokens
+    turns = sum(_turns(experiment, benchmark) for benchmark in experiment.benchmarks)
+    tokens = checkpoints * turns * experiment.estimate.response_tokens
     gpu = GPUS[experiment.estimate.gpu]
     context = experiment.estimate.prompt_tokens + experiment.estimate.response_tokens / 2
     decoding = tokens / decode_rate(policy, context, gpu, experiment.estimate.decode_efficiency)
     return (decoding + _seconds_a_start(experiment) * len(experiment.benchmarks) * checkpoints) / 3600
+
+
+def _turns(experiment: Experiment, benchmark: str) -> int:
+    """User turns of a benchmark: those of the official set, or of the tiny world's questions."""
+    if experiment.world.name == "tiny":
+        questions = getattr(experiment.world.questions, declared(benchmark, "world_questions"))
+    else:
+        questions = declared(benchmark, "official_size")
+    return questions * declared(benchmark, "turns", default=1)
 
 
 def _disk_bytes(experiment: Experiment, policy: Shape, reward_model: Shape) -> float:

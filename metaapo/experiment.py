@@ -13,9 +13,12 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from metaapo.benchmarks import known_benchmarks
 from metaapo.config import ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
 from metaapo.data import write_text
 from metaapo.method import known_methods, method_module, module_of
+
+SFT = "sft"  # the policy of a world that methods start from; no method has this name
 
 
 class Run(BaseModel):
@@ -96,8 +99,10 @@ class Experiment(ExperimentConfig):
     def train_of(self, method: str) -> TrainConfig:
         """The section `train` with a method's overrides; the method that others start from starts from SFT itself."""
         entry = self.methods[method]
-        train = TrainConfig.model_validate(self.train.model_dump() | entry.overrides() | entry.train)
-        return train.model_copy(update={"start": "sft"}) if train.start == method else train
+        settings = self.train.model_dump() | entry.overrides() | entry.train
+        if settings["start"] == method:
+            settings["start"] = SFT
+        return TrainConfig.model_validate(settings)
 
     def sampling_of(self, method: str) -> SamplingConfig:
         """The section `sampling` with a method's overrides."""
@@ -105,25 +110,9 @@ class Experiment(ExperimentConfig):
 
     def needs(self, run: Run) -> list[Run]:
         """Runs that must be finished before this one starts."""
-        names = list(self.methods[run.method].needs())
         start = self.train_of(run.method).start
-        names += [] if start == "sft" else [start]
+        names = [*self.methods[run.method].needs(), *([] if start == SFT else [start])]
         return [run.model_copy(update={"method": name}) for name in names]
-
-    def needed_methods(self) -> set[str]:
-        """Methods that others wait for."""
-        return {needed.method for run in self.runs() for needed in self.needs(run)}
-
-    def needed_files(self, method: str, budget: str, seed: str) -> list[str]:
-        """The run.json files that a run of a method waits for, as a Snakemake input."""
-        run = Run(method=method, budget=float(budget), seed=int(seed))
-        return [str(self.run_path(needed) / "run.json") for needed in self.needs(run)]
-
-    def world_files(self, seed: int) -> list[str]:
-        """What a run with this training seed reads of its world, as a Snakemake input; health.json: it was checked."""
-        world = self.world_path(self.world_of(seed))
-        models = [world / model / "model.safetensors" for model in ("sft", "reward_model")]
-        return [str(path) for path in (world / "data" / "pairs.jsonl", *models, world / "health.json")]
 
     def method_config(self, name: str) -> dict[str, Any]:
         """Everything in the configuration that all runs of a method depend on, as plain JSON data."""
@@ -141,8 +130,8 @@ class Experiment(ExperimentConfig):
 
     def run_config(self, run: Run) -> dict[str, Any]:
         """Everything in the configuration that one training run's result depends on, as plain JSON data."""
-        own = {"budget": run.budget, "seed": run.seed, "world": self.world_of(run.seed)}
-        return self.method_config(run.method) | own
+        settings = {"budget": run.budget, "seed": run.seed, "world": self.world_of(run.seed)}
+        return self.method_config(run.method) | settings
 
     def world_config(self) -> dict[str, Any]:
         """Everything in the configuration that the data, SFT policy and reward model of one world depend on."""
@@ -183,6 +172,8 @@ def _resolve_method(name: str, entry: Any, base: Experiment) -> MethodConfig:
     entry = entry or {}
     if not isinstance(entry, dict):
         raise ConfigError(f"{key}: expected a mapping of settings ({{}} for none); found {entry!r}")
+    if name == SFT:
+        raise ConfigError(f"{key}: this name means the world's SFT policy; give the method another one, and `module`")
     name_of_module = entry.get("module") or name
     if name_of_module not in known_methods():
         raise ConfigError(f"{key}: unknown method {name_of_module!r}{_did_you_mean(name_of_module, known_methods())}")
@@ -200,6 +191,13 @@ def _resolve_method(name: str, entry: Any, base: Experiment) -> MethodConfig:
     return method
 
 
+def _check_benchmarks(experiment: Experiment) -> None:
+    known = known_benchmarks()
+    for name in experiment.benchmarks:
+        if name not in known:
+            raise ConfigError(f"evaluation.benchmarks: unknown benchmark {name!r}{_did_you_mean(name, known)}")
+
+
 def _check_needs(experiment: Experiment) -> None:
     runs = set(experiment.run_ids())
     for run in experiment.runs():
@@ -210,6 +208,17 @@ def _check_needs(experiment: Experiment) -> None:
                 raise ConfigError(
                     f"methods.{run.method}: needs the run {needed.id}; give both methods the same budgets and seeds"
                 )
+    for run in experiment.runs():
+        _check_order(experiment, run, [])
+
+
+def _check_order(experiment: Experiment, run: Run, waiting: list[str]) -> None:
+    """No run may wait for itself, through others that it needs."""
+    if run.method in waiting:
+        circle = " -> ".join([*waiting[waiting.index(run.method) :], run.method])
+        raise ConfigError(f"methods.{run.method}: waits for itself ({circle}); change train.start or match of one")
+    for needed in experiment.needs(run):
+        _check_order(experiment, needed, [*waiting, run.method])
 
 
 def _check_world(experiment: Experiment) -> None:
@@ -259,6 +268,7 @@ def resolve(document: Any) -> Experiment:
         raise _explain(error, Experiment) from error
     methods = {name: _resolve_method(name, entry, experiment) for name, entry in experiment.methods.items()}
     experiment = experiment.model_copy(update={"methods": methods})
+    _check_benchmarks(experiment)
     _check_needs(experiment)
     _check_world(experiment)
     return experiment

@@ -1,6 +1,6 @@
-"""Objectives: pure functions of sequence log-probabilities, one a method, each with its equation.
+"""Objectives: pure functions of sequence log-probabilities, one per method, each with its equation.
 
-Every function takes the log-probabilities of a batch of preference pairs and returns one loss a pair, float32
+Every function takes the log-probabilities of a batch of preference pairs and returns one loss per pair, float32
 (batch,), so that the loop can weigh them. The *preference score* of a pair is minus its loss.
 """
 
@@ -97,8 +97,8 @@ class Objective:
     """What a method does with a pair.
 
     Attributes:
-        loss: one loss a pair, (batch,), from its log-probabilities and beta.
-        uses_kl: the loss reads `PairLogps.kl`, whose estimate costs two more sequences a pair, without gradients.
+        loss: one loss per pair, (batch,), from its log-probabilities and beta.
+        uses_kl: the loss reads `PairLogps.kl`, whose estimate costs two more sequences per pair, without gradients.
     """
 
     loss: Callable[[PairLogps, float], Tensor] = dpo

@@ -49,7 +49,9 @@ class Fidelity(Section):
     meta_init: Reading = Field("paper", description="spread weights, or all 0.1 (units stay identical)")
     unsampled: Reading = Field("paper", description="unsampled prompts train on w * L_off, or are dropped")
     meta_buffer: Reading = Field("paper", description="T_meta counts steps, or steps times the code's micro-batch")
-    start: Reading = Field("paper", description="the experiment's start and reference, or DPO start, lagged reference")
+    start: Reading = Field(
+        "paper", description="train.start and train.reference, or `official_start`, lagged reference"
+    )
     ties: Reading = Field("paper", description="pairs without information are dropped, or kept")
     simpo: Reading = Field("paper", description="objective simpo: log-probabilities per token, or summed")
 
@@ -79,6 +81,7 @@ class Params(ObjectiveParams):
         "meta", description="w in the loss: the map's; 1/2; the map's, each moved to the next prompt of its batch"
     )
     match: str = Field("metaapo", description="the method whose run is matched, seed by seed")
+    official_start: str = Field("dpo", description="train.start where fidelity.start is official-code")
     fidelity: Fidelity = Fidelity()
 
     @field_validator("fidelity", mode="before")
@@ -90,7 +93,7 @@ class Params(ObjectiveParams):
     def _fits_together(self) -> Self:
         if self.meta_inputs[:1] != ["scores"] or len(set(self.meta_inputs)) < len(self.meta_inputs):
             raise ValueError("meta_inputs must begin with scores and name nothing twice")
-        if self.fidelity.score == "official-code" and self.objective not in ("dpo", "simpo"):
+        if self.fidelity.score == "official-code" and not self.traits.has_margin:
             raise ValueError(f"fidelity.score official-code has no meaning for objective {self.objective}")
         return self
 
@@ -100,8 +103,8 @@ class Params(ObjectiveParams):
 
     def overrides(self) -> dict[str, Any]:
         """The section `train` where the authors' start and reference are asked for."""
-        start = {"start": "dpo", "reference": "lagged"} if self.fidelity.start == "official-code" else {}
-        return super().overrides() | start
+        official = {"start": self.official_start, "reference": "lagged"}
+        return super().overrides() | (official if self.fidelity.start == "official-code" else {})
 
     def objective_settings(self) -> dict[str, Any]:
         """With the authors' sums instead of SimPO's averages where they are asked for."""

@@ -5,9 +5,9 @@
 3. How do offline and online losses mix?       `weigh`, `objective`
 4. What else is in the loss, what is learned?  `bonus`, `learner`
 
-A method's module has a `Params` class (its keys in the configuration), a function `build(params, context) -> Method`,
-and a `DECLARATION` of what the estimate and the report need to know of it; the first and the last may be left out.
-Modules import torch inside functions only, so that reading a configuration stays fast.
+A method's module has a class `Params`, its keys in the configuration, a function `build(params, context)` that returns
+a `Method`, and a `DECLARATION` of what the estimate and the report need to know of it; the first and the last may be
+left out. Such modules import torch inside functions only, so that reading a configuration stays fast.
 """
 
 from __future__ import annotations
@@ -33,29 +33,60 @@ if TYPE_CHECKING:
     from metaapo.meta_learner import MetaLearner
 
 
+@dataclass(frozen=True)
+class ObjectiveTraits:
+    """What the configuration has to know of an objective before torch is imported.
+
+    Attributes:
+        settings: the keys of `ObjectiveParams` that it takes beside beta.
+        beta: instead of `train.beta`, where its beta is of another order; None: not so.
+        uses_kl: it reads `PairLogps.kl`.
+        has_margin: it is a function of beta times a margin, so that a score without beta has a meaning.
+    """
+
+    settings: tuple[str, ...] = ()
+    beta: float | None = None
+    uses_kl: bool = False
+    has_margin: bool = False
+
+
+# The objectives that a configuration can name: the functions of metaapo.losses of the same names.
+OBJECTIVES = {
+    "dpo": ObjectiveTraits(has_margin=True),
+    "ipo": ObjectiveTraits(),
+    # SimPO's beta scales log-probabilities per token (paper: 2.5)
+    "simpo": ObjectiveTraits(settings=("gamma",), beta=2.5, has_margin=True),
+    "kto": ObjectiveTraits(settings=("desirable_weight", "undesirable_weight"), uses_kl=True),
+}
+
+
 class ObjectiveParams(MethodConfig):
     """Keys of the methods that can train on pairs with any objective of `metaapo.losses`."""
 
-    objective: Literal["dpo", "ipo", "simpo", "kto"] = Field("dpo", description="a function of metaapo.losses")
+    objective: Literal[tuple(OBJECTIVES)] = Field("dpo", description="a function of metaapo.losses")
     gamma: float = Field(0.6, ge=0, description="simpo: target margin, in units of beta * log-probability per token")
     desirable_weight: float = Field(1.0, gt=0, description="kto: weight of chosen responses")
     undesirable_weight: float = Field(1.0, gt=0, description="kto: weight of rejected responses")
 
+    @property
+    def traits(self) -> ObjectiveTraits:
+        """Of the objective."""
+        return OBJECTIVES[self.objective]
+
     def overrides(self) -> dict[str, Any]:
-        """SimPO's beta scales log-probabilities per token, so it is of another order than DPO's (paper: 2.5)."""
-        return {"beta": 2.5} if self.objective == "simpo" else {}
+        """The objective's beta, where it is of another order than DPO's."""
+        return {} if self.traits.beta is None else {"beta": self.traits.beta}
 
     def objective_settings(self) -> dict[str, Any]:
         """The keys that the objective takes beside beta."""
-        names = {"simpo": ("gamma",), "kto": ("desirable_weight", "undesirable_weight")}.get(self.objective, ())
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self.traits.settings}
 
     def build_objective(self) -> Objective:
         """The objective with its settings filled in."""
         from metaapo import losses
 
         loss = partial(getattr(losses, self.objective), **self.objective_settings())
-        return losses.Objective(loss, uses_kl=self.objective == "kto")
+        return losses.Objective(loss, uses_kl=self.traits.uses_kl)
 
 
 @dataclass(frozen=True)

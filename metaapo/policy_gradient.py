@@ -37,7 +37,7 @@ class Rollout:
 
     @property
     def kl(self) -> float:
-        """Estimate of KL(policy || reference), nats a response: mean log-ratio of the policy's own samples."""
+        """Estimate of KL(policy || reference), nats per response: mean log-ratio of the policy's own samples."""
         return float((self.logps - self.reference_logps).sum(-1).mean())
 
 
@@ -90,14 +90,14 @@ def token_values(model: nn.Module, batch: SequenceBatch) -> Tensor:
 def shaped_rewards(
     scores: Tensor, logps: Tensor, reference_logps: Tensor, mask: Tensor, kl_coefficient: float
 ) -> Tensor:
-    """Rewards a token: -kl_coefficient * (log pi - log ref), plus the response's score at its last token (Z19, eq. 2).
+    """Rewards per token: -kl_coefficient * (log pi - log ref), plus the score at the response's last token (Z19, eq 2).
 
     Args:
         scores: float (n,), from the reward model.
         logps: (n, width), of the policy that sampled.
         reference_logps: (n, width), of the frozen reference.
         mask: (n, width).
-        kl_coefficient: in units of score a nat.
+        kl_coefficient: in units of score per nat.
     """
     rewards = -kl_coefficient * (logps - reference_logps) * mask
     last = mask.sum(-1).long() - 1
@@ -126,6 +126,23 @@ def advantages_and_returns(
     return advantages, advantages + values
 
 
+def estimate(
+    rollout: Rollout, scores: Tensor, kl_coefficient: float, discount: float = 1.0, trace: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """What a rollout's update needs: whitened advantages and returns, (n, width), 0 on padding.
+
+    Args:
+        rollout: the responses.
+        scores: float (n,), of the responses.
+        kl_coefficient: in units of score per nat.
+        discount: gamma.
+        trace: lambda.
+    """
+    rewards = shaped_rewards(scores, rollout.logps, rollout.reference_logps, rollout.mask, kl_coefficient)
+    advantages, returns = advantages_and_returns(rewards, rollout.values, rollout.mask, discount, trace)
+    return whiten(advantages, rollout.mask), returns
+
+
 def whiten(x: Tensor, mask: Tensor) -> Tensor:
     """Mean 0 and variance 1 over response tokens (H24, detail "advantage whitening"); 0 on padding."""
     mean = masked_mean(x, mask)
@@ -147,7 +164,7 @@ def policy_loss(
 
 
 def approximate_kl(logps: Tensor, old_logps: Tensor, mask: Tensor) -> float:
-    """KL(pi_old || pi) a token, low-variance estimate mean[(r - 1) - log r] (Schulman 2020, "Approximating KL")."""
+    """KL(pi_old || pi) per token, low-variance estimate mean[(r - 1) - log r] (Schulman 2020, "Approximating KL")."""
     log_ratio = (logps - old_logps).detach()
     return float(masked_mean(log_ratio.exp() - 1 - log_ratio, mask))
 

@@ -62,7 +62,7 @@ def code_of(*modules: str) -> list[Path]:
         found[name] = path
         parent = name.rpartition(".")[0]
         waiting += [parent] if parent else []  # importing a module runs its packages' __init__
-        waiting += _imports(name)
+        waiting += imports_of(name)
     return sorted(path.relative_to(PROJECT) for path in found.values())
 
 
@@ -94,19 +94,24 @@ def _source(name: str) -> Path | None:
 
 
 @lru_cache(maxsize=1024)
-def _imports(name: str) -> tuple[str, ...]:
-    """The modules of this project that a module imports."""
+def imports_of(name: str, late: bool = True) -> tuple[str, ...]:
+    """The modules of this project that a module imports.
+
+    Args:
+        name: an importable name of this project.
+        late: False leaves out what functions import when they are called.
+    """
     path = _source(name)
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found: dict[str, None] = {}
-    for node in _running(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _running(ast.parse(path.read_text(encoding="utf-8")), late):
         if isinstance(node, ast.Import):
             found |= dict.fromkeys(alias.name for alias in node.names if _source(alias.name))
         elif isinstance(node, ast.ImportFrom):
             origin = _absolute(node, package)
             for alias in node.names:  # `from package import thing`: the thing is a module, or a name in the package
                 inner = f"{origin}.{alias.name}"
-                found |= dict.fromkeys(own for own in (inner if _source(inner) else origin,) if _source(own))
+                found |= dict.fromkeys(module for module in (inner if _source(inner) else origin,) if _source(module))
     return tuple(found)
 
 
@@ -117,13 +122,15 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
 
 
-def _running(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, without the bodies of `if TYPE_CHECKING:`."""
+def _running(tree: ast.AST, late: bool) -> Iterator[ast.AST]:
+    """All nodes below one, without the bodies of `if TYPE_CHECKING:` and, unless `late`, of functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
+        if not late and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
         yield node
-        yield from _running(node)
+        yield from _running(node, late)
 
 
 @lru_cache(maxsize=1024)

@@ -25,20 +25,20 @@ def main() -> None:
 
 
 def train(experiment: Experiment, run: Run) -> None:
-    """Train a run; a page with a `train` function of its own takes over the loop. Torch is imported here, late."""
+    """Train a run; a method's module with a `train` function of its own takes over the loop. Imports torch, late."""
+    from metaapo.loop import trainer
     from metaapo.loop.run import RunContext
-    from metaapo.loop.trainer import IteratedTrainer
     from metaapo.models.load import use_threads_of_environment
 
     use_threads_of_environment()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     context = RunContext(experiment, run)
     params = experiment.methods[run.method]
-    page = importlib.import_module(module_of(run.method, params))
-    if hasattr(page, "train"):
-        page.train(params, context)
+    module = importlib.import_module(module_of(run.method, params))
+    if hasattr(module, "train"):
+        module.train(params, context)
     else:
-        IteratedTrainer(context, page.build(params, context)).train()
+        trainer.train(context, module.build(params, context))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,28 @@
 """The experiment's world, and one named rule for every method in the configuration: train_<method>."""
 
 from metaapo.assets.hub import of_experiment
+from metaapo.experiment import Run
 from metaapo.loop.run import modules_of
 
 WORLD = f"{RESULTS}/world{{world}}"
 WORLD_PARTS = EXPERIMENT.world_config()
+NEEDED_METHODS = {needed.method for run in EXPERIMENT.runs() for needed in EXPERIMENT.needs(run)}
+
+
+def world_files(wildcards):
+    """What a run reads of its world; health.json: the world was checked."""
+    world = EXPERIMENT.world_path(EXPERIMENT.world_of(int(wildcards.seed)))
+    parts = ("data/pairs.jsonl", "sft/model.safetensors", "reward_model/model.safetensors", "health.json")
+    return [f"{world}/{part}" for part in parts]
+
+
+def needed_runs(method, wildcards):
+    """The run.json of every run that a run of a method waits for."""
+    run = Run(method=method, budget=float(wildcards.budget), seed=int(wildcards.seed))
+    return [f"{EXPERIMENT.run_path(needed)}/run.json" for needed in EXPERIMENT.needs(run)]
 
 
 include: f"worlds/{EXPERIMENT.world.name}/world.smk"
-include: "worlds/tiny/tune.smk"
 
 
 for method in EXPERIMENT.methods:
@@ -17,8 +31,8 @@ for method in EXPERIMENT.methods:
         name:
             f"train_{method}"
         input:
-            world=lambda wildcards: EXPERIMENT.world_files(int(wildcards.seed)),
-            needs=lambda wildcards, method=method: EXPERIMENT.needed_files(method, **wildcards),
+            world=world_files,
+            needs=lambda wildcards, method=method: needed_runs(method, wildcards),
         output:
             f"{RESULTS}/runs/{method}/budget{{budget}}/seed{{seed}}/run.json",
         log:
@@ -26,7 +40,7 @@ for method in EXPERIMENT.methods:
         benchmark:
             f"{RESULTS}/benchmarks/train_{method}/budget{{budget}}-seed{{seed}}.tsv"
         # Methods that others wait for go first.
-        priority: 1 if method in EXPERIMENT.needed_methods() else 0
+        priority: 1 if method in NEEDED_METHODS else 0
         conda:
             "../environment.yml"
         threads: EXPERIMENT.hardware.train.cpus

@@ -28,6 +28,7 @@ from typing import Any, Literal
 from scipy.special import stdtr, stdtrit
 
 from eval import stats
+from eval.benchmark import benchmarks
 from metaapo.data import write_json
 from reports import roles
 from reports.evidence import FULL_BUDGET, MATCHED_RANDOM, PARTS, Evidence, Logs, Table
@@ -47,14 +48,10 @@ SAME_BUDGET = 0.02  # realised annotation ratios closer than this count as the s
 MAP_CHANGE = 0.05  # mean change of w = h_phi(l_off) over the pairs met in training, as a share of 1
 
 OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100, prompts of a benchmark weighing the same
-MAIN_METRICS = (
-    ("alpacaeval2", "length_controlled_winrate"),
-    ("alpacaeval2", "win_rate"),
-    ("arenahard", "style_controlled_win_rate"),
-    ("arenahard", "win_rate"),
-    ("mtbench", "average"),
-)
-MARGINS = {"alpacaeval2": 1.0, "arenahard": 1.0, "mtbench": 0.1, "overall": 1.0}
+BENCHMARKS = benchmarks()
+MAIN_METRICS = tuple((name, column.metric) for name, found in BENCHMARKS.items() for column in found.columns)
+MARGINS = {name: found.margin for name, found in BENCHMARKS.items()} | {"overall": 1.0}
+UNITS = {name: found.unit for name, found in BENCHMARKS.items()} | {"overall": "points"}
 
 # Variants of MetaAPO, each with one part taken away (reports.evidence finds them by what they change).
 ADAPTIVE_SAMPLING = ("select: random", "select: all", "select: threshold")
@@ -269,10 +266,9 @@ def _contrasted(part: Contrast, better: str, worse: str, evidence: Evidence) -> 
     for benchmark, metric in part.metrics:
         table = evidence.contrast(better, worse, benchmark, metric)
         if table is not None:
-            unit = "grade" if benchmark == "mtbench" else "points"
             label = f"{better} - {worse}"
             estimate = stats.mean_over_seeds_and_prompts(table)
-            parts.append(Part(label, benchmark, metric, unit, 0.0, MARGINS[benchmark], table, estimate))
+            parts.append(Part(label, benchmark, metric, UNITS[benchmark], 0.0, MARGINS[benchmark], table, estimate))
     return parts
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.benchmark import benchmarks
 from metaapo.experiment import Experiment
 from metaapo.method import module_of
 from reports import roles
@@ -22,8 +23,9 @@ from reports.runs import Results
 # (seeds, prompts) of differences or measures; worlds instead of seeds where there are several
 Table = NDArray[np.float64]
 
-RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}  # what the items average to
-POINTS = {"alpacaeval2": 100.0, "arenahard": 100.0, "mtbench": 1.0}  # unit of the scores per unit of the items
+BENCHMARKS = benchmarks()
+RAW = {name: found.raw_metric for name, found in BENCHMARKS.items()}  # what the items average to
+POINTS = {name: found.item_scale for name, found in BENCHMARKS.items()}  # unit of the scores per unit of the items
 
 # Parts that one entry of the experiment plays, by what its module declares.
 FULL_BUDGET = "role: full budget"
@@ -93,7 +95,7 @@ class Logs:
         """See `Evidence.measure`; each prompt of the logs is a column, in its order."""
         frame = self._ledger(method)
         if name == "annotation_ratio":
-            return self._table(frame.assign(value=frame["responses"] / responses_per_prompt(self.experiment)))
+            return self._table(frame.assign(value=frame["responses_scored"] / responses_per_prompt(self.experiment)))
         if name == "sampling_decline":
             first, last = (frame[frame["iteration"] == t] for t in (1, self.experiment.iterations))
             tables = [self._table(f.assign(value=f["sampled"].astype(float))) for f in (first, last)]
@@ -187,8 +189,9 @@ def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]
     return {key: value for key, value in entry.items() if key not in ignored and value != reference.get(key)}
 
 
-def _overall(tables: list[Table], benchmarks: list[str]) -> Table:
+def _overall(tables: list[Table], names: list[str]) -> Table:
     """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark weighs the same."""
     total = sum(table.shape[1] for table in tables)
-    scales = [100 / 9 if benchmark == "mtbench" else 1.0 for benchmark in benchmarks]
+    ends = [BENCHMARKS[benchmark].scale for benchmark in names]
+    scales = [100 / (high - low) for low, high in ends]
     return np.hstack([t * s * total / (len(tables) * t.shape[1]) for t, s in zip(tables, scales)])

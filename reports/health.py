@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eval import stats
+from eval.benchmark import benchmark as declaration
 from metaapo.data import check_row, write_json
 from reports import roles
 from reports.runs import Results
@@ -32,9 +33,9 @@ def checks(results: Results) -> list[dict[str, Any]]:
 def _signal(results: Results) -> list[dict[str, Any]]:
     """Lower end of the 95 % interval, over seeds and prompts, of the win rate over the SFT policy: above one half."""
     experiment = results.experiment
-    pairwise = [b for b in ("alpacaeval2", "arenahard") if b in experiment.benchmarks and results.baseline(b) == "sft"]
+    pairwise = [b for b in experiment.benchmarks if declaration(b).pairwise and results.baseline(b) == "sft"]
     rows = []
-    for benchmark in pairwise[:1]:  # AlpacaEval 2's mixed prompts where there are any: one test a method, not many
+    for benchmark in pairwise[:1]:  # one test per method, not many
         items = results.at_full_budget(results.items(benchmark, experiment.judges[0]))
         items = items[items["iteration"] == experiment.iterations]
         for method in (m for m in roles.modules_that(roles.shows_signal) if m in experiment.methods):

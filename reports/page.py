@@ -132,7 +132,7 @@ def _part_name(part: dict[str, Any]) -> str:
     where = (
         "overall"
         if part["benchmark"] == "overall"
-        else f"{tables.BENCHMARKS[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
+        else f"{tables.TITLES[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
     )
     return f"{better} − {worse}, {where}"
 
@@ -199,7 +199,6 @@ def _plain(value: Any) -> str:
 
 def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
     """One run with its provenance."""
-    totals = record.get("annotations", {})
     return {
         "id": id,
         "anchor": "run-" + id.replace("/", "-"),
@@ -208,8 +207,8 @@ def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
         "world": record["world"],
         "commit": record.get("commit", "unknown"),
         "rates": " / ".join(f"{100 * share(s['sampled'], s['prompts']):.0f}" for s in record["iterations"]),
-        "scored": totals.get("responses_scored", 0),
-        "seconds": f"{float(totals.get('seconds', 0)):.0f}",
+        "scored": record["totals"]["responses_scored"],
+        "seconds": f"{record['seconds']:.0f}",
         "kl": f"{record['iterations'][-1].get('kl', float('nan')):.2f}",
         "details": json.dumps(_details(record), indent=1, ensure_ascii=False),
     }
@@ -243,7 +242,7 @@ def shared_provenance(records: Sequence[dict[str, Any]]) -> dict[str, list[str]]
 def browser_payload(browser: dict[str, Any]) -> dict[str, Any]:
     """The browser's data with names for readers."""
     models = [{"name": tables.name_of(model["method"]), "seed": model["seed"]} for model in browser["models"]]
-    return browser | {"models": models, "benchmarks": tables.BENCHMARKS}
+    return browser | {"models": models, "benchmarks": tables.TITLES}
 
 
 def _figure(drawn: drawing.Drawn, png: bytes) -> dict[str, Any]:

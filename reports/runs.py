@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval.benchmark import benchmark as declaration
 from metaapo.data import read_json, read_jsonl
 from metaapo.experiment import Experiment, Run, load
 from metaapo.method import module_of
@@ -70,7 +71,7 @@ class Results:
         """One row a run: world, commit, annotation totals, seconds."""
         rows = []
         for run, record in self.records.items():
-            totals = record.get("annotations", {})
+            totals = record["totals"] | {"seconds": record["seconds"]}
             row = _keys(run) | {"run": run.id, "world": record["world"], "commit": record.get("commit", "unknown")}
             row["annotation_ratio_total"] = self._ratio(record["iterations"])
             rows.append(row | {name: value for name, value in totals.items() if np.isscalar(value)})
@@ -158,7 +159,7 @@ class Results:
 
     @cached_property
     def answers(self) -> pd.DataFrame:
-        """One row per model x benchmark; `cut` and `empty` are shares of the answers (of MT-Bench: of all turns).
+        """One row per model x benchmark; `cut` and `empty` are shares of the answers, over all turns.
 
         An answer is cut that runs into the length limit: a long one, or a loop.
         """
@@ -167,18 +168,18 @@ class Results:
             path = self.folder / "answers" / f"{run.id}.json"
             for file, entry in (read_json(path)["answers"] if path.exists() else {}).items():
                 benchmark, iteration = Path(file).parts[-5], int(Path(file).stem.removeprefix("iter"))
-                turns = entry["n"] * (2 if benchmark == "mtbench" else 1)
+                turns = entry["n"] * declaration(benchmark).turns
                 shares = {"cut": share(entry["cut"], turns), "empty": share(entry["empty"], turns)}
                 rows.append(_keys(run) | {"iteration": iteration, "benchmark": benchmark} | shares)
         return pd.DataFrame(rows, columns=[*KEYS, "iteration", "benchmark", "cut", "empty"])
 
     def items(self, benchmark: str, judge: str) -> pd.DataFrame:
-        """One row per model x question; `value` is a share (0 to 1) or, for MT-Bench, a grade (1 to 10)."""
+        """One row per model x question; `value` is a share (0 to 1) or a grade, as the benchmark declares."""
         path = self.folder / "scores" / benchmark / f"{judge}.items.csv.gz"
         return pd.read_csv(path, dtype={"budget": str, "question": str}, float_precision="round_trip")
 
     def baseline(self, benchmark: str) -> str | None:
-        """Whose answers a pairwise benchmark compares with: "sft" or a model's name; None for MT-Bench."""
+        """Whose answers a pairwise benchmark compares with: "sft" or a model's name; None where none does."""
         path = self.folder / "scores" / benchmark / f"{self.experiment.judges[0]}.json"
         return read_json(path)["baseline"]
 

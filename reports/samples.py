@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.arenahard import score as arenahard
+from eval.benchmark import samples_of
 from eval.questions import load_questions
 from metaapo.data import DataError, read_records
 from reports.runs import Results
 
 MAX_BYTES = 2_500_000  # of the browser's data: leaves the page below 5 MB with its figures
 VERDICT_CHARS = 160  # of a judge's text that is shown
-LABELS = {"A>>B": 0.0, "A>B": 0.25, "A=B": 0.5, "B>A": 0.75, "B>>A": 1.0}  # for the sorting by disagreement only
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,6 @@ def browse(results: Results, limit: int = MAX_BYTES) -> dict[str, Any]:
 
 def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dict[str, Any]]:
     """The questions of one benchmark with all answers; those of models without a file are missing, not an error."""
-    read = {"alpacaeval2": _read_alpaca, "arenahard": _read_arena, "mtbench": _read_mtbench}[benchmark]
     judge = results.experiment.judges[0]
     asked = {
         q.id: q for q in load_questions(results.experiment, benchmark, results.experiment.world.seeds[0]).questions
@@ -102,7 +100,7 @@ def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dic
             judgments = read_records(model.path(results.folder / "judgments" / benchmark / judge))
         except DataError:  # the SFT policy is not compared with itself
             judgments = []
-        for id, texts, verdicts, value in read(answers, judgments):
+        for id, texts, verdicts, value in samples_of(benchmark).rows(answers, judgments):
             if id not in asked:
                 continue
             turns = list(asked[id].turns)
@@ -114,56 +112,3 @@ def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dic
         values = [answer["s"] for answer in question["a"] if answer["s"] is not None]
         question["d"] = round(float(np.std(values)), 4) if values else 0.0
     return list(table.values())
-
-
-Row = tuple[str, list[str], list[str], float | None]
-
-
-def _read_alpaca(answers: list[dict], judgments: list[dict]) -> list[Row]:
-    preferences = {row["instruction"]: row.get("preference") for row in judgments}
-    rows = []
-    for row in answers:
-        preference = preferences.get(row["instruction"])
-        value = None if preference is None else preference - 1
-        if row["instruction"] not in preferences:
-            verdict = "baseline"
-        else:
-            verdict = "no verdict" if value is None else f"preferred to the baseline with probability {value:.2f}"
-        rows.append((row["instruction"], [row["output"]], [verdict], value))
-    return rows
-
-
-def _read_arena(answers: list[dict], judgments: list[dict]) -> list[Row]:
-    games = {str(row.get("uid", row.get("question_id"))): row["games"] for row in judgments}
-    rows = []
-    for row in answers:
-        id = str(row.get("uid", row.get("question_id")))
-        text = arenahard.answer_text(row) or ""
-        own = games.get(id, [])
-        labels = [(game or {}).get("score") for game in own]
-        # game 1 has A = baseline, game 2 has A = the model
-        values = [LABELS[x] if i == 0 else 1 - LABELS[x] for i, x in enumerate(labels) if x in LABELS]
-        shown = [_seen(label, first=i == 0) for i, label in enumerate(labels)]
-        rows.append((id, [text], ["; ".join(shown) or "baseline"], float(np.mean(values)) if values else None))
-    return rows
-
-
-def _seen(label: str | None, first: bool) -> str:
-    """A game's label in words, from the model's side."""
-    if label not in LABELS:
-        return "no verdict"
-    value = LABELS[label] if first else 1 - LABELS[label]
-    words = {0.0: "much worse", 0.25: "worse", 0.5: "tie", 0.75: "better", 1.0: "much better"}[value]
-    return f"{'shown second' if first else 'shown first'}: {words}"
-
-
-def _read_mtbench(answers: list[dict], judgments: list[dict]) -> list[Row]:
-    graded = {(str(row["question_id"]), row["turn"]): row for row in judgments}
-    rows = []
-    for row in answers:
-        id, texts = str(row["question_id"]), row["choices"][0]["turns"]
-        own = [graded.get((id, turn)) for turn in range(1, len(texts) + 1)]
-        verdicts = ["no verdict" if r is None or r["score"] < 0 else f"grade {r['score']:g}" for r in own]
-        scores = [r["score"] for r in own if r is not None and r["score"] >= 0]
-        rows.append((id, list(texts), verdicts, (float(np.mean(scores)) - 1) / 9 if scores else None))
-    return rows

@@ -19,9 +19,9 @@ from reports import roles
 from reports.collect import responses_per_prompt
 from reports.drawing import SFT_LOOK, Drawn, look_of, mean_and_half_width, offset
 from reports.runs import KEYS, Results
-from reports.tables import BENCHMARKS, SCALES, name_of
+from reports.tables import BENCHMARKS, TITLES, name_of
 
-RAW = {"alpacaeval2": "win_rate", "arenahard": "win_rate", "mtbench": "average"}
+RAW = {name: declared.raw_metric for name, declared in BENCHMARKS.items()}
 SCORE_COLUMNS = [*KEYS, "iteration", "benchmark", "value", "n"]
 PAPER_RATIO = 58.0  # MetaAPO's mean annotation ratio in the paper's first figure, in percent of Online DPO's
 
@@ -58,7 +58,7 @@ def budget(results: Results) -> Drawn | None:
     right.set_ylim(-6, max(106, right.get_ylim()[1]))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        f"{BENCHMARKS[benchmark]}, {_words(metric)}, after each iteration (numbers) against the responses that the "
+        f"{_in_full(benchmark, metric)}, after each iteration (numbers) against the responses that the "
         "reward model had scored until then, from the annotation ledger, relative to Online DPO's total. "
         f"{_provenance(results, benchmark)} Bars: 95 % t-intervals over seeds, faint points: single seeds. Points "
         "without annotations are spread sideways. Right: the annotation ratio of each iteration; dotted, the "
@@ -145,8 +145,9 @@ def curves(results: Results) -> Drawn | None:
             ax.errorbar(i + offset(results, method), y, yerr=dy, label=name_of(method), elinewidth=0.9, **look)
         _baseline(ax, results, benchmark, RAW[benchmark])
         ax.set(xlabel="iteration", ylabel=_label(benchmark, RAW[benchmark], short=True))
-        ax.set_title(BENCHMARKS[benchmark])
-        ax.set_ylim(top=min(ax.get_ylim()[1], 10.1 if benchmark == "mtbench" else 101))
+        ax.set_title(TITLES[benchmark])
+        low, high = BENCHMARKS[benchmark].scale
+        ax.set_ylim(top=min(ax.get_ylim()[1], high + (high - low) / 100))  # room for a marker at the top
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if len(benchmarks) > 1 else 2
@@ -218,7 +219,7 @@ def _contrast_label(part: dict[str, Any]) -> str:
     short = {"length_controlled_winrate": "LC", "style_controlled_win_rate": "SC", "win_rate": "WR"}.get(
         part["metric"], ""
     )
-    where = "overall" if part["benchmark"] == "overall" else f"{BENCHMARKS[part['benchmark']]} {short}".strip()
+    where = "overall" if part["benchmark"] == "overall" else f"{TITLES[part['benchmark']]} {short}".strip()
     return f"{name_of(better)} − {name_of(worse)}, {where} ({', '.join(part['claims'])})"
 
 
@@ -243,7 +244,7 @@ def sweep(results: Results) -> Drawn | None:
     axes.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = (
-        f"{BENCHMARKS[benchmark]}, {_words(metric)}, after the last iteration, at every budget that was trained. "
+        f"{_in_full(benchmark, metric)}, after the last iteration, at every budget that was trained. "
         f"Horizontal: what the ledger measured, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
         "t-intervals over seeds."
     )
@@ -282,9 +283,10 @@ def ablations(results: Results) -> Drawn | None:
         ax.set_yticks(range(len(shown)), [name_of(method) for method in shown])
         ax.set_ylim(len(shown) - 0.5, -0.5)
         left, right = ax.get_xlim()
-        ax.set_xlim(max(left, SCALES[benchmark][0]), min(right, SCALES[benchmark][1]))
+        low, high = BENCHMARKS[benchmark].scale
+        ax.set_xlim(max(left, low), min(right, high))
         ax.set_xlabel(_label(benchmark, RAW[benchmark], short=True))
-        ax.set_title(BENCHMARKS[benchmark])
+        ax.set_title(TITLES[benchmark])
     caption = (
         "MetaAPO with one part changed, and the controls, after the last iteration. "
         f"{_provenance(results, *benchmarks)} Bars: 95 % t-intervals over seeds (the paired comparisons are in the "
@@ -311,7 +313,7 @@ def judges(results: Results) -> Drawn | None:
                 ax.plot(own, b[own.index], linestyle="", alpha=0.7, label=name_of(method), **look)
         ax.set(xlabel=f"judge {names[0]}", ylabel=f"judge {names[1]}")
         tau = stats.kendall_tau(a[both], b[both]) if a[both].nunique() > 1 < b[both].nunique() else None
-        ax.set_title(BENCHMARKS[benchmark])
+        ax.set_title(TITLES[benchmark])
         if tau:
             text = f"τ = {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
             ax.text(0.02, 0.98, text, transform=ax.transAxes, va="top", fontsize=7)
@@ -338,9 +340,8 @@ def _raw_scores(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _headline(results: Results) -> tuple[str, str]:
-    """AlpacaEval 2's raw win rate as in the paper's first figure; the first benchmark where it was not run."""
-    names = results.experiment.benchmarks
-    benchmark = "alpacaeval2" if "alpacaeval2" in names else names[0]
+    """The raw metric of the configuration's first benchmark (in the paper's first figure: AlpacaEval 2's win rate)."""
+    benchmark = results.experiment.benchmarks[0]
     return benchmark, RAW[benchmark]
 
 
@@ -351,14 +352,15 @@ def _scores(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
     return frame[(frame["benchmark"] == benchmark) & (frame["metric"] == metric) & (frame["judge"] == first)]
 
 
-def _words(metric: str) -> str:
-    return {"win_rate": "raw win rate", "average": "mean grade"}.get(metric, metric.replace("_", " "))
+def _in_full(benchmark: str, metric: str) -> str:
+    return f"{TITLES[benchmark]}, {BENCHMARKS[benchmark].words(metric)}"
 
 
 def _label(benchmark: str, metric: str, short: bool = False) -> str:
-    if benchmark == "mtbench":
-        return "mean grade (1 to 10)"
-    return f"{_words(metric)}, %" if short else f"{BENCHMARKS[benchmark]} {_words(metric)}, %"
+    declared = BENCHMARKS[benchmark]
+    if declared.unit == "grade":
+        return f"{declared.words(metric)} ({declared.scale[0]:g} to {declared.scale[1]:g})"
+    return f"{declared.words(metric)}, %" if short else f"{declared.title} {declared.words(metric)}, %"
 
 
 def _provenance(results: Results, *benchmarks: str) -> str:

@@ -17,19 +17,18 @@ from pathlib import Path
 import pandas as pd
 
 from eval import stats
+from eval.benchmark import benchmarks
 from metaapo.data import write_text
 from metaapo.experiment import Run
 from metaapo.method import known_declarations
 from reports.runs import KEYS, Results
 
-BENCHMARKS = {"alpacaeval2": "AlpacaEval 2", "arenahard": "Arena-Hard", "mtbench": "MT-Bench"}
-SCALES = {"alpacaeval2": (0.0, 100.0), "arenahard": (0.0, 100.0), "mtbench": (1.0, 10.0)}
-MAIN_COLUMNS = (
-    ("alpacaeval2", "length_controlled_winrate", "AlpacaEval 2 LC"),
-    ("alpacaeval2", "win_rate", "AlpacaEval 2 WR"),
-    ("arenahard", "style_controlled_win_rate", "Arena-Hard SC"),
-    ("arenahard", "win_rate", "Arena-Hard WR"),
-    ("mtbench", "average", "MT-Bench"),
+BENCHMARKS = benchmarks()
+TITLES = {name: declared.title for name, declared in BENCHMARKS.items()}
+MAIN_COLUMNS = tuple(
+    (name, column.metric, f"{declared.title} {column.label}".strip())
+    for name, declared in BENCHMARKS.items()
+    for column in declared.columns
 )
 PARTIAL = "†"
 PARTIAL_NOTE = " † partial: some judgments could not be read, or some seeds are missing."
@@ -205,8 +204,8 @@ def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
 def _score_cell(own: pd.DataFrame, benchmark: str, metric: str, expected: int) -> Cell:
     own = own[(own["benchmark"] == benchmark) & (own["metric"] == metric)]
     partial = bool((own["n_failed"] > 0).any()) or len(own) < expected
-    digits = 2 if benchmark == "mtbench" else 1
-    return mean_cell(own["value"], _run_ids(own), partial, digits, SCALES[benchmark])
+    declared = BENCHMARKS[benchmark]
+    return mean_cell(own["value"], _run_ids(own), partial, declared.digits, declared.scale)
 
 
 def _ratio_cell(results: Results, own: pd.DataFrame, method: str) -> Cell:
@@ -229,9 +228,18 @@ def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) 
     return (
         f"Mean and 95 % t-interval over training seeds, cut at the ends of the scale. Judge: {judge}. "
         f"Prompts, protocols: {counts}. {rates}"
-        "LC: length-controlled, SC: style-controlled, WR: raw win rate; MT-Bench: 1 to 10."
+        f"{_labels([benchmark for benchmark, _ in groups])}"
         f"{PARTIAL_NOTE if partial else ''}"
     )
+
+
+def _labels(names: Sequence[str]) -> str:
+    """What the short labels of columns mean, and which scales are not percent."""
+    shown = [BENCHMARKS[name] for name in names]
+    labels = {column.label: column.words for declared in shown for column in declared.columns if column.label}
+    grades = [f"{d.title}: {d.scale[0]:g} to {d.scale[1]:g}" for d in shown if d.unit == "grade"]
+    parts = [", ".join(f"{label}: {words}" for label, words in labels.items()), *grades]
+    return "; ".join(part for part in parts if part) + "."
 
 
 def seeds_table(results: Results, judge: str) -> Table:
@@ -252,7 +260,7 @@ def _seed_cell(own: pd.DataFrame, benchmark: str, metric: str) -> Cell:
         return Cell(None)
     row = own.iloc[0]
     ends = (None, None) if pd.isna(row["ci_low"]) else (float(row["ci_low"]), float(row["ci_high"]))
-    digits = 2 if benchmark == "mtbench" else 1
+    digits = BENCHMARKS[benchmark].digits
     return Cell(float(row["value"]), *ends, 1, tuple(_run_ids(own)), bool(row["n_failed"] > 0), digits)
 
 
@@ -292,13 +300,13 @@ def end_table(results: Results) -> Table:
     heads = {"kl": "KL to SFT, nats", "mean_length": "length, tokens", "proxy_reward": "reward model's score"}
     cut = results.answers.pivot(index=[*KEYS, "iteration"], columns="benchmark", values="cut") * 100
     frame = frame.merge(cut, how="left", left_on=[*KEYS, "iteration"], right_index=True)
-    heads |= {b: f"cut answers, {BENCHMARKS[b]}, %" for b in results.experiment.benchmarks if b in cut}
+    heads |= {b: f"cut answers, {TITLES[b]}, %" for b in results.experiment.benchmarks if b in cut}
     shown = [name for name in heads if name in frame]
     rows = []
     for (method, budget), own in frame.groupby(["method", "budget"], sort=False):
         cells = tuple(
             mean_cell(own[name], _run_ids(own), digits=1, scale=(0, 100))
-            if name in BENCHMARKS
+            if name in TITLES
             else mean_cell(own[name], _run_ids(own), digits=2)
             for name in shown
         )

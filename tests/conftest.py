@@ -1,12 +1,16 @@
 """Small models and a miniature results tree, so that the core is tested without building a world."""
 
 import os
+import shutil
+import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import pytest
+
+from metaapo import PROJECT
 
 WORDS = "list sort animals cat dog hen red ball blue and a the three 7 3 9 1 please say .".split()
 CHAT_TEMPLATE = (
@@ -106,6 +110,17 @@ def write_world(folder, pairs=48, iterations=3, seed=0):
     for name, model in (("sft", make_policy()), ("reward_model", make_reward_model())):
         model.save_pretrained(folder / name)
         make_tokenizer().save_pretrained(folder / name)
+
+
+def copy_project(folder):
+    """The project as git sees it, uncommitted files included, in another place."""
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    names = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
+    for name in names:
+        if (PROJECT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
+    return folder
 
 
 def experiment_document(results_dir, **changes):

@@ -11,24 +11,26 @@ import gzip
 import io
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from eval.arenahard.score import count_words, style_metadata
+from eval.arenahard.answers import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
+from metaapo.loop.ledger import LedgerRow, run_totals, totals
 from metaapo.method import known_methods
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny import tasks
 
 PROMPTS = 48  # prompts of an iteration's part
 K = 8
 STEPS = 6
 PROBED = 8
 PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
-NUMBERS, PLURALS, NAMES = list(tiny.NUMBERS), list(tiny.PLURALS), list(tiny.NAMES)
-WORDS = tiny.NOUNS[:12]
+NUMBERS, PLURALS, NAMES = list(tasks.NUMBERS), list(tasks.PLURALS), list(tasks.NAMES)
+WORDS = tasks.NOUNS[:12]
+CATEGORIES = ("lists", "plans")
 
 
 @dataclass(frozen=True)
@@ -180,18 +182,9 @@ class _Tree:
     def _world(self, world: int, benchmarks: tuple[str, ...]) -> None:
         data = self.root / f"world{world}" / "data"
         asked = prompts(self.questions)
-        write_json(data / "eval/alpacaeval2.json", [{"dataset": "tiny", "instruction": p} for p in asked])
-        write_jsonl(
-            data / "eval/arenahard.jsonl",
-            [{"uid": f"q{i}", "category": "hard", "subcategory": "list", "prompt": p} for i, p in enumerate(asked)],
-        )
-        write_jsonl(
-            data / "eval/mtbench.jsonl",
-            [
-                {"question_id": i, "category": ("lists", "plans")[i % 2], "turns": [p, "give me two more."]}
-                for i, p in enumerate(asked)
-            ],
-        )
+        for kind, more in (("mixed", []), ("composed", []), ("two_turn", ["give me two more."])):
+            rows = [{"id": i, "category": CATEGORIES[i % 2], "turns": [p, *more]} for i, p in enumerate(asked)]
+            write_jsonl(data / f"eval/{kind}.jsonl", rows)
         pairs = [
             {
                 "id": f"{t}-{i}",
@@ -221,7 +214,6 @@ class _Tree:
                 self._iteration(folder / f"iter{t}", method, min(method.rates[t - 1], budget), t)
                 for t in range(1, self.iterations + 1)
             ]
-            totals = ("prompts", "sampled", "responses_generated", "responses_scored", "tokens_generated")
             write_json(
                 folder / "run.json",
                 {
@@ -235,31 +227,32 @@ class _Tree:
                     "packages": {"torch": "2.13.0", "python": "3.11"},
                     "data": {"data/pairs.jsonl": "ab" * 32},
                     "iterations": summaries,
-                    "annotations": {key: sum(s[key] for s in summaries) for key in totals}
-                    | {"seconds": sum(sum(s["seconds"].values()) for s in summaries)},
+                    "totals": asdict(run_totals(summaries)),
+                    "seconds": sum(sum(s["seconds"].values()) for s in summaries),
                 },
             )
 
     def _iteration(self, folder: Path, method: FakeMethod, rate: float, t: int) -> dict:
         sampled = self.rng.permutation(PROMPTS) < round(rate * PROMPTS)
         scores = -np.abs(self.rng.normal(0, 1 / t, PROMPTS))
-        write_jsonl(
-            folder / "annotations.jsonl",
-            [
-                {
-                    "id": f"{t}-{i}",
-                    "task": ("list", "describe")[i % 2],
-                    "offline_score": float(scores[i]) if method.looks_at_offline_pairs else None,
-                    "sample_probability": rate,
-                    "sampled": bool(sampled[i]),
-                    "responses": K * int(sampled[i]),
-                    "tokens": 10 * K * int(sampled[i]),
-                    **({"reward_chosen": 1.0, "reward_rejected": -1.0} if sampled[i] else {}),
-                    "outcome": "pair" if sampled[i] else "not_sampled",
-                }
-                for i in range(PROMPTS)
-            ],
-        )
+        ledger = [
+            LedgerRow(
+                id=f"{t}-{i}",
+                task=("list", "describe")[i % 2],
+                offline_score=float(scores[i]) if method.looks_at_offline_pairs else None,
+                sample_probability=rate,
+                sampled=bool(sampled[i]),
+                responses_generated=K * int(sampled[i]),
+                tokens_generated=10 * K * int(sampled[i]),
+                responses_scored=K * int(sampled[i]),
+                reward_model_calls=K * int(sampled[i]),
+                outcome="pair" if sampled[i] else "not_sampled",
+                reward_chosen=1.0 if sampled[i] else None,
+                reward_rejected=-1.0 if sampled[i] else None,
+            )
+            for i in range(PROMPTS)
+        ]
+        write_jsonl(folder / "annotations.jsonl", [row.record() for row in ledger])
         write_jsonl(
             folder / "train.jsonl",
             [
@@ -300,14 +293,7 @@ class _Tree:
             write_json(folder / "meta_learner.json", _map(t, method.map_shift))
         summary = {
             "iteration": t,
-            "prompts": PROMPTS,
-            "sampled": int(sampled.sum()),
-            "responses_generated": K * int(sampled.sum()),
-            "responses_scored": K * int(sampled.sum()),
-            "tokens_generated": 80 * int(sampled.sum()),
-            "pairs": int(sampled.sum()),
-            "ties": 0,
-            "identical": 0,
+            **asdict(totals(ledger)),
             "annotation_ratio": float(sampled.mean()),
             "kl": 0.3 * t,
             "mean_length": 8.0 + t,
@@ -334,7 +320,7 @@ class _Tree:
         elif benchmark == "arenahard":
             rows = [
                 {
-                    "uid": f"q{i}",
+                    "uid": hard_id(i),
                     "ans_id": f"{model}-{i}",
                     "model": model,
                     "messages": [
@@ -348,7 +334,7 @@ class _Tree:
             write_jsonl(self.root / f"{path}.jsonl", rows)
         else:
             rows = [
-                {"question_id": i, "answer_id": f"{model}-{i}", "model_id": model}
+                {"question_id": i + 1, "answer_id": f"{model}-{i}", "model_id": model}
                 | {"choices": [{"index": 0, "turns": [x, "cat and dog."]}]}
                 for i, x in enumerate(texts)
             ]
@@ -358,7 +344,7 @@ class _Tree:
     def _judge(self, benchmark: str, judge: str, shares: dict, texts: dict, noise: float) -> None:
         items, rows = [], []
         asked = prompts(self.questions)
-        ids = {"alpacaeval2": asked, "arenahard": [f"q{i}" for i in range(self.questions)]}.get(benchmark)
+        ids = {"alpacaeval2": asked, "arenahard": [hard_id(i) for i in range(self.questions)]}.get(benchmark)
         for key, share in shares.items():
             method, budget, seed, t = key
             path = self.root / f"judgments/{benchmark}/{judge}/{method}/budget{budget}/seed{seed}/iter{t}"
@@ -367,7 +353,7 @@ class _Tree:
             lengths = [len(text) for text in texts[key]]
             for i, value in enumerate(values):
                 shown = "" if math.isnan(value) else value
-                items.append([*key, ids[i] if ids else i, shown, lengths[i], ("lists", "plans")[i % 2]])
+                items.append([*key, ids[i] if ids else i + 1, shown, lengths[i], CATEGORIES[i % 2]])
             rows.append(self._score_row(benchmark, key, values, lengths))
         baseline = None if benchmark == "mtbench" else "sft"
         document = {"benchmark": benchmark, "version": VERSIONS[benchmark], "judge": judge, "baseline": baseline}
@@ -412,7 +398,7 @@ class _Tree:
                 Path(f"{path}.jsonl"),
                 [
                     {
-                        "uid": f"q{i}",
+                        "uid": hard_id(i),
                         "category": "hard",
                         "judge": judge,
                         "model": model_id(*key),
@@ -431,7 +417,7 @@ class _Tree:
             Path(f"{path}.jsonl"),
             [
                 {
-                    "question_id": i,
+                    "question_id": i + 1,
                     "model": model_id(*key),
                     "judge": [judge, "single-v1"],
                     "user_prompt": asked[i],
@@ -473,6 +459,11 @@ class _Tree:
 
 
 VERSIONS = {"alpacaeval2": "2.0-minimal", "arenahard": "v0.1-2024", "mtbench": "1.0"}
+
+
+def hard_id(i: int) -> str:
+    """The id of Arena-Hard's question number i."""
+    return f"tiny-hard-{i:03d}"
 
 
 def model_id(method: str, budget: str, seed: int, iteration: int) -> str:

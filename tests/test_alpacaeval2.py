@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from evaldata import ROOT, shared
 
+from eval.alpacaeval2 import length_control, preferences
 from eval.alpacaeval2 import score as alpacaeval2
 from metaapo.data import DataError, read_json, read_records, write_json
 
@@ -103,12 +104,12 @@ def test_the_exact_solver_is_the_optimum_that_liblinear_approaches(name, publish
     rows = annotations(name)
     preference = np.array([alpacaeval2._preference(r) for r in rows])
     delta = np.array([r["len_1"] - r["len_2"] for r in rows], float)
-    design = alpacaeval2._design(delta, preference, difficulty, gamed)
+    design = length_control.design_of(delta, preference, difficulty, gamed)
     for C, lc in published[name]["official_code_here"]["lc_v1_at_fixed_C_tol_1e_10"].items():
         exact_C = min(np.logspace(-4, 4, 10), key=lambda c: abs(math.log(c / float(C))))
-        weights, converged = alpacaeval2._refit(design, exact_C)
+        weights, converged = length_control.refit(design, exact_C)
         assert converged
-        found = alpacaeval2._predict(design, weights[None], np.ones((1, len(rows))))[0]
+        found = length_control.predict(design, weights[None], np.ones((1, len(rows))))[0]
         assert found == pytest.approx(lc, abs=1e-5)
 
 
@@ -144,31 +145,31 @@ def test_preferences_follow_from_the_stored_log_probabilities_and_the_order_of_t
     rows = [r for r in annotations(name) if r.get("top_logprobs")]
     assert len(rows) > 800
     for r in rows:
-        switched = alpacaeval2.is_switched(r["instruction"])
-        assert alpacaeval2.preference_from_logprobs(r["top_logprobs"], switched) == pytest.approx(r["preference"])
+        switched = preferences.is_switched(r["instruction"])
+        assert preferences.preference_from_logprobs(r["top_logprobs"], switched) == pytest.approx(r["preference"])
 
 
 def test_a_missing_token_has_probability_zero_and_two_give_no_preference():
-    assert alpacaeval2.preference_from_logprobs({"m": -0.1, "The": -3}) == 1
-    assert alpacaeval2.preference_from_logprobs({"M": -0.1}) == 2
-    assert alpacaeval2.preference_from_logprobs({"M": -0.1}, switched=True) == 1
-    assert math.isnan(alpacaeval2.preference_from_logprobs({"The": -0.1}))
-    assert math.isnan(alpacaeval2.preference_from_logprobs({}))
+    assert preferences.preference_from_logprobs({"m": -0.1, "The": -3}) == 1
+    assert preferences.preference_from_logprobs({"M": -0.1}) == 2
+    assert preferences.preference_from_logprobs({"M": -0.1}, switched=True) == 1
+    assert math.isnan(preferences.preference_from_logprobs({"The": -0.1}))
+    assert math.isnan(preferences.preference_from_logprobs({}))
     openai = [{"token": "m", "logprob": math.log(0.2)}, {"token": "M", "logprob": math.log(0.6)}]
-    assert alpacaeval2.preference_from_logprobs(openai) == pytest.approx(1.75)
-    assert alpacaeval2.preference_from_logprobs({"m": -2000.0, "M": -2001.0}) == pytest.approx(
+    assert preferences.preference_from_logprobs(openai) == pytest.approx(1.75)
+    assert preferences.preference_from_logprobs({"m": -2000.0, "M": -2001.0}) == pytest.approx(
         2 - 1 / (1 + math.exp(-1))
     )
 
 
 def test_the_order_is_random_but_fixed():
-    order = [alpacaeval2.is_switched(f"instruction {i}") for i in range(400)]
-    assert order == [alpacaeval2.is_switched(f"instruction {i}") for i in range(400)]
+    order = [preferences.is_switched(f"instruction {i}") for i in range(400)]
+    assert order == [preferences.is_switched(f"instruction {i}") for i in range(400)]
     assert 150 < sum(order) < 250
 
 
 def test_a_judge_that_always_takes_the_first_answer_is_found_out():
-    rows = [row(2.0 if alpacaeval2.is_switched(f"q{i}") else 1.0, instruction=f"q{i}") for i in range(100)]
+    rows = [row(2.0 if preferences.is_switched(f"q{i}") else 1.0, instruction=f"q{i}") for i in range(100)]
     assert alpacaeval2.score(rows)["first_slot_rate"] == 1
 
 

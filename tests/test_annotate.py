@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaapo.data import DataError
-from metaapo.loop.annotate import best_worst, reward_responses
+from metaapo.loop.annotate import best_worst
 from metaapo.models.load import encode_prompt, encode_responses
+from metaapo.models.rewards import reward_responses
 
 CONVERSATIONS = [[{"role": "user", "content": "list animals"}], [{"role": "user", "content": "sort 7 3 9 1"}]]
 

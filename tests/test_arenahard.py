@@ -11,9 +11,11 @@ import pytest
 from evaldata import ROOT, shared
 
 from eval.arenahard import score as arenahard
+from eval.arenahard import verdicts
+from eval.arenahard.answers import count_words, style_metadata, token_counter
 from metaapo.data import DataError, read_json, read_records, write_jsonl
 
-V1, V2 = arenahard.VERSIONS
+V1, V2 = verdicts.VERSIONS
 BASELINE = "claude-3.7-sonnet"
 
 
@@ -125,7 +127,7 @@ def test_the_parser_agrees_with_every_stored_judgment(name):
     games = [game for row in rows for game in row["games"]]
     assert len(games) > 250
     for game in games:
-        assert arenahard.parse_verdict(game["judgment"], V1) == game["score"]
+        assert verdicts.parse_verdict(game["judgment"], V1) == game["score"]
 
 
 def test_real_judgments_score_as_official_code_scores_them_under_both_rules():
@@ -158,14 +160,14 @@ def test_style_counts_equal_the_official_metadata():
     rows = read_records(shared("arena_hard/v2.0/style_metadata_o3-mini_sample.jsonl.gz"))
     assert len(rows) == 150
     for row in rows:
-        found = arenahard.style_metadata(row["answer"], arenahard.count_words)
+        found = style_metadata(row["answer"], count_words)
         assert found | {"token_len": row["metadata"]["token_len"]} == row["metadata"]
 
 
 def test_tokens_are_counted_as_upstream_counts_them():
     rows = read_records(shared("arena_hard/v2.0/style_metadata_o3-mini_sample.jsonl.gz"))
     try:
-        count = arenahard.token_counter(V2)
+        count = token_counter(V2)
     except DataError as error:
         pytest.skip(str(error))
     assert [count(row["answer"]) for row in rows] == [row["metadata"]["token_len"] for row in rows]
@@ -187,14 +189,14 @@ def test_tokens_are_counted_as_upstream_counts_them():
     ],
 )
 def test_the_two_parsers(text, in_2024, in_2025):
-    assert arenahard.parse_verdict(text, V1) == in_2024
-    assert arenahard.parse_verdict(text, V2) == in_2025
+    assert verdicts.parse_verdict(text, V1) == in_2024
+    assert verdicts.parse_verdict(text, V2) == in_2025
 
 
 def test_only_2024_asks_again_and_only_where_there_is_no_label_at_all():
-    assert arenahard.wants_retry("no verdict", V1)
-    assert not arenahard.wants_retry("[[A>B]] [[B>A]]", V1)
-    assert not arenahard.wants_retry("no verdict", V2)
+    assert verdicts.wants_retry("no verdict", V1)
+    assert not verdicts.wants_retry("[[A>B]] [[B>A]]", V1)
+    assert not verdicts.wants_retry("no verdict", V2)
 
 
 def test_a_strong_verdict_counts_three_times_and_a_tie_is_half_a_win():
@@ -347,11 +349,11 @@ def test_files_of_both_years_are_read():
         for name in ("m", "base")
     ]
     for judgments, answers in ((old, old_answers), (new, new_answers)):
-        result = arenahard.score(judgments, answers, "base", V2, True, count_tokens=arenahard.count_words)
+        result = arenahard.score(judgments, answers, "base", V2, True, count_tokens=count_words)
         assert result["models"][0]["score"] == 100
         assert result["models"][0]["mean_length"] == len(text)
         assert arenahard.items(judgments, answers, "base", V2)[0]["length"] == len(text)
-    assert arenahard.style_metadata(text, arenahard.count_words) == {
+    assert style_metadata(text, count_words) == {
         "token_len": 6,
         "header_count": {"h1": 1, "h2": 0, "h3": 0, "h4": 0, "h5": 0, "h6": 0},
         "list_count": {"ordered": 0, "unordered": 2},
@@ -362,7 +364,7 @@ def test_files_of_both_years_are_read():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: arenahard.parse_verdict("", "v3"), "'v3' is unknown; use one of v0.1-2024, v2.0-2025"),
+        (lambda: verdicts.parse_verdict("", "v3"), "'v3' is unknown; use one of v0.1-2024, v2.0-2025"),
         (lambda: arenahard.score([], [], "base", V2), "nothing to score"),
         (lambda: arenahard.score([{"uid": "1", "model": "m"}], [], "base", V2), "record 1: key 'games'"),
         (
@@ -391,7 +393,7 @@ def test_bad_input_is_named(call, message):
 def test_without_the_encoding_the_way_out_is_named_and_nothing_is_downloaded(monkeypatch):
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     with pytest.raises(DataError, match="--tokens words"):
-        arenahard.token_counter(V2)
+        token_counter(V2)
 
 
 def test_a_pool_of_45_models_is_scored_in_seconds():

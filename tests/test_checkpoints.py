@@ -192,7 +192,7 @@ def test_a_released_policy_stands_as_a_method_and_as_a_start(tmp_path):
     for method in methods:
         train(experiment, Run(method=method, budget=1.0, seed=0))
     record = read_json(experiment.run_path(Run(method="dpo", budget=1.0, seed=0)) / "run.json")
-    assert record["annotations"]["responses_scored"] == 0
+    assert record["totals"]["responses_scored"] == 0
     for iteration in (1, 2):
         path = experiment.run_path(Run(method="dpo", budget=1.0, seed=0)) / f"iter{iteration}" / "model"
         assert torch.equal(load_policy(path)[0](IDS).logits, make_policy(9)(IDS).logits)

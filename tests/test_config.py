@@ -31,7 +31,10 @@ MINIMAL = {"experiment": "test", "seeds": [0], "methods": {"dpo": {}}}
         ({"methods": {"random": {}}}, r"methods\.random: needs the method 'metaapo'; add it under methods"),
         ({"methods": {"metaapo": {"fidelity": "papr"}}}, r"methods\.metaapo\.fidelity\.score: .*'paper'"),
         ({"methods": {"metaapo": {"fidelity": "official-code"}}}, r"needs the method 'dpo'"),
-        ({"evaluation": {"benchmarks": ["alpaca"]}}, r"evaluation\.benchmarks\.0: .*alpacaeval2"),
+        (
+            {"evaluation": {"benchmarks": ["alpaca"]}},
+            r"evaluation\.benchmarks: unknown benchmark 'alpaca'; did you mean 'alpacaeval2'",
+        ),
         ({"world": {"name": "ultrafeedback"}}, r"world\.dataset\.path: this key is required where world\.name is"),
         ({"world": {"dataset": {"path": "x"}}}, r"world\.dataset\.path: the tiny world makes its own"),
         ({"sft": {"checkpoint": {"revison": "x"}}}, r"sft\.checkpoint\.revison: unknown key; did you mean 'revision'"),

@@ -15,21 +15,21 @@ from loopback import KEY, Endpoint
 
 from eval import judge, questions, score
 from eval.alpacaeval2 import score as alpacaeval2
-from eval.answer import (
-    MTBENCH_TEMPERATURES,
-    answer_questions,
-    answer_records,
-    answer_run,
-    manifest_path,
-    temperature_of,
-)
-from eval.arenahard import score as arenahard
+from eval.alpacaeval2.judging import judge_answers as judge_alpacaeval2
+from eval.answer import answer_questions, answer_run, manifest_path
+from eval.arenahard import verdicts
+from eval.benchmark import benchmark as declaration
+from eval.benchmark import judging_of, questions_of
 from eval.checkpoints import answers_ready, checkpoints_ready, evaluated_models, evaluated_runs, judged_runs
-from eval.mtbench import score as mtbench
+from eval.mtbench import ratings
+from eval.mtbench.judging import references
+from eval.mtbench.questions import TEMPERATURES
 from metaapo.config import ConfigError, EvaluationConfig
 from metaapo.data import DataError, read_json, read_jsonl, read_records, write_json, write_jsonl
 from metaapo.experiment import load
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import baseline_answers, evaluation_sets
+from metaapo.worlds.tiny.tasks import parse
+from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer
 
 BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
 METHODS = {"dpo": {}, "online_dpo": {}}
@@ -41,16 +41,15 @@ def experiment(tmp_path):
     document = experiment_document(
         tmp_path / "results", methods=METHODS, iterations=1, evaluation={"max_new_tokens": 8}
     )
-    document["world"] = {"alpacaeval2": 24, "arenahard": 12, "mtbench": 8}
+    document["world"] = {"questions": {"mixed": 24, "composed": 12, "two_turn": 8}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(document))
     experiment = load(path)
-    sets = tiny.evaluation_sets(experiment.world)
+    sets = evaluation_sets(experiment.world)
     folder = experiment.world_path(0) / "data" / "eval"
-    write_json(folder / "alpacaeval2.json", sets["alpacaeval2"])
-    for name in ("arenahard", "mtbench"):
-        write_jsonl(folder / f"{name}.jsonl", sets[name])
-    write_jsonl(folder / "arenahard_baseline.jsonl", tiny.baseline_answers(sets["arenahard"]))
+    for kind, rows in sets.items():
+        write_jsonl(folder / f"{kind}.jsonl", rows)
+    write_jsonl(folder / "composed_answers.jsonl", baseline_answers(sets["composed"]))
     return experiment
 
 
@@ -62,19 +61,19 @@ def write_answers(experiment):
             asked = questions.load_questions(experiment, benchmark, 0).questions
             texts = [answers_of(model.run.method, question.turns, rng) for question in asked]
             path = model.answers(experiment, benchmark)
-            (write_json if path.suffix == ".json" else write_jsonl)(
-                path, answer_records(benchmark, asked, texts, model.id, "words")
-            )
+            settings = experiment.evaluation
+            records = questions.answer_records(benchmark, asked, texts, model.id, settings, in_world=True)
+            (write_json if path.suffix == ".json" else write_jsonl)(path, records)
 
 
 def answers_of(method, turns, rng):
     messages, said = [], []
     for turn in turns:
         messages.append({"role": "user", "content": turn})
-        tasks = tiny.parse(messages)
-        text = tiny.answer(tasks, tiny.DEMONSTRATOR, rng)
+        tasks = parse(messages)
+        text = answer(tasks, DEMONSTRATOR, rng)
         if method == "dpo" and rng.random() < 0.7:
-            text = tiny.model_answer(tasks)
+            text = model_answer(tasks)
         messages.append({"role": "assistant", "content": text})
         said.append(text)
     return said
@@ -102,7 +101,7 @@ def test_gold_scores_rank_right_answers_first_and_upstream_reads_the_files(exper
             judge.judge_run(experiment, "gold", benchmark, run)
         score.score_benchmark(experiment, benchmark, "gold")
         document = read_json(experiment.results / "scores" / benchmark / "gold.json")
-        metric = "average" if benchmark == "mtbench" else "win_rate"
+        metric = declaration(benchmark).raw_metric
         values = {(row["method"], row["seed"]): row["metrics"][metric]["value"] for row in document["rows"]}
         assert all(values["dpo", seed] > values["online_dpo", seed] for seed in (0, 1))
         assert values["dpo", 0] > {"alpacaeval2": 60, "arenahard": 50, "mtbench": 7}[benchmark]
@@ -122,16 +121,16 @@ def test_gold_scores_rank_right_answers_first_and_upstream_reads_the_files(exper
         first, second = row["games"]
         turned = second["score"].translate(str.maketrans("AB", "BA"))
         assert first["score"] == ("A=B" if "=" in turned else turned)
-        assert arenahard.parse_verdict(first["judgment"], "v0.1-2024") == first["score"]
+        assert verdicts.parse_verdict(first["judgment"], "v0.1-2024") == first["score"]
     for row in read_jsonl(model.judgments(experiment, "mtbench", "gold")):
-        assert mtbench.parse_rating(row["judgment"]) == row["score"]
+        assert ratings.parse_rating(row["judgment"]) == row["score"]
         assert row["judge"][0] == "gold"
 
 
-def test_only_arena_hard_has_a_baseline_named_world(experiment):
+def test_only_composed_questions_have_a_baseline_named_world(experiment):
     settings = experiment.evaluation.model_copy(update={"baselines": {"alpacaeval2": "world"}})
     wanted = experiment.model_copy(update={"evaluation": settings})
-    with pytest.raises(ConfigError, match=r"evaluation\.baselines\.alpacaeval2: only Arena-Hard .* give sft, package"):
+    with pytest.raises(ConfigError, match=r"evaluation\.baselines\.alpacaeval2: .* of kind mixed; give sft, package"):
         questions.baseline_answers(wanted, "alpacaeval2", 0, [])
 
 
@@ -144,8 +143,9 @@ def test_identical_answers_are_a_draw_that_the_judge_is_not_asked_about(experime
             return []
 
     asked = questions.load_questions(experiment, "alpacaeval2", 0).questions
-    same = answer_records("alpacaeval2", asked, [["cat."]] * len(asked), "m", "words")
-    rows = judge.judge_alpacaeval2(Silent(), asked, same, same)
+    settings = experiment.evaluation
+    same = questions.answer_records("alpacaeval2", asked, [["cat."]] * len(asked), "m", settings, in_world=True)
+    rows = judge_alpacaeval2(Silent(), asked, same, same)
     assert {row["preference"] for row in rows} == {1.5}
 
 
@@ -172,7 +172,7 @@ def test_unreadable_opinions_are_counted_and_never_scored(experiment):
     document = read_json(experiment.results / "scores" / "alpacaeval2" / "gold.json")
     row = next(row for row in document["rows"] if (row["method"], row["seed"]) == ("online_dpo", 0))
     assert (row["n"], row["n_failed"]) == (len(rows) - 1, 1)
-    assert judge._unreadable("alpacaeval2", rows) == 1
+    assert judging_of("alpacaeval2").unreadable(rows) == 1
 
 
 def test_an_endpoint_judges_whole_runs_quotes_first_and_is_asked_once(experiment, tmp_path, monkeypatch):
@@ -253,13 +253,13 @@ def test_second_turns_see_the_first_with_its_answer(monkeypatch):
 
 
 def test_temperatures_are_the_protocols():
-    from_fastchat = dict(MTBENCH_TEMPERATURES)
+    from_fastchat = dict(TEMPERATURES)
     assert from_fastchat == {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1} | dict.fromkeys(
         ("math", "coding", "reasoning", "extraction"), 0.0
     )
     settings = EvaluationConfig(temperature=0.3)
     question = questions.Question("1", ("?",), "list", {})
-    assert [temperature_of(benchmark, question, settings) for benchmark in BENCHMARKS] == [0.3, 0.0, 0.3]
+    assert [questions_of(benchmark).temperature(question, settings) for benchmark in BENCHMARKS] == [0.3, 0.0, 0.3]
 
 
 @pytest.mark.skipif(shutil.which("python") is None, reason="no python")
@@ -277,7 +277,7 @@ def test_question_files_say_what_is_wrong(tmp_path):
     for rows, message in [
         ([], "holds no question"),
         ([{"uid": "a"}], "key 'prompt' is missing"),
-        ([{"uid": "a", "prompt": "?"}] * 2, "stands there twice"),
+        ([{"uid": "a", "prompt": "?"}] * 2, "appears twice; remove one"),
     ]:
         write_jsonl(path, rows)
         with pytest.raises(DataError, match=message):
@@ -304,9 +304,9 @@ def test_questions_come_from_installed_packages_files_or_the_hub(experiment, tmp
     rows = questions.baseline_answers(wanted, "arenahard", 0, hard)
     assert {row["model"] for row in rows} == {"o3-mini-2025-01-31", "gemini-2.0-flash-001"}
     assert [row["uid"] for row in rows] == [question.id for question in hard]
-    references = questions.mtbench_references(wanted)
-    assert len(references) == 30
-    assert all(len(turns) == 2 for turns in references.values())
+    right = references(wanted.evaluation)
+    assert len(right) == 30
+    assert all(len(turns) == 2 for turns in right.values())
     with pytest.raises(ValueError, match="carries v2.0, not v0.1-2024"):
         questions.load_questions(asking(questions=package), "arenahard", 0)
     with pytest.raises(DataError, match="lmsys/mt-bench/.*network: true"):

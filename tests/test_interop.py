@@ -11,11 +11,14 @@ import yaml
 from ask_judge import make_judge, make_pairs
 from loopback import KEY, Endpoint
 
-from eval import judge
 from eval.alpacaeval2 import score as alpacaeval2
-from eval.judges.prompts import ALPACAEVAL2_FILE, package_file
+from eval.alpacaeval2.judging import judge_answers as judge_alpacaeval2
+from eval.alpacaeval2.prompts import ALPACAEVAL2_FILE
 from eval.mtbench import score as mtbench
+from eval.mtbench.judging import judge_answers as judge_mtbench
+from eval.packages import package_file
 from eval.questions import Question
+from metaapo.config import EvaluationConfig
 from metaapo.data import read_json, write_json, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +76,7 @@ def test_alpaca_eval_evaluates_our_answers_and_gives_the_very_same_preferences(t
         assert done.returncode == 0, done.stderr[-2000:]
         base, own = read_json(tmp_path / "base.json"), read_json(tmp_path / "own.json")
         asker = make_judge(endpoint.url, tmp_path / "s.sqlite")
-        ours = judge.judge_alpacaeval2(asker, outputs, base, own)
+        ours = judge_alpacaeval2(asker, outputs, base, own)
     theirs = json.loads((tmp_path / "theirs.json").read_text())
     found = {row["instruction"]: row["preference"] for row in theirs["annotations"]}
     readable = [row for row in ours if row["preference"] is not None]
@@ -100,7 +103,7 @@ def test_fastchat_reads_our_grades(tmp_path):
 
     asked = [Question(str(81 + i), ("a", "b"), "writing", {"question_id": 81 + i}) for i in range(10)]
     answers = [{"question_id": 81 + i, "model_id": "ours", "choices": [{"turns": ["x", "y"]}]} for i in range(10)]
-    rows = judge.judge_mtbench(Grader(), asked, answers, {})
+    rows = judge_mtbench(Grader(), asked, [], answers, EvaluationConfig())
     assert sum(row["score"] == -1 for row in rows) == 1
     write_jsonl(tmp_path / "g.jsonl", rows)
     code = (

@@ -2,22 +2,26 @@
 
 import datetime
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from eval.arenahard import score as arenahard
+from eval.alpacaeval2.preferences import is_switched
+from eval.arenahard import verdicts
 from eval.judge_checks import NULL_ANSWER, ask_both_orders, null_canary, position_canary
 from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.config import find_judge, read_judges
 from eval.judges.gold import GoldJudge
 from eval.judges.replay import ReplayJudge
 from eval.judges.rewards import Scale, grade, preference, probability_first, verdict
-from eval.mtbench import score as mtbench
+from eval.mtbench import ratings
 from eval.rank_agreement import compare_judges
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json, write_jsonl
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import evaluation_sets
+from metaapo.worlds.tiny.tasks import parse
+from metaapo.worlds.tiny.writers import model_answer
 
 SCALE = Scale(tau=0.5, low=-1, high=3)
 
@@ -28,17 +32,17 @@ def user(text):
 
 @pytest.fixture(scope="module")
 def questions():
-    from metaapo.config import WorldConfig
+    from metaapo.config import QuestionsConfig, WorldConfig
 
-    return tiny.evaluation_sets(WorldConfig(alpacaeval2=16, arenahard=8, mtbench=8))
+    return evaluation_sets(WorldConfig(questions=QuestionsConfig(mixed=16, composed=8, two_turn=8)))
 
 
 @pytest.fixture
 def comparisons(questions):
-    prompts = [user(row["instruction"]) for row in questions["alpacaeval2"]]
-    good = [tiny.model_answer(tiny.parse(prompt)) for prompt in prompts]
+    prompts = [user(row["turns"][0]) for row in questions["mixed"]]
+    good = [model_answer(parse(prompt)) for prompt in prompts]
     return [
-        Comparison(prompt, "um, cat.", answer, f"q{i}", "", ("bad", "good"))
+        Comparison(prompt, "um, cat.", answer, f"q{i}", "", ("bad", "good"), "alpacaeval2")
         for i, (prompt, answer) in enumerate(zip(prompts, good))
     ]
 
@@ -56,7 +60,7 @@ def test_opinions_follow_the_reward_and_turn_with_the_order():
 def test_all_five_verdicts_and_all_grades_occur_and_are_read_back():
     said = [verdict(0, gap, SCALE) for gap in (-2, -0.5, 0.1, 0.5, 2)]
     assert said == ["A>>B", "A>B", "A=B", "B>A", "B>>A"]
-    assert [arenahard.parse_verdict(f"My final verdict is [[{v}]]", "v0.1-2024") for v in said] == said
+    assert [verdicts.parse_verdict(f"My final verdict is [[{v}]]", "v0.1-2024") for v in said] == said
     assert [grade(reward, SCALE) for reward in (-5, -1, 1, 3, 9)] == [1, 1, 5.5, 10, 10]
 
 
@@ -65,7 +69,7 @@ def test_the_gold_judge_prefers_right_answers_and_says_why(comparisons):
     assert all(judgment.value > 1.9 for judgment in judge.prefer(comparisons))
     assert {judgment.value for judgment in judge.verdicts(comparisons)} == {"B>>A"}
     for judgment in judge.verdicts(comparisons):
-        assert arenahard.parse_verdict(judgment.text, "v0.1-2024") == judgment.value
+        assert verdicts.parse_verdict(judgment.text, "v0.1-2024") == judgment.value
         assert "correctness" in judgment.text
     talk = [
         Conversation([*comparison.prompt, {"role": "assistant", "content": comparison.second}])
@@ -73,7 +77,7 @@ def test_the_gold_judge_prefers_right_answers_and_says_why(comparisons):
     ]
     for judgment in judge.grade(talk):
         assert judgment.value > 8
-        assert mtbench.parse_rating(judgment.text) == judgment.value
+        assert ratings.parse_rating(judgment.text) == judgment.value
 
 
 def test_the_gold_judge_has_no_position_bias_and_lets_a_constant_answer_lose(comparisons):
@@ -92,8 +96,6 @@ class FirstLover:
     name = "first"
 
     def prefer(self, comparisons):
-        from eval.alpacaeval2.score import is_switched
-
         return [
             Judgment(1.8 if is_switched(comparison.prompt[-1]["content"]) else 1.2, "") for comparison in comparisons
         ]
@@ -150,11 +152,11 @@ def test_stored_annotations_are_replayed_for_the_very_same_answers(tmp_path, com
     write_json(tmp_path / "alpacaeval2" / "annotations.json", rows)
     judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
     assert [judgment.value for judgment in judge.prefer(comparisons)] == [None, *[1.5] * 14, None]
-    other = [Comparison(p.prompt, p.first, "other", p.question, "", p.models) for p in comparisons]
+    other = [Comparison(p.prompt, p.first, "other", p.question, "", p.models, p.benchmark) for p in comparisons]
     with pytest.raises(DataError, match="other answers of good"):
         judge.prefer(other)
     with pytest.raises(DataError, match="no judgment of these models"):
-        judge.prefer([Comparison(p.prompt, p.first, p.second, p.question, "", ("x", "y")) for p in comparisons])
+        judge.prefer([replace(p, models=("x", "y")) for p in comparisons])
 
 
 def test_stored_games_and_grades_are_replayed(tmp_path):
@@ -166,12 +168,12 @@ def test_stored_games_and_grades_are_replayed(tmp_path):
     write_jsonl(tmp_path / "mtbench" / "gpt-4_single.jsonl", grades)
     judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
     ask = [
-        Comparison(user("?"), "b", "g", "q0", "", ("bad", "good")),
-        Comparison(user("?"), "g", "b", "q0", "", ("good", "bad")),
+        Comparison(user("?"), "b", "g", "q0", "", ("bad", "good"), "arenahard"),
+        Comparison(user("?"), "g", "b", "q0", "", ("good", "bad"), "arenahard"),
     ]
     assert [judgment.value for judgment in judge.verdicts(ask)] == ["B>A", "A>>B"]
     messages = [*user("?"), {"role": "assistant", "content": "!"}] * 2
-    talk = [Conversation(messages[:2], "", (), "81", "good"), Conversation(messages, "", (), "81", "good")]
+    talk = [Conversation(turns, "", (), "81", "good", "mtbench") for turns in (messages[:2], messages)]
     judgments = judge.grade(talk)
     assert [judgment.value for judgment in judgments] == [7, None]
     assert judgments[0].details == {"template": "single-v1"}

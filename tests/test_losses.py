@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +9,9 @@ from conftest import make_policy, random_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaapo.loop.trainer import IteratedTrainer
-from metaapo.loop.workbench import Pair
+from metaapo.loop.forward import mismatched_logps
+from metaapo.loop.prompts import PreferencePair
+from metaapo.loop.step import estimate_kl
 from metaapo.losses import PairLogps, dpo, ipo, kto, simpo
 from metaapo.models.load import encode_prompt, encode_response
 from metaapo.models.logps import all_sequence_logps, collate, sequence_logps
@@ -44,13 +44,13 @@ def texts():
     return [tuple(random_text(rng) for _ in range(3)) for _ in range(8)]
 
 
-def loop_with(reference, tokenizer):
-    """As much of the shared loop as its KL estimate needs."""
+def kl_of(policy, reference, prompts, pairs, pad_id):
+    """The shared loop's estimate of the divergence."""
 
-    def logps(model, prompts, responses, shared):
-        return all_sequence_logps(model, prompts, responses, tokenizer.pad_token_id)
+    def logps(model, prompts, responses):
+        return all_sequence_logps(model, prompts, responses, pad_id)
 
-    return SimpleNamespace(bench=SimpleNamespace(reference=reference, logps=logps), device="cpu")
+    return estimate_kl(*mismatched_logps(logps, policy, reference, prompts, pairs))
 
 
 def our_loss_and_gradient(objective, policy, reference, tokenizer, texts, **settings):
@@ -64,9 +64,8 @@ def our_loss_and_gradient(objective, policy, reference, tokenizer, texts, **sett
     policy.zero_grad()
     logps = sequence_logps(policy, batch).chunk(2)
     lengths = [torch.tensor([float(len(r)) for r in side]) for side in (chosen, rejected)]
-    loop = loop_with(reference, tokenizer)
-    pairs = [Pair(c, r) for c, r in zip(chosen, rejected)]
-    kl = IteratedTrainer._kl(loop, policy, [SimpleNamespace(ids=ids) for ids in prompts], pairs)
+    pairs = [PreferencePair(c, r) for c, r in zip(chosen, rejected)]
+    kl = kl_of(policy, reference, prompts, pairs, tokenizer.pad_token_id)
     assert kl > 0 or objective is not kto
     loss = objective(PairLogps(*logps, *reference_logps, *lengths, kl=kl), **settings).mean()
     loss.backward()
@@ -150,8 +149,10 @@ def test_kto_weighs_responses_apart_from_the_baseline():
     assert kto(pairs, 1.0, desirable_weight=2.0).item() == pytest.approx(expected)
 
 
-def test_a_kl_estimate_is_zero_for_one_pair_and_for_the_reference_itself(tokenizer, policy):
-    loop, prompt = loop_with(policy, tokenizer), SimpleNamespace(ids=[1, 4, 6, 5])
-    pair = Pair([7, 2], [8, 9, 2])
-    assert IteratedTrainer._kl(loop, make_policy(5), [prompt], [pair]) == 0
-    assert IteratedTrainer._kl(loop, policy, [prompt, prompt], [pair, pair]) == 0
+def test_a_kl_estimate_is_zero_for_one_pair_and_for_the_reference_itself(policy):
+    prompt, pair, other = [1, 4, 6, 5], PreferencePair([7, 2], [8, 9, 2]), make_policy(5)
+    assert kl_of(other, policy, [prompt], [pair], 0) == 0
+    assert kl_of(policy, policy, [prompt, prompt], [pair, pair], 0) == 0
+    assert (
+        kl_of(other, policy, [prompt, prompt], [pair, pair], 0) + kl_of(policy, other, [prompt] * 2, [pair] * 2, 0) > 0
+    )

@@ -1,6 +1,5 @@
 """Every method page through the real loop on a miniature world, and each decision against a computation by hand."""
 
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,7 +89,7 @@ def test_a_run_moves_the_policy_and_keeps_its_books(finished, method):
         rows = ledger(finished, method, iteration)
         assert len(rows) == summary["prompts"] == PROMPTS
         assert summary["sampled"] == sum(row["sampled"] for row in rows)
-        assert summary["responses_scored"] == sum(row["responses"] for row in rows)
+        assert summary["responses_scored"] == sum(row["responses_scored"] for row in rows)
         assert summary["annotation_ratio"] == summary["responses_scored"] / (3 * PROMPTS)
         assert all(np.isfinite(row["loss"]) for row in log(finished, method, iteration))
 
@@ -154,13 +153,13 @@ def test_selm_ranks_one_greedy_response_with_the_offline_pair(finished):
     from metaapo.models.load import load_policy
 
     rows = ledger(finished, "selm", 2)
-    assert all(row["generated"] == 1 and row["responses"] == 3 for row in rows)
+    assert all(row["responses_generated"] == 1 and row["responses_scored"] == 3 for row in rows)
     policy, tokenizer = load_policy(folder_of(finished, "selm", 1) / "model")
     messages = [
         r["messages"] for r in read_jsonl(finished.world_path(0) / "data" / "pairs.jsonl") if r["iteration"] == 2
     ]
     greedy = generate(policy, tokenizer, messages, 1, 0.0, 1.0, 8, 64, seed=5)
-    assert [row["tokens"] for row in rows] == [len(response.token_ids) for (response,) in greedy]
+    assert [row["tokens_generated"] for row in rows] == [len(response.token_ids) for (response,) in greedy]
 
 
 def test_selm_references_move(finished):
@@ -174,18 +173,18 @@ def test_selm_references_move(finished):
 def test_the_loss_of_a_selm_pair_by_hand():
     """-log sigmoid(beta Delta) + alpha beta [log pi(y_0) - log ref(y_0)], y_0 being neither best nor worst."""
     from baselines import selm
-    from metaapo.loop.trainer import IteratedTrainer, StepSums
-    from metaapo.loop.workbench import Pair, Prompt
-    from metaapo.losses import Objective
+    from metaapo.loop.forward import forward_pairs
+    from metaapo.loop.ledger import LedgerRow
+    from metaapo.loop.prompts import PreferencePair, Prompt
+    from metaapo.loop.step import prompt_losses
     from metaapo.models.logps import all_sequence_logps
 
-    loop = IteratedTrainer.__new__(IteratedTrainer)
-    loop.bench = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0), arithmetic=nullcontext)
-    loop.config, loop.device = SimpleNamespace(beta=0.3), torch.device("cpu")
-    loop.method, loop.objective = selm.build(selm.Params(alpha=0.01), None).at(2), Objective()
+    method = selm.build(selm.Params(alpha=0.01), None).at(2)
     model, ids = make_policy(4), [1, 4, 6, 5]
-    pair = Pair([7, 2], [8, 9, 2], -3.0, -2.0, [10, 11, 2], -1.5)
-    loss = loop._losses(model, [Prompt("p", [], ids, ("", ""), Pair([6, 2], [7, 2]), pair)], StepSums())
+    pair = PreferencePair([7, 2], [8, 9, 2], -3.0, -2.0, [10, 11, 2], -1.5)
+    prompt = Prompt("p", [], ids, ("", ""), PreferencePair([6, 2], [7, 2]), LedgerRow("p"), pair)
+    _, online = forward_pairs(model, [], [prompt], pad_id=0, with_greedy=True)
+    loss, _ = prompt_losses(method, 0.3, None, online, torch.tensor([True]), torch.zeros(1))
     logps = all_sequence_logps(model, [ids] * 3, [pair.chosen, pair.rejected, pair.greedy], 0)
     chosen, rejected, greedy = logps.tolist()
     expected = np.log1p(np.exp(-0.3 * ((chosen + 3.0) - (rejected + 2.0)))) + 0.01 * 0.3 * (greedy + 1.5)
@@ -322,28 +321,29 @@ def test_a_start_from_dpo_is_the_dpo_runs_end(finished):
 def test_rich_inputs_start_as_the_same_map_and_count_their_annotations(finished):
     assert map_of(finished, "metaapo_rich_input", 1)["start"] == map_of(finished, "metaapo", 1)["start"]
     for row in ledger(finished, "metaapo_rich_input", 1):
-        assert row["responses"] == 2 + 3 * row["sampled"]
-        assert row["generated"] == 3 * row["sampled"]
+        assert row["responses_scored"] == 2 + 3 * row["sampled"]
+        assert row["responses_generated"] == 3 * row["sampled"]
 
 
 def test_k_scores_k_responses(finished):
     for row in ledger(finished, "metaapo_k2", 1):
-        assert row["responses"] == 2 * row["sampled"]
+        assert row["responses_scored"] == 2 * row["sampled"]
 
 
 def test_reward_gaps_are_the_reward_models(tmp_path):
+    from metaapo.loop.offline import score_offline
     from metaapo.loop.run import RunContext
-    from metaapo.loop.trainer import IteratedTrainer
+    from metaapo.loop.workbench import Workbench
     from metaapo.metaapo import build
     from metaapo.method import OfflinePairs
     from metaapo.models.load import encode_prompt, encode_response, load_reward_model
 
     experiment = experiment_in(tmp_path, {"metaapo": {"meta_inputs": ["scores", "reward_gaps", "length_gaps"]}})
     context = RunContext(experiment, run_of("metaapo"))
-    loop = IteratedTrainer(context, build(experiment.methods["metaapo"], context))
+    bench = Workbench.of(context)
     context.path.mkdir(parents=True)
-    loop.bench.load(1)
-    prompts, pairs = loop._score(1)
+    bench.policies.start(1)
+    prompts, pairs = score_offline(bench, build(experiment.methods["metaapo"], context), 1)
     assert isinstance(pairs, OfflinePairs)
     model, tokenizer = load_reward_model(experiment.world_path(0) / "reward_model")
     for prompt, gap, lengths in zip(prompts, pairs.reward_gaps.tolist(), pairs.length_gaps.tolist()):

@@ -8,6 +8,7 @@ import sys
 import pytest
 from evaldata import ROOT, shared
 
+from eval.mtbench import ratings
 from eval.mtbench import score as mtbench
 from metaapo.data import DataError, read_json, read_records, write_jsonl
 
@@ -44,8 +45,8 @@ def test_the_parser_agrees_with_every_stored_judgment(name):
     rows = read_records(shared(f"mt_bench/model_judgment/{name}.jsonl.gz"))
     assert len(rows) > 400
     for row in rows:
-        rating = mtbench.parse_rating(row["judgment"])
-        assert (mtbench.UNPARSED if rating is None else rating) == row["score"]
+        rating = ratings.parse_rating(row["judgment"])
+        assert (ratings.UNPARSED if rating is None else rating) == row["score"]
 
 
 def test_fastchats_own_script_reads_our_records_and_finds_our_scores(tmp_path, capsys):
@@ -82,7 +83,7 @@ def test_fastchats_own_script_reads_our_records_and_finds_our_scores(tmp_path, c
     ],
 )
 def test_the_first_double_bracket_counts_then_the_first_single_one(text, grade):
-    assert mtbench.parse_rating(text) == grade
+    assert ratings.parse_rating(text) == grade
 
 
 def test_a_score_with_many_unparsed_grades_is_partial_and_shows_how_far_it_can_be_off():

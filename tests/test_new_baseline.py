@@ -2,15 +2,13 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
-from conftest import experiment_document, write_world
+from conftest import copy_project, experiment_document, write_world
 
-from metaapo import PROJECT
 from metaapo.data import read_json, read_jsonl
 
 
@@ -21,14 +19,8 @@ def block_after(text, heading, language):
 
 @pytest.fixture
 def copy(tmp_path):
-    """The project as git sees it, uncommitted files included, in another place."""
-    command = ["git", "ls-files", "-co", "--exclude-standard"]
-    names = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
-    for name in names:
-        if (PROJECT / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, tmp_path / name)
-    return tmp_path
+    """The project in another place."""
+    return copy_project(tmp_path)
 
 
 @pytest.fixture

@@ -13,11 +13,14 @@ import pytest
 from ask_judge import make_judge, make_pairs
 from loopback import HANG, KEY, Endpoint, digest, verdict_of
 
-from eval.alpacaeval2 import score as alpacaeval2
+from eval.alpacaeval2.preferences import is_switched
+from eval.alpacaeval2.prompts import alpacaeval2_prompt
+from eval.arenahard.prompts import arenahard_prompts
 from eval.judges import Comparison, Conversation
 from eval.judges.client import JudgeError, _retry_after
-from eval.judges.prompts import alpacaeval2_prompt, arenahard_prompts, fill, mtbench_prompts
+from eval.judges.prompts import fill
 from eval.judges.store import Cost, Store
+from eval.mtbench.prompts import mtbench_prompts
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "evaldata"
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +96,7 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
     values = json.loads(out.read_text())
     bodies = [
         make_judge("http://127.0.0.1:9/v1", tmp_path / "t.sqlite")._preference_body(
-            comparison, alpacaeval2.is_switched(comparison.prompt[0]["content"])
+            comparison, is_switched(comparison.prompt[0]["content"])
         )
         for comparison in make_pairs(2000)
     ]
@@ -268,5 +271,5 @@ def test_equal_requests_are_asked_once(tmp_path):
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
         judge.prefer([comparison] * 20)
-        body = judge._preference_body(comparison, alpacaeval2.is_switched(comparison.prompt[0]["content"]))
+        body = judge._preference_body(comparison, is_switched(comparison.prompt[0]["content"]))
     assert endpoint.requests == [digest(body)]

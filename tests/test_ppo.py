@@ -1,7 +1,6 @@
 """PPO: each detail by hand, then the whole through a miniature world."""
 
 import math
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -165,7 +164,7 @@ def test_a_run_has_the_common_books_and_ppos_own_signs(finished):
     record = read_json(finished.run_path(run_of(finished)) / "run.json")
     for t, summary in enumerate(record["iterations"], start=1):
         rows = read(finished, t, "annotations.jsonl")
-        assert summary["responses_scored"] == sum(row["responses"] for row in rows) == 8
+        assert summary["responses_scored"] == sum(row["responses_scored"] for row in rows) == 8
         assert summary["annotation_ratio"] == pytest.approx(1 / 3)
         assert {row["outcome"] for row in rows} == {"scored"}
         log = read(finished, t, "train.jsonl")
@@ -209,7 +208,7 @@ def test_more_passes_and_a_budget_are_counted(tmp_path):
     experiment = experiment_in(tmp_path, PARAMS | {"responses": 3, "budget": [0.5]})
     train(experiment, run_of(experiment))
     for row in read(experiment, 1, "annotations.jsonl"):
-        assert row["responses"] == (3 if row["sampled"] else 0)
+        assert row["responses_scored"] == (3 if row["sampled"] else 0)
     summary = read_json(experiment.run_path(run_of(experiment)) / "run.json")["iterations"][0]
     assert (summary["sampled"], summary["annotation_ratio"]) == (4, 0.5)
 
@@ -223,30 +222,29 @@ def test_an_adaptive_coefficient_is_carried_over(tmp_path):
     assert second[0]["kl_coefficient"] == summary["kl_coefficient"] != experiment.train.beta
 
 
-def test_a_cut_response_loses_the_penalty():
-    """Scores enter the shaped rewards less the penalty; the reward that is logged and annotated stays the model's."""
-    from types import SimpleNamespace
+def test_a_cut_response_loses_the_penalty_in_its_returns():
+    from baselines.ppo import penalised_scores
+    from metaapo.models.generate import Response
 
-    from baselines.ppo import PPO, Params
-
-    captured = {}
-    own = PPO.__new__(PPO)
-    own.params = Params(epochs=1, minibatch=2, eos_penalty=1.5)
-    own.kl_coefficient = 0.0
-    own.value_model = make_reward_model(2)
-    policy = make_policy(3)
-    tokenizer = SimpleNamespace(pad_token_id=0)
-    own.bench = SimpleNamespace(policy=policy, reference=policy, tokenizer=tokenizer, arithmetic=nullcontext)
-    own._step = lambda rollout, advantages, returns, rows, optimizers: captured.update(returns=returns) or {}
-    prompts = [SimpleNamespace(ids=ids) for ids, _ in SEQUENCES[:2]]
+    policy, value_model = make_policy(3), make_reward_model(2)
     sampled = [
-        (SimpleNamespace(token_ids=ids, finished=finished), 2.0)
-        for (_, ids), finished in zip(SEQUENCES[:2], (True, False))
+        (Response("", ids, [], finished), 2.0) for (_, ids), finished in zip(SEQUENCES[:2], (True, False), strict=True)
     ]
-    (row,) = own._update(prompts, sampled, [], np.random.default_rng(0))
-    assert captured["returns"][0, 2].item() == pytest.approx(2.0)
-    assert captured["returns"][1, 1].item() == pytest.approx(0.5)
-    assert (row["reward"], row["eos_rate"], row["length"]) == (2.0, 0.5, 2.5)
+    rollout = ppo.measure(policy, policy, value_model, SEQUENCES[:2], 0)
+    scores = torch.tensor(penalised_scores(sampled, eos_penalty=1.5))
+    advantages, returns = ppo.estimate(rollout, scores, kl_coefficient=0.0)
+    assert returns[0, 2].item() == pytest.approx(2.0)
+    assert returns[1, 1].item() == pytest.approx(0.5)
+    assert ppo.masked_mean(advantages, rollout.mask).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_penalty_moves_the_update_but_neither_the_logged_nor_the_annotated_reward(finished, tmp_path):
+    experiment = experiment_in(tmp_path, PARAMS | {"eos_penalty": 5.0})
+    train(experiment, run_of(experiment))
+    ours, theirs = (read(e, 1, "train.jsonl")[0] for e in (experiment, finished))
+    assert ours["eos_rate"] == theirs["eos_rate"] < 1
+    assert ours["reward"] == theirs["reward"]
+    assert ours["value_loss"] > theirs["value_loss"]
 
 
 def test_ppo_raises_the_reward_and_its_value_model_learns(tmp_path):

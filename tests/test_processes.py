@@ -15,7 +15,8 @@ from metaapo.data import DataError, read_json, read_jsonl
 from metaapo.experiment import Run, resolve
 from metaapo.train import train
 
-# Two processes hold three prompts of a batch each, in micro-batches of two and one; the last batch of two, one each.
+# Two processes hold three prompts of a batch each, in micro-batches of two and one. An iteration has seven prompts: the
+# last batch is one prompt, which leaves nothing to the second process.
 RUN = Run(method="selm", budget=1.0, seed=0)
 TWO = {"processes": 2, "launcher": "config/accelerate/cpu.yaml"}
 TRAIN = {"batch_size": 6, "micro_batch_size": 2, "lr": 1e-3, "max_length": 48}
@@ -25,7 +26,7 @@ def experiment_in(folder, **changes):
     """SELM's first iteration is DPO, its second ranks greedy samples: all stages, and no random draws."""
     document = experiment_document(folder, iterations=2, seeds=[0], methods={"selm": {}}, train=TRAIN)
     experiment = resolve(document | changes)
-    write_world(experiment.world_path(0), pairs=20, iterations=2)
+    write_world(experiment.world_path(0), pairs=14, iterations=2)
     return experiment
 
 
@@ -92,10 +93,10 @@ def test_an_error_ends_all_processes_with_one_sentence(tmp_path):
     ],
 )
 def test_a_global_batch_other_than_the_configured_one_is_an_error(started, wanted, batch_size, message):
-    from metaapo.loop.workbench import _check_processes
+    from metaapo.loop.processes import check_processes
 
     with pytest.raises(DataError, match=message):
-        _check_processes(started, wanted, batch_size)
+        check_processes(started, wanted, batch_size)
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "config" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)

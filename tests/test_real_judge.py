@@ -11,7 +11,6 @@ import yaml
 from conftest import experiment_document
 
 from eval import judge, questions, score
-from eval.answer import answer_records
 from eval.checkpoints import evaluated_models, judged_runs
 from eval.judges.store import Store
 from metaapo.data import read_json, read_records, write_json, write_jsonl
@@ -43,17 +42,17 @@ def test_smollm2_judges_all_three_benchmarks_through_a_real_endpoint(tmp_path, e
     experiment = load(tmp_path / "config.yaml")
     folder = experiment.world_path(0) / "data" / "eval"
     asked = [f"Name a color of the {thing}." for thing in ("sky", "grass", "snow")]
-    write_json(folder / "alpacaeval2.json", [{"dataset": "d", "instruction": text} for text in asked])
-    write_jsonl(folder / "arenahard.jsonl", [{"uid": t, "category": "hard_prompt", "prompt": t} for t in asked])
-    talks = [{"question_id": i, "category": "writing", "turns": [t, "Another?"]} for i, t in enumerate(asked)]
-    write_jsonl(folder / "mtbench.jsonl", talks)
+    for kind in ("mixed", "composed", "composed_answers", "two_turn"):
+        more = ["Another?"] if kind == "two_turn" else []
+        rows = [{"id": i, "category": "writing", "turns": [t, *more]} for i, t in enumerate(asked)]
+        write_jsonl(folder / f"{kind}.jsonl", [row | {"model": "other", "answer": "Green."} for row in rows])
     for model in evaluated_models(experiment):
         said = [["Blue.", "Pink."] if model.iteration else ["I do not know.", "No."]] * ITEMS
         for benchmark in experiment.benchmarks:
             rows = questions.load_questions(experiment, benchmark, 0).questions
             path = model.answers(experiment, benchmark)
             write = write_json if path.suffix == ".json" else write_jsonl
-            write(path, answer_records(benchmark, rows, said, model.id, "words"))
+            write(path, questions.answer_records(benchmark, rows, said, model.id, experiment.evaluation, True))
     for benchmark in experiment.benchmarks:
         name = "smollm2-token" if benchmark == "alpacaeval2" else "smollm2"
         for run in judged_runs(experiment, benchmark):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from metaapo.config import LoraConfig, VLLMConfig
 from metaapo.data import DataError, read_json
 from metaapo.experiment import Run, resolve
-from metaapo.loop.workbench import Clock
+from metaapo.loop.stages import Clock
 from metaapo.models.adapters import add_adapters, merged_state
 from metaapo.models.load import encode_prompt, load_policy, saved_dtypes
 from metaapo.models.vllm_backend import Request, request_document, sample

@@ -16,7 +16,7 @@ from eval.grade import grade
 from eval.score import score_benchmark
 from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
 from metaapo.experiment import load, write_resolved
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.gold import RUBRIC
 from reports import claims, collect, drawing, evidence, figures, health_gate, page, replay, samples, tables
 from reports.__main__ import build
 from reports.runs import Results
@@ -369,7 +369,7 @@ def test_an_answer_stands_with_its_verdict_and_gold_rubric(results):
     question = next(q for q in data["questions"] if q["b"] == "mtbench")
     answer = question["a"][-1]
     assert len(question["p"]) == len(answer["x"]) == len(answer["g"]) == 2
-    assert set(answer["g"][0]) == {"reward", *tiny.RUBRIC}
+    assert set(answer["g"][0]) == {"reward", *RUBRIC}
     assert answer["v"][0].startswith(("grade", "no verdict"))
     model = samples.models(results)[answer["m"]]
     raw = read_jsonl(model.path(results.folder / "answers" / "mtbench"))

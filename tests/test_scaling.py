@@ -62,7 +62,7 @@ def refuse(*args, **kwargs):
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
 
 from eval.answer import answer_run
-from metaapo.assets.checkpoints import place
+from metaapo.assets.checkpoints import put_checkpoint
 from metaapo.experiment import Run, load
 from metaapo.data import write_json
 from metaapo.assets.prefetch import main as prefetch
@@ -73,7 +73,7 @@ from metaapo.worlds.ultrafeedback import reward_model as annotator
 experiment = load(sys.argv[1])
 sys.argv = ["prefetch", "--config", sys.argv[1], "--out", str(experiment.results / "prefetch.json")]
 prefetch()
-place(experiment, 0, "sft")
+put_checkpoint(experiment, 0, "sft")
 ultrafeedback.build(experiment, 0, experiment.world_path(0) / "data")
 annotator.make_reward_model(experiment, 0)
 write_json(experiment.world_path(0) / "health.json", annotator.checks(experiment, 0))

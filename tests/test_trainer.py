@@ -65,7 +65,7 @@ def test_the_ledger_counts_what_was_sampled(finished):
         rows = ledger(finished, "metaapo", summary["iteration"])
         sampled = [row for row in rows if row["sampled"]]
         assert 0 < len(sampled) < len(rows)
-        assert summary["responses_scored"] == 3 * len(sampled) == sum(row["responses"] for row in rows)
+        assert summary["responses_scored"] == 3 * len(sampled) == sum(row["responses_scored"] for row in rows)
         assert summary["annotation_ratio"] == len(sampled) / len(rows)
         assert {row["outcome"] for row in rows if not row["sampled"]} == {"not_sampled"}
 
@@ -133,31 +133,33 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path):
 
 def test_the_weighted_loss_of_a_step_by_hand(tmp_path):
     """w * L_off + (1 - w) * L_on, a prompt without online pair giving w * L_off, and its gradient without dw."""
+    from metaapo.loop.epoch import micro_batch_losses
+    from metaapo.loop.forward import forward_pairs
+    from metaapo.loop.ledger import LedgerRow
+    from metaapo.loop.prompts import PreferencePair, Prompt
     from metaapo.loop.run import RunContext
-    from metaapo.loop.trainer import IteratedTrainer, Pair, Prompt, StepSums
-    from metaapo.train import importlib, module_of
+    from metaapo.loop.workbench import Workbench
+    from metaapo.metaapo import build
 
     experiment = experiment_in(tmp_path)
     context = RunContext(experiment, run_of("metaapo"))
-    params = experiment.methods["metaapo"]
-    method = importlib.import_module(module_of("metaapo", params)).build(params, context)
-    trainer = IteratedTrainer(context, method)
+    method = build(experiment.methods["metaapo"], context)
     model = make_policy(5)
-    offline = Pair([6, 7, 2], [8, 2], -3.0, -2.5)
-    online = Pair([9, 10, 2], [11, 2], -4.0, -2.0)
+    offline = PreferencePair([6, 7, 2], [8, 2], -3.0, -2.5)
+    online = PreferencePair([9, 10, 2], [11, 2], -4.0, -2.0)
     prompts = [
-        Prompt("a", [], [1, 4, 6, 5], ("", ""), offline, online),
-        Prompt("b", [], [1, 4, 7, 8, 5], ("", ""), offline),
+        Prompt("a", [], [1, 4, 6, 5], ("", ""), offline, LedgerRow("a"), online),
+        Prompt("b", [], [1, 4, 7, 8, 5], ("", ""), offline, LedgerRow("b")),
     ]
-    losses = trainer._losses(model, prompts, StepSums())
+    losses, _ = micro_batch_losses(Workbench.of(context), method, model, prompts)
     for index, prompt in enumerate(prompts):
-        off, on = trainer._forward(model, [prompt], [prompt] if prompt.online else [])
+        off, on = forward_pairs(model, [prompt], [prompt] if prompt.online else [], 0)
         l_off = dpo(off, experiment.train.beta)
         w = method.learner.weigh(-l_off.detach())
         by_hand = w * l_off + ((1 - w) * dpo(on, experiment.train.beta) if on else 0)
         assert losses[index].item() == pytest.approx(by_hand.item(), rel=1e-5)
     gradient = torch.autograd.grad(losses[1], model.lm_head.weight)[0]
-    off, _ = trainer._forward(model, [prompts[1]], [])
+    off, _ = forward_pairs(model, [prompts[1]], [], 0)
     l_off = dpo(off, experiment.train.beta)
     expected = method.learner.weigh(-l_off.detach()) * torch.autograd.grad(l_off, model.lm_head.weight)[0]
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)

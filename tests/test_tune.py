@@ -11,7 +11,7 @@ from metaapo.config import ConfigError, WorldConfig
 from metaapo.data import read_json, write_jsonl
 from metaapo.experiment import load, resolve
 from metaapo.train import train
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import evaluation_sets, preference_pairs
 from metaapo.worlds.tiny.tune import KL_LIMIT, Trial, best, check_equal_care, table, validation_prompts
 
 
@@ -43,12 +43,12 @@ def test_a_trial_far_from_the_sft_policy_is_taken_only_where_all_are_far():
 def test_validation_prompts_are_in_no_training_record_and_no_test(tmp_path):
     experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}))
     data = experiment.world_path(0) / "data"
-    pairs = tiny.preference_pairs(50, 2, 0.3, 0)
+    pairs = preference_pairs(50, 2, 0.3, 0)
     drawn = validation_prompts_of(experiment, data, pairs)
     write_jsonl(data / "sft.jsonl", [{"messages": messages} for messages in drawn[:5]])
     again = validation_prompts(experiment, 0, 20)
     assert not any(messages in drawn[:5] for messages in again)
-    questions = {q["instruction"] for q in tiny.evaluation_sets(WorldConfig())["alpacaeval2"]}
+    questions = {q["turns"][0] for q in evaluation_sets(WorldConfig())["mixed"]}
     assert not any(message["content"] in questions for messages in again for message in messages)
 
 

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 from metaapo.data import DataError, read_json, read_jsonl, read_records, sha256_file
 from metaapo.experiment import resolve
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import _distinct, baseline_answers, build, evaluation_sets, label, training_prompts
+from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC, gold
+from metaapo.worlds.tiny.tasks import CATEGORIES, FAMILIES, HEDGES, VAGUE, PromptError, parse
+from metaapo.worlds.tiny.tokenizer import vocabulary
+from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer
 
-PROMPTS = list(itertools.islice(tiny.training_prompts(random.Random(0)), 300))
-WORDS = sorted(tiny.vocabulary())
+PROMPTS = list(itertools.islice(training_prompts(random.Random(0)), 300))
+WORDS = sorted(vocabulary())
 
 
 @pytest.fixture(scope="module")
@@ -29,97 +33,95 @@ def experiment(tmp_path_factory):
         sampling={"k": 3, "max_new_tokens": 12},
     )
     experiment = resolve(document)
-    tiny.build(experiment, 0, experiment.world_path(0) / "data")
+    build(experiment, 0, experiment.world_path(0) / "data")
     return experiment
 
 
 @given(st.sampled_from(PROMPTS), st.lists(st.sampled_from(WORDS), max_size=25))
 def test_the_gold_reward_is_bounded_and_the_sum_of_its_rubric(prompt, words):
-    graded = tiny.gold(prompt[1], " ".join(words))
-    assert tiny.LOW <= graded.reward <= tiny.HIGH
+    graded = gold(prompt[1], " ".join(words))
+    assert LOW <= graded.reward <= HIGH
     assert graded.reward == pytest.approx(sum(graded.rubric.values()), abs=1e-3)
-    assert graded.rubric.keys() == tiny.RUBRIC.keys()
+    assert graded.rubric.keys() == RUBRIC.keys()
 
 
-@pytest.mark.parametrize("family", [*tiny.FAMILIES, "compose"])
+@pytest.mark.parametrize("family", [*FAMILIES, "compose"])
 def test_the_model_answer_to_every_prompt_is_worth_everything(family):
     messages = [m for f, m in PROMPTS if f == family]
     assert len(messages) > 5
     for conversation in messages:
-        assert tiny.gold(conversation, tiny.model_answer(tiny.parse(conversation))).reward == tiny.HIGH
+        assert gold(conversation, model_answer(parse(conversation))).reward == HIGH
 
 
 @given(st.sampled_from(PROMPTS))
 def test_an_empty_answer_is_the_worst_and_polite_nothing_earns_nothing(prompt):
-    assert tiny.gold(prompt[1], "").reward == tiny.LOW
-    assert tiny.gold(prompt[1], "sure. enjoy!").reward <= 0
+    assert gold(prompt[1], "").reward == LOW
+    assert gold(prompt[1], "sure. enjoy!").reward <= 0
 
 
-@given(st.sampled_from(PROMPTS), st.sampled_from([*tiny.HEDGES, *tiny.VAGUE]))
+@given(st.sampled_from(PROMPTS), st.sampled_from([*HEDGES, *VAGUE]))
 def test_a_hedge_or_a_vague_word_always_costs(prompt, word):
-    best = tiny.model_answer(tiny.parse(prompt[1]))
-    assert tiny.gold(prompt[1], best.replace(": ", f": {word}, ", 1)).reward < tiny.HIGH
+    best = model_answer(parse(prompt[1]))
+    assert gold(prompt[1], best.replace(": ", f": {word}, ", 1)).reward < HIGH
 
 
 @pytest.mark.parametrize("second", ["give me two more.", "now two more animals."])
 def test_more_of_a_list_that_was_given_whole_can_still_be_graded(second):
-    everything = "sure: " + ", ".join(tiny.CATEGORIES["animal"]) + ", plum. enjoy!"
+    everything = "sure: " + ", ".join(CATEGORIES["animal"]) + ", plum. enjoy!"
     conversation = [
         {"role": "user", "content": "list five animals and two fruits."},
         {"role": "assistant", "content": everything},
         {"role": "user", "content": second},
     ]
-    best = tiny.model_answer(tiny.parse(conversation))
-    assert tiny.gold(conversation, best).reward == tiny.HIGH
-    assert tiny.gold(conversation, "um, whatever.").reward < 0.5
+    best = model_answer(parse(conversation))
+    assert gold(conversation, best).reward == HIGH
+    assert gold(conversation, "um, whatever.").reward < 0.5
 
 
 def test_a_prompt_of_another_world_is_an_error_that_shows_it():
-    with pytest.raises(tiny.PromptError, match="explain gravity"):
-        tiny.gold([{"role": "user", "content": "explain gravity"}], "no.")
+    with pytest.raises(PromptError, match="explain gravity"):
+        gold([{"role": "user", "content": "explain gravity"}], "no.")
 
 
 def test_evaluation_prompts_are_never_trained_on(experiment):
     folder = experiment.world_path(0) / "data"
-    held_out = {row["instruction"] for row in read_records(folder / "eval" / "alpacaeval2.json")}
-    held_out |= {row["prompt"] for row in read_records(folder / "eval" / "arenahard.jsonl")}
-    held_out |= {row["turns"][0] for row in read_records(folder / "eval" / "mtbench.jsonl")}
+    held_out = set()
+    for kind in ("mixed", "composed", "two_turn"):
+        held_out |= {row["turns"][0] for row in read_records(folder / "eval" / f"{kind}.jsonl")}
     assert len(held_out) > 300
     for seed in range(3):
-        trained = itertools.islice(tiny.training_prompts(random.Random(f"tiny/{seed}/pairs")), 3000)
+        trained = itertools.islice(training_prompts(random.Random(f"tiny/{seed}/pairs")), 3000)
         assert held_out.isdisjoint(messages[0]["content"] for _, messages in trained)
 
 
 def test_the_same_seed_makes_the_same_files_and_another_seed_others(experiment, tmp_path):
     first = read_json(experiment.world_path(0) / "data" / "manifest.json")["files"]
-    tiny.build(experiment, 0, tmp_path / "again")
+    build(experiment, 0, tmp_path / "again")
     assert read_json(tmp_path / "again" / "manifest.json")["files"] == first
     for name, record in first.items():
         assert record["sha256"] == sha256_file(experiment.world_path(0) / "data" / name)
-    tiny.build(experiment, 1, tmp_path / "other")
+    build(experiment, 1, tmp_path / "other")
     other = read_json(tmp_path / "other" / "manifest.json")["files"]
     assert other["pairs.jsonl"] != first["pairs.jsonl"]
-    for name in ("eval/mtbench.jsonl", "eval/arenahard_baseline.jsonl"):
+    for name in ("eval/two_turn.jsonl", "eval/composed_answers.jsonl"):
         assert other[name] == first[name]
 
 
 def test_the_hard_baseline_is_better_than_whom_the_policy_imitates_and_leaves_room(experiment):
-    asked = tiny.evaluation_sets(experiment.world)["arenahard"]
-    prompts = [[{"role": "user", "content": row["prompt"]}] for row in asked]
+    asked = evaluation_sets(experiment.world)["composed"]
+    prompts = [[{"role": "user", "content": row["turns"][0]}] for row in asked]
     rng = random.Random(0)
-    sloppy = np.mean([tiny.gold(p, tiny.answer(tiny.parse(p), tiny.DEMONSTRATOR, rng)).reward for p in prompts])
-    baseline = [
-        tiny.gold(p, row["answer"]).reward for p, row in zip(prompts, tiny.baseline_answers(asked), strict=True)
-    ]
-    assert sloppy + 0.5 < np.mean(baseline) < tiny.HIGH - 0.5
+    sloppy = np.mean([gold(p, answer(parse(p), DEMONSTRATOR, rng)).reward for p in prompts])
+    baseline = [gold(p, row["answer"]).reward for p, row in zip(prompts, baseline_answers(asked), strict=True)]
+    assert sloppy + 0.5 < np.mean(baseline) < HIGH - 0.5
 
 
 def test_labels_are_noisy_as_bradley_terry_says():
     messages = [{"role": "user", "content": "list three animals."}]
     good, poor = "sure: cat, dog and hen.", "um, well, cat, dog and hen."
-    gap = tiny.gold(messages, good).reward - tiny.gold(messages, poor).reward
+    gap = gold(messages, good).reward - gold(messages, poor).reward
     rng = random.Random(0)
-    wins = np.mean([tiny.label(messages, good, poor, 1.0, rng)[0] == good for _ in range(4000)])
+    wins = np.mean([label(messages, good, poor, 1.0, rng)[0] == good for _ in range(4000)])
     assert wins == pytest.approx(1 / (1 + np.exp(-gap)), abs=0.03)
 
 
@@ -128,7 +130,7 @@ def test_offline_pairs_say_nothing_of_hedges(experiment):
     folder = experiment.world_path(0) / "data"
 
     def hedging(texts):
-        return np.mean([any(word in tiny.HEDGES for word in re.findall("[a-z]+", text)) for text in texts])
+        return np.mean([any(word in HEDGES for word in re.findall("[a-z]+", text)) for text in texts])
 
     assert hedging(row[side] for row in read_jsonl(folder / "pairs.jsonl") for side in ("chosen", "rejected")) == 0
     assert hedging(row["response"] for row in read_jsonl(folder / "sft.jsonl")) > 0.4
@@ -140,13 +142,13 @@ def test_the_tokenizer_and_its_chat_template(experiment):
 
     tokenizer = load_tokenizer(experiment.world_path(0) / "data" / "tokenizer")
     for _, messages in PROMPTS:
-        best = tiny.model_answer(tiny.parse(messages))
+        best = model_answer(parse(messages))
         prompt, response = encode_prompt(tokenizer, messages), encode_response(tokenizer, best)
         assert prompt.count(tokenizer.bos_token_id) == 1
         assert response.count(tokenizer.eos_token_id) == 1
         assert tokenizer.unk_token_id not in (*prompt, *response)
         assert [*prompt, *response] == tokenize(tokenizer, [messages], [best])[0]
-        assert tiny.gold(messages, tokenizer.decode(response, skip_special_tokens=True)).reward == tiny.HIGH
+        assert gold(messages, tokenizer.decode(response, skip_special_tokens=True)).reward == HIGH
 
 
 def test_no_writer_uses_a_word_that_the_tokenizer_lacks(experiment):
@@ -162,7 +164,7 @@ def test_no_writer_uses_a_word_that_the_tokenizer_lacks(experiment):
 def test_asking_for_more_evaluation_prompts_than_there_are_is_an_error_that_names_the_family():
     """Without it the search for a new prompt would never end."""
     with pytest.raises(DataError, match="too many for the family 'pack'; ask for fewer"):
-        tiny._distinct(["pack"], 5000, random.Random(0))
+        _distinct(["pack"], 5000, random.Random(0))
 
 
 def test_sft_and_reward_model_are_ordinary_checkpoints(experiment):

@@ -24,6 +24,7 @@ class Comparison:
         question: the question's id.
         category: the question's category.
         models: who gave the first and the second answer; a judge that reads the answers must not look at this.
+        benchmark: whose question it is, for judges that look judgments or prompts up.
     """
 
     prompt: list[Message]
@@ -32,6 +33,7 @@ class Comparison:
     question: str = ""
     category: str = ""
     models: tuple[str, str] = ("", "")
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Conversation:
         references: right answers to the user turns, empty where there are none.
         question: the question's id.
         model: who gave the answers; a judge that reads the answers must not look at this.
+        benchmark: whose question it is, for judges that look judgments or prompts up.
     """
 
     messages: list[Message]
@@ -51,6 +54,7 @@ class Conversation:
     references: tuple[str, ...] = ()
     question: str = ""
     model: str = ""
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,11 @@ class Judgment:
 
 
 class Judge(Protocol):
-    """One small interface for all judges."""
+    """One small interface for all judges.
+
+    A judge that reads files of its own also has `depends_on(benchmark) -> dict`, their checksums; its judgments
+    are made again where those change.
+    """
 
     name: str
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
 
 from eval.judges import Judge
-from eval.judges.config import find_judge
+from eval.judges.config import find_judge, gold_module
 from metaapo.experiment import Experiment
+from metaapo.provenance import code_hash
 
 
 def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
@@ -15,9 +16,16 @@ def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
     return find_judge(experiment.evaluation.judges_file, name).model_dump(mode="json", exclude=steering)
 
 
-def store_path(experiment: Experiment, name: str) -> Path:
-    """A judge's raw answers, shared by all experiments: nothing is asked, or paid, twice."""
-    return Path(experiment.results_dir) / "judge_store" / f"{name}.sqlite"
+def judging_code(experiment: Experiment, benchmark: str, name: str) -> str:
+    """Hash of the code that a judge's judgments on a benchmark depend on; no other kind of judge is part of it."""
+    kind = find_judge(experiment.evaluation.judges_file, name).kind
+    gold = [gold_module(experiment.world.name)] if kind == "gold" else []
+    return code_hash("eval.judge", f"eval.{benchmark}.judging", _module_of(kind), *gold)
+
+
+def _module_of(kind: str) -> str:
+    """The module behind a kind of judge: the kind's name, as a name of Python."""
+    return f"eval.judges.{kind.replace('-', '_')}"
 
 
 def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = False) -> Judge:
@@ -27,28 +35,10 @@ def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = 
         experiment: names the catalogue, and the world that a gold judge or reward model belongs to.
         name: an entry of the catalogue.
         world: seed of the world of the models that are judged.
-        quote: an `openai` judge then sends nothing and only notes what it would ask.
+        quote: a judge that is paid for then sends nothing and only notes what it would ask.
 
     Raises:
         ConfigError: no such judge, or it is past its end of life.
     """
     config = find_judge(experiment.evaluation.judges_file, name)
-    if config.kind == "gold":
-        from eval.judges.gold import GoldJudge
-
-        return GoldJudge(name, experiment.world.name)
-    if config.kind == "reward-model":
-        from eval.judges.reward_model import RewardModelJudge
-
-        checkpoint = config.checkpoint or experiment.world_path(world) / "reward_model"
-        return RewardModelJudge(name, config, checkpoint, experiment.hardware.score_batch_size)
-    if config.kind == "replay":
-        from eval.judges.replay import ReplayJudge
-
-        return ReplayJudge(name, config.path)
-    from eval.judges.client import Client
-    from eval.judges.openai import OpenAIJudge
-    from eval.judges.store import Store
-
-    client = Client(config, Store(store_path(experiment, name)), quote=quote)
-    return OpenAIJudge(name, config, client, experiment.evaluation.arenahard_version)
+    return importlib.import_module(_module_of(config.kind)).open_judge(name, config, experiment, world, quote)

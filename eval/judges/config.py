@@ -58,6 +58,11 @@ class JudgeConfig(Section):
         return self.kind == "replay" or self.end_of_life is None or today < self.end_of_life
 
 
+def gold_module(world: str) -> str:
+    """The module of a world that knows the true reward of an answer."""
+    return f"metaapo.worlds.{world}.gold"
+
+
 def read_judges(path: str | Path) -> dict[str, JudgeConfig]:
     """Read a catalogue of judges.
 

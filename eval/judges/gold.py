@@ -11,15 +11,22 @@ from types import ModuleType
 from typing import Any
 
 from eval.judges import Comparison, Conversation, Judgment
+from eval.judges.config import JudgeConfig, gold_module
 from eval.judges.rewards import Scale, grade, preference, verdict
+from metaapo.experiment import Experiment
+
+
+def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: int, quote: bool) -> GoldJudge:
+    """The judge of a catalogue's entry."""
+    return GoldJudge(name, experiment.world.name)
 
 
 class GoldJudge:
-    """Judges by the gold reward of a world's module in `metaapo.worlds`."""
+    """Judges by the gold reward of a world: its module `metaapo.worlds.<world>.gold`."""
 
     def __init__(self, name: str, world: str) -> None:
         self.name = name
-        self._world: ModuleType = importlib.import_module(f"metaapo.worlds.{world}.data")
+        self._world: ModuleType = importlib.import_module(gold_module(world))
         self._scale = Scale(self._world.TAU, self._world.LOW, self._world.HIGH)
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:

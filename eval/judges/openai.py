@@ -11,16 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from eval.alpacaeval2 import score as alpacaeval2
-from eval.arenahard import score as arenahard
+from eval.alpacaeval2 import preferences
+from eval.alpacaeval2.prompts import alpacaeval2_prompt
+from eval.arenahard import verdicts
+from eval.arenahard.prompts import arenahard_prompts
 from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.client import Answer, Body, Client
 from eval.judges.config import JudgeConfig
-from eval.judges.prompts import NEED_REFERENCE, alpacaeval2_prompt, arenahard_prompts, fill, mtbench_prompts
-from eval.mtbench import score as mtbench
+from eval.judges.prompts import fill
+from eval.judges.store import Store
+from eval.mtbench import ratings
+from eval.mtbench.prompts import NEED_REFERENCE, mtbench_prompts
 from metaapo.data import DataError, Message
+from metaapo.experiment import Experiment
 
 ALPACAEVAL2 = {"max_tokens": 1, "temperature": 1, "logprobs": True, "top_logprobs": 5}
 # arena-hard-auto's judge_config.yaml of 2024, and arena-hard-v2.0.yaml
@@ -31,6 +37,17 @@ ARENAHARD = {
 GO_ON = "continue your judgment and finish by outputting a final verdict label"  # gen_judgment.py of 2024
 MTBENCH = {"max_tokens": 2048, "temperature": 0}
 CHARACTERS_PER_TOKEN = 4  # an estimate, for the check of the context only
+
+
+def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: int, quote: bool) -> OpenAIJudge:
+    """The judge of a catalogue's entry; where `quote`, it sends nothing and only notes what it would ask."""
+    client = Client(config, Store(store_path(experiment, name)), quote=quote)
+    return OpenAIJudge(name, config, client, experiment.evaluation.arenahard_version)
+
+
+def store_path(experiment: Experiment, name: str) -> Path:
+    """A judge's raw answers, shared by all experiments: nothing is asked, or paid, twice."""
+    return Path(experiment.results_dir) / "judge_store" / f"{name}.sqlite"
 
 
 class OpenAIJudge:
@@ -70,7 +87,7 @@ class OpenAIJudge:
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """AlpacaEval's preference, weighted by the log-probabilities of the judge's one token."""
-        switched = [alpacaeval2.is_switched(comparison.prompt[-1]["content"]) for comparison in comparisons]
+        switched = [preferences.is_switched(comparison.prompt[-1]["content"]) for comparison in comparisons]
         answers = self._ask([self._preference_body(c, swap) for c, swap in zip(comparisons, switched)])
         return [_preference(answer, swap) for answer, swap in zip(answers, switched)]
 
@@ -90,7 +107,7 @@ class OpenAIJudge:
         ]
         settings = ARENAHARD[self._version]
         answers = self._ask([self._body(messages, settings) for messages in games])
-        again = [i for i, a in enumerate(answers) if a.choice and arenahard.wants_retry(a.text, self._version)]
+        again = [i for i, a in enumerate(answers) if a.choice and verdicts.wants_retry(a.text, self._version)]
         continued = [
             [*games[i], {"role": "assistant", "content": answers[i].text}, {"role": "user", "content": GO_ON}]
             for i in again
@@ -99,7 +116,7 @@ class OpenAIJudge:
         judgments = []
         for i, answer in enumerate(answers):
             text = answer.text + (f"\n{more[i].text}" if i in more else "") or answer.refusal
-            value = arenahard.parse_verdict(text, self._version) if answer.choice else None
+            value = verdicts.parse_verdict(text, self._version) if answer.choice else None
             judgments.append(Judgment(value, text, games[i][-1]["content"]))
         return judgments
 
@@ -108,7 +125,7 @@ class OpenAIJudge:
         asked = [self._grade_messages(conversation) for conversation in conversations]
         answers = self._ask([self._body(messages, MTBENCH) for _, messages in asked])
         return [
-            _read(answer, mtbench.parse_rating, messages[-1]["content"], {"template": name})
+            _read(answer, ratings.parse_rating, messages[-1]["content"], {"template": name})
             for answer, (name, messages) in zip(answers, asked)
         ]
 
@@ -138,7 +155,7 @@ def _preference(answer: Answer, switched: bool) -> Judgment:
     """AlpacaEval's preference in an answer; None where the log-probabilities are missing or name neither answer."""
     try:
         top = answer.choice["logprobs"]["content"][0]["top_logprobs"] if answer.choice else []
-        value = alpacaeval2.preference_from_logprobs(top, switched)
+        value = preferences.preference_from_logprobs(top, switched)
     except (KeyError, IndexError, TypeError):
         value = float("nan")
     text = answer.text or answer.refusal

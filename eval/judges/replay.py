@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from eval.judges import Comparison, Conversation, Judgment
-from eval.mtbench import score as mtbench
-from metaapo.data import DataError, read_records
+from eval.judges.config import JudgeConfig
+from metaapo.data import DataError, read_records, sha256_file
+from metaapo.experiment import Experiment
 
 MISSING = "no stored judgment"
+UNPARSED = -1  # what FastChat stores where a judge gave no grade
+
+
+def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: int, quote: bool) -> ReplayJudge:
+    """The judge of a catalogue's entry."""
+    return ReplayJudge(name, config.path)
 
 
 class ReplayJudge:
@@ -24,19 +31,24 @@ class ReplayJudge:
         self.name = name
         self._path = path
 
+    def _root(self, benchmark: str) -> Path:
+        return Path(self._path.replace("{benchmark}", benchmark))
+
     def _records(self, benchmark: str) -> list[dict[str, Any]]:
-        root = Path(self._path.replace("{benchmark}", benchmark))
-        files = [root] if root.is_file() else sorted(root.rglob("*.json*"))
-        records = [record for file in files for record in _judgments(file)]
+        root = self._root(benchmark)
+        records = [record for file in _files(root) for record in _judgments(file)]
         if not records:
             raise DataError(f"{root}: holds no judgments; expected files such as alpaca_eval, FastChat write them")
         return records
 
+    def depends_on(self, benchmark: str) -> dict[str, str]:
+        """Checksums of the stored judgments."""
+        return {str(file): sha256_file(file) for file in _files(self._root(benchmark))}
+
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """AlpacaEval's annotations, by instruction and models; the outputs must be the same where they are kept."""
-        stored = {
-            (row["instruction"], row["generator_1"], row["generator_2"]): row for row in self._records("alpacaeval2")
-        }
+        records = self._records(comparisons[0].benchmark) if comparisons else []
+        stored = {(row["instruction"], row["generator_1"], row["generator_2"]): row for row in records}
         found = [stored.get((comparison.prompt[-1]["content"], *comparison.models)) for comparison in comparisons]
         self._check(found)
         for comparison, row in zip(comparisons, found):
@@ -53,7 +65,7 @@ class ReplayJudge:
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """Arena-Hard's games, by question and both models."""
         stored: dict[tuple[str, ...], Any] = {}
-        for row in self._records("arenahard"):
+        for row in self._records(comparisons[0].benchmark) if comparisons else []:
             question, model = str(row.get("uid", row.get("question_id"))), row["model"]
             games = [*row["games"], None, None]
             for game, key in zip(games, ((question, None, model), (question, model, None))):
@@ -72,14 +84,19 @@ class ReplayJudge:
 
     def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """FastChat's single-answer judgments, by question, model and turn."""
-        stored = {(str(r["question_id"]), r["model"], r["turn"]): r for r in self._records("mtbench")}
+        records = self._records(conversations[0].benchmark) if conversations else []
+        stored = {(str(r["question_id"]), r["model"], r["turn"]): r for r in records}
         found = [stored.get((c.question, c.model, len(c.messages) // 2)) for c in conversations]
         self._check(found)
-        return [_judgment(row, "score", "judgment", mtbench.UNPARSED) for row in found]
+        return [_judgment(row, "score", "judgment", UNPARSED) for row in found]
 
     def _check(self, found: Sequence[Any]) -> None:
         if found and not any(found):
             raise DataError(f"judge {self.name}: {self._path} holds no judgment of these models; check models and path")
+
+
+def _files(root: Path) -> list[Path]:
+    return [root] if root.is_file() else sorted(root.rglob("*.json*"))
 
 
 def _judgments(file: Path) -> list[dict[str, Any]]:

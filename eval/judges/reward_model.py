@@ -8,7 +8,14 @@ from pathlib import Path
 from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.config import JudgeConfig
 from eval.judges.rewards import Scale, grade, preference, verdict
-from metaapo.data import Message
+from metaapo.data import Message, sha256_file
+from metaapo.experiment import Experiment
+
+
+def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: int, quote: bool) -> RewardModelJudge:
+    """The judge of a catalogue's entry: its own checkpoint, or the reward model of the model's world."""
+    checkpoint = config.checkpoint or experiment.world_path(world) / "reward_model"
+    return RewardModelJudge(name, config, checkpoint, experiment.hardware.score_batch_size)
 
 
 class RewardModelJudge:
@@ -21,14 +28,18 @@ class RewardModelJudge:
         self._scale = Scale(config.tau, config.lowest, config.highest)
 
     def _rewards(self, prompts: Sequence[list[Message]], answers: Sequence[list[str]]) -> list[list[float]]:
-        from metaapo.loop.annotate import reward_responses
         from metaapo.models.load import load_reward_model, on_best_device, use_threads_of_environment
+        from metaapo.models.rewards import reward_responses
 
         if not prompts:
             return []
         use_threads_of_environment()
         model, tokenizer = load_reward_model(self._checkpoint)
         return reward_responses(on_best_device(model), tokenizer, prompts, answers, self._batch_size)[0]
+
+    def depends_on(self, benchmark: str) -> dict[str, str]:
+        """Checksums of the weights; none for a name on the hub."""
+        return {file.name: sha256_file(file) for file in sorted(Path(self._checkpoint).glob("*.safetensors"))}
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """A preference in [1, 2]: the Bradley-Terry probability of the second answer."""

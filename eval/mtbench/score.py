@@ -16,15 +16,17 @@ Source: Zheng et al., "Judging LLM-as-a-judge with MT-Bench and Chatbot Arena" (
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.benchmark import Judged, Scores, metric
+from eval.mtbench.ratings import UNPARSED
 from eval.stats import percentile_interval, resample_counts
 from metaapo.command import print_score
+from metaapo.config import EvaluationConfig
 from metaapo.data import DataError, read_records, require_keys
 
 Record = Mapping[str, Any]
@@ -34,26 +36,10 @@ CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction"
 FIRST_QUESTION = 81  # the official ids are 81 to 160, ten a category, in the order of CATEGORIES
 TURNS = (1, 2)
 LOWEST_GRADE, HIGHEST_GRADE = 1, 10
-UNPARSED = -1
 # With 2 % of 160 grades missing, the true mean differs from the reported one by 0.18 at most; models are told apart at
 # 0.1 to 0.3.
 MIN_COVERAGE = 0.98
 N_BOOTSTRAP = 2000
-
-
-def parse_rating(text: str) -> int | float | None:
-    """The grade in a judge's answer: the first [[number]], else the first [number], else None.
-
-    The range is not checked, as upstream; `score` counts grades outside 1 to 10.
-
-    >>> parse_rating("Good, but short. Rating: [[7]]"), parse_rating("[6.5]"), parse_rating("seven")
-    (7, 6.5, None)
-    """
-    match = re.search(r"\[\[(\d+\.?\d*)\]\]", text) or re.search(r"\[(\d+\.?\d*)\]", text)
-    if match is None:
-        return None
-    number = match[1]
-    return float(number) if "." in number else int(number)
 
 
 def category_of(questions: Iterable[Record] | None = None) -> dict[Any, str]:
@@ -271,6 +257,31 @@ def _lengths(answers: Iterable[Record]) -> dict[tuple[str, Any], int]:
         require_keys(answer, ("question_id", "model_id", "choices"), f"answers, record {number}")
         lengths[answer["model_id"], answer["question_id"]] = sum(map(len, answer["choices"][0]["turns"]))
     return lengths
+
+
+def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Scores:
+    """Mean grades of all models, 1 to 10; a model with too few readable grades is marked partial.
+
+    Raises:
+        DataError: see `score`.
+    """
+    judgments = [row for rows in judged.judgments.values() for row in rows]
+    answers = judged.answers()
+    document = score(judgments, judged.questions, answers, seed=seed)
+    rows = {model["model"]: _row(model) for model in document["models"]}
+    found = items(judgments, judged.questions, answers)
+    return Scores(document["version"], rows, found, details={"judge_prompts": document["judge_prompts"]})
+
+
+def _row(score: Record) -> dict[str, Any]:
+    metrics = {
+        "average": metric(score["average"], score["ci_low"], score["ci_high"], score["stderr"]),
+        "turn_1": metric(score["turn_1"]),
+        "turn_2": metric(score["turn_2"]),
+        **{f"category:{name}": metric(value) for name, value in score["categories"].items()},
+    }
+    counts = {key: score[key] for key in ("n", "n_failed", "n_unparsed", "coverage", "partial", "mean_length")}
+    return {"metrics": metrics, **counts, "position_inconsistency": None}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ PROBE_TOKENS = 48
 SINGLE_FILE = "100TB"  # max_shard_size: one model.safetensors, whose name rules and readers know
 
 
-def place(experiment: Experiment, world: int, part: str) -> Path:
+def put_checkpoint(experiment: Experiment, world: int, part: str) -> Path:
     """Make world{w}/{part} from the checkpoint that the configuration names.
 
     Args:
@@ -58,7 +58,7 @@ def make(checkpoint: CheckpointConfig, source: Path, folder: Path, key: str, cla
         classifies: it is a reward model.
 
     Raises:
-        DataError: see `place`.
+        DataError: see `put_checkpoint`.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -88,11 +88,11 @@ def _write_source(checkpoint: CheckpointConfig, source: Path, folder: Path) -> N
     write_json(folder / SOURCE, record)
 
 
-def _check_space(needed: int, place: Path, key: str) -> None:
-    free = shutil.disk_usage(place).free
+def _check_space(needed: int, folder: Path, key: str) -> None:
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{key}: needs {needed / 1e9:.1f} GB in {place.parent}, {free / 1e9:.1f} GB are free; free some"
+            f"{key}: needs {needed / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free; free some"
         )
 
 
@@ -160,12 +160,12 @@ def _fix_tokenizer(checkpoint: CheckpointConfig, folder: Path, key: str) -> None
 
 
 def main() -> None:
-    """Command line: place one checkpoint of one world."""
+    """Command line: put one checkpoint where a world keeps it."""
     parser = world_arguments("Put a released checkpoint into a world.")
     parser.add_argument("--part", required=True, choices=PARTS)
     arguments = parser.parse_args()
     with errors_in_one_sentence():
-        place(load(arguments.config), arguments.world, arguments.part)
+        put_checkpoint(load(arguments.config), arguments.world, arguments.part)
 
 
 if __name__ == "__main__":

@@ -182,12 +182,12 @@ def _check_files(asset: Asset, present: Iterable[str], wanted: Iterable[str]) ->
         )
 
 
-def _check_space(asset: Asset, needed: int, place: Path) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(place).free + sum(f.stat().st_size for f in place.rglob("*") if f.is_file())
+def _check_space(asset: Asset, needed: int, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     if needed > free:
         raise DataError(
-            f"{asset.key}: {asset.path} needs {needed / 1e9:.1f} GB, {place.parent} has {free / 1e9:.1f} GB free; "
+            f"{asset.key}: {asset.path} needs {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f} GB free; "
             "free some, or set assets_dir to a larger disk"
         )
 

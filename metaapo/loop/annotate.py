@@ -1,4 +1,4 @@
-"""Annotation: a reward model scores sampled responses, best and worst make the online pair, the ledger counts."""
+"""Annotation: a reward model scores responses; the best and the worst make the online pair."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from metaapo.data import DataError, Message
-from metaapo.models.load import encode_prompt, encode_responses
-from metaapo.models.logps import IntList, collate, hidden_states, length_batches
+from metaapo.data import DataError
+from metaapo.loop.ledger import Outcome
+from metaapo.loop.policies import Policies
+from metaapo.loop.processes import Processes
+from metaapo.loop.prompts import Prompt
+from metaapo.models.rewards import reward_responses
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class OnlinePair:
 
     chosen: int
     rejected: int
-    outcome: str
+    outcome: Outcome
 
 
 def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
@@ -52,46 +52,19 @@ def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
     return OnlinePair(best, worst, outcome)
 
 
-@torch.no_grad()
-def _rewards(
-    model: PreTrainedModel, prompts: list[IntList], responses: list[IntList], pad_id: int, batch_size: int
-) -> list[float]:
-    rewards = torch.zeros(len(prompts))
-    batches = length_batches(prompts, responses, batch_size)
-    for rows in tqdm(batches, desc="annotating", unit="batch", leave=False, mininterval=5):
-        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], pad_id)
-        states = hidden_states(model, batch)
-        rewards[rows] = model.score(states[batch.ends.to(states.device)]).squeeze(-1).float().cpu()
-    return rewards.tolist()
+class Annotator:
+    """The reward model at work, shared between the processes of a job."""
 
+    def __init__(self, policies: Policies, processes: Processes, batch_size: int) -> None:
+        self.policies, self.processes, self.batch_size = policies, processes, batch_size
 
-def reward_responses(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[list[Message]],
-    responses: Sequence[Sequence[str]],
-    batch_size: int = 256,
-) -> tuple[list[list[float]], int]:
-    """Score responses with the reward model; equal texts for one prompt are scored once.
+    def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Rewards of responses to each prompt, same shape as `texts`."""
 
-    Args:
-        model: a sequence-classification model with one output.
-        tokenizer: its tokenizer.
-        conversations: the prompts.
-        responses: the candidates of each prompt.
-        batch_size: sequences a forward pass.
+        def work(items: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[float]]:
+            messages, responses = [prompt.messages for prompt, _ in items], [texts for _, texts in items]
+            model, tokenizer = self.policies.reward_model, self.policies.reward_tokenizer
+            with self.processes.arithmetic():
+                return reward_responses(model, tokenizer, messages, responses, self.batch_size)[0]
 
-    Returns:
-        the rewards, same shape as `responses`, and the number of reward-model calls that were needed.
-    """
-    place: dict[tuple[int, str], int] = {}
-    prompts: list[IntList] = []
-    endings: list[str] = []
-    for i, (messages, texts) in enumerate(zip(conversations, responses, strict=True)):
-        prompt = encode_prompt(tokenizer, messages)
-        for text in dict.fromkeys(texts):
-            place[i, text] = len(prompts)
-            prompts.append(prompt)
-            endings.append(text)
-    rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), tokenizer.pad_token_id, batch_size)
-    return [[rewards[place[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)
+        return self.processes.share(list(zip(prompts, texts, strict=True)), work)

@@ -7,35 +7,45 @@ one of them becomes the same error in all, so that none waits for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
+from metaapo.config import HardwareConfig, TrainConfig
 from metaapo.data import DataError
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-class Coordinator(Protocol):
-    """What a run directory needs to know about the processes that share it."""
+def start_processes(train: TrainConfig, hardware: HardwareConfig) -> Processes:
+    """Join the processes that the launcher started.
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes the files."""
-        ...
+    Raises:
+        DataError: they are others than the configuration says.
+    """
+    no_gpu = not torch.accelerator.is_available()  # several processes on CPUs have to be asked for
+    AcceleratorState._reset_state()  # of another run in this process, which may have had another precision
+    accelerator = Accelerator(cpu=no_gpu, mixed_precision="bf16" if train.precision == "bf16" else "no")
+    check_processes(accelerator.num_processes, hardware.processes, train.batch_size)
+    return Processes(accelerator)
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        ...
 
-    def from_main(self, compute: Callable[[], A]) -> A:
-        """What the main process computes."""
-        ...
+def check_processes(started: int, wanted: int, batch_size: int) -> None:
+    """Make sure that the global batch is what the configuration says, whatever the number of processes.
+
+    Raises:
+        DataError: another number of processes was started, or the batch cannot be shared out among them.
+    """
+    if started != wanted:
+        raise DataError(f"hardware.processes is {wanted}, but {started} started; check hardware.launcher, or change it")
+    if batch_size % started:
+        raise DataError(f"train.batch_size {batch_size} is no multiple of {started} processes; change either")
 
 
 class Processes:
@@ -49,6 +59,17 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.accelerator.device
+
+    def arithmetic(self) -> AbstractContextManager:
+        """bf16 matrix products where `train.precision` says so."""
+        if self.accelerator.mixed_precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -73,7 +94,7 @@ class Processes:
 
         Args:
             items: the same in every process.
-            work: from a part of the items (maybe empty) to one result an item.
+            work: from a part of the items (maybe empty) to one result per item.
 
         Returns:
             all results, in the order of the items, in every process.
@@ -84,19 +105,19 @@ class Processes:
         if self.n == 1:
             return list(work(items))
         bounds = [len(items) * i // self.n for i in range(self.n + 1)]
-        own = items[bounds[self.rank] : bounds[self.rank + 1]]
-        answers = _result(gather_object([_attempt(lambda: list(work(own)) if own else [])]))
+        mine = items[bounds[self.rank] : bounds[self.rank + 1]]
+        answers = _result(gather_object([_attempt(lambda: list(work(mine)) if mine else [])]))
         return [row for part in answers for row in part]
 
-    def interleave(self, own: Tensor) -> Tensor:
+    def interleave(self, mine: Tensor) -> Tensor:
         """Rows of all processes, (batch, ...), where process r holds rows r, r + n, r + 2n ... of the batch."""
         if self.n == 1:
-            return own
-        parts = gather_object([own.detach().cpu()])
-        rows = torch.empty((sum(map(len, parts)), *own.shape[1:]), dtype=own.dtype)
+            return mine
+        parts = gather_object([mine.detach().cpu()])
+        rows = torch.empty((sum(map(len, parts)), *mine.shape[1:]), dtype=mine.dtype)
         for rank, part in enumerate(parts):
             rows[rank :: self.n] = part
-        return rows.to(own.device)
+        return rows.to(mine.device)
 
     @contextmanager
     def accumulate(self, model: nn.Module, last: bool) -> Iterator[None]:

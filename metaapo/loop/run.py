@@ -4,8 +4,8 @@
         iter1/ iter2/ ...   a finished iteration each: model/ train.jsonl annotations.jsonl probes.jsonl summary.json
         run.json            written last: configuration, code, data, packages, totals
 
-An iteration is made in a hidden folder and renamed when it is complete, so a killed run goes on from its last finished
-iteration. Every random stream is seeded by (run seed, iteration, purpose): resuming changes no number.
+An iteration is made in a hidden folder and renamed when it is complete, so a killed run continues after its last
+finished iteration. Every random stream is seeded by (run seed, iteration, purpose): resuming changes no number.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from metaapo.data import read_json, sha256_file, write_json
 from metaapo.experiment import Experiment, Run
+from metaapo.loop.ledger import run_totals
 from metaapo.method import module_of
 from metaapo.provenance import code_hash, git_commit, package_versions
 
-if TYPE_CHECKING:
-    from metaapo.loop.processes import Coordinator
+A = TypeVar("A")
 
 
 def modules_of(method: str, experiment: Experiment) -> tuple[str, str]:
-    """The modules that a method's training runs; what they import belongs to them."""
+    """The modules whose code, imports included, a method's training runs."""
     return "metaapo.train", module_of(method, experiment.methods[method])
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """One training run: what to train and where everything lies."""
+    """One training run: what to train and where its files are."""
 
     experiment: Experiment
     run: Run
@@ -53,6 +53,21 @@ class RunContext:
     def world(self) -> Path:
         """The folder of the run's world: data/, sft/, reward_model/."""
         return self.experiment.world_path(self.experiment.world_of(self.run.seed))
+
+    @property
+    def pairs(self) -> Path:
+        """The world's offline preference pairs, all iterations."""
+        return self.world / "data" / "pairs.jsonl"
+
+    @property
+    def sft(self) -> Path:
+        """The world's SFT policy."""
+        return self.world / "sft"
+
+    @property
+    def reward_model(self) -> Path:
+        """The world's reward model."""
+        return self.world / "reward_model"
 
     def iteration_path(self, iteration: int) -> Path:
         """The folder of a finished iteration, counted from 1."""
@@ -72,7 +87,7 @@ class RunContext:
             return self.iteration_path(iteration - 1) / "model"
         start = self.experiment.train_of(self.run.method).start
         if start == "sft":
-            return self.world / "sft"
+            return self.sft
         return self.other(start).iteration_path(self.experiment.iterations) / "model"
 
     def reference_path(self, iteration: int) -> Path:
@@ -82,7 +97,7 @@ class RunContext:
             return self.start_path(iteration)
         if kind == "lagged" and iteration > 1:
             return self.start_path(iteration - 1)
-        return self.world / "sft"
+        return self.sft
 
     def rng(self, iteration: int, purpose: str) -> np.random.Generator:
         """A random stream of its own for each iteration and purpose, such as "select"."""
@@ -94,9 +109,9 @@ class RunContext:
 
     def data_hashes(self) -> dict[str, str]:
         """SHA-256 of what the run reads: data, SFT policy, reward model."""
-        files = [self.world / "data" / "pairs.jsonl"]
-        for model in ("sft", "reward_model"):
-            files += sorted((self.world / model).glob("*.safetensors"))
+        files = [self.pairs]
+        for model in (self.sft, self.reward_model):
+            files += sorted(model.glob("*.safetensors"))
         return {str(file.relative_to(self.world)): sha256_file(file) for file in files}
 
     def code_hash(self) -> str:
@@ -104,15 +119,32 @@ class RunContext:
         return code_hash(*modules_of(self.run.method, self.experiment))
 
 
-class Alone:
-    """The only process of a run (metaapo.loop.processes.Processes is the other kind)."""
+class Coordinator(Protocol):
+    """What a run directory needs to know about the processes that share it."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        ...
+
+    def from_main(self, compute: Callable[[], A]) -> A:
+        """What the main process computes."""
+        ...
+
+
+class SingleProcess:
+    """The only process of a run (metaapo.loop.processes.Processes stands for several)."""
 
     is_main = True
 
     def wait(self) -> None:
-        """There is nobody to wait for."""
+        """There is nothing to wait for."""
 
-    def from_main(self, compute: Callable[[], Any]) -> Any:
+    def from_main(self, compute: Callable[[], A]) -> A:
         """What this process computes."""
         return compute()
 
@@ -129,12 +161,6 @@ def _is_finished(folder: Path, stamp: str) -> bool:
     return summary.is_file() and read_json(summary)["stamp"] == stamp
 
 
-def _totals(iterations: list[dict[str, Any]]) -> dict[str, float]:
-    keys = ("prompts", "sampled", "responses_generated", "responses_scored", "reward_model_calls", "tokens_generated")
-    totals = {key: sum(summary[key] for summary in iterations) for key in (*keys, "pairs", "ties", "identical")}
-    return totals | {"seconds": round(sum(sum(s["seconds"].values()) for s in iterations), 3)}
-
-
 def run_iterations(
     context: RunContext, iterate: Callable[[int, Path], dict[str, Any]], processes: Coordinator | None = None
 ) -> None:
@@ -146,30 +172,30 @@ def run_iterations(
             annotations.jsonl, ...); returns the iteration's summary.
         processes: those that train together; only the main one writes. None: there is one.
     """
-    team = processes or Alone()
-    data = team.from_main(context.data_hashes)
+    processes = processes or SingleProcess()
+    data = processes.from_main(context.data_hashes)
     stamp = _stamp(context, data)
     summaries = []
     reuse = True
     for iteration in range(1, context.experiment.iterations + 1):
         final = context.iteration_path(iteration)
-        reuse = team.from_main(lambda: reuse and _is_finished(final, stamp))  # noqa: B023 - called at once
+        reuse = processes.from_main(lambda: reuse and _is_finished(final, stamp))  # noqa: B023 - called at once
         if not reuse:
             partial = context.path / f".iter{iteration}.partial"
-            if team.is_main:
+            if processes.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            team.wait()
+            processes.wait()
             summary = iterate(iteration, partial)
-            if team.is_main:
+            if processes.is_main:
                 write_json(partial / "summary.json", {"iteration": iteration, "stamp": stamp, **summary})
                 shutil.rmtree(final, ignore_errors=True)
                 partial.rename(final)
-            team.wait()
+            processes.wait()
         else:
             print(f"{context.run.id}: iteration {iteration} is finished, reused", file=sys.stderr)
         summaries.append(read_json(final / "summary.json"))
-    if not team.is_main:
+    if not processes.is_main:
         return
     write_json(
         context.path / "run.json",
@@ -182,6 +208,7 @@ def run_iterations(
             "data": data,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "iterations": summaries,
-            "annotations": _totals(summaries),
+            "totals": asdict(run_totals(summaries)),
+            "seconds": round(sum(sum(summary["seconds"].values()) for summary in summaries), 3),
         },
     )

@@ -18,10 +18,11 @@ import numpy as np
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.data import DataError, Message, check_row, read_jsonl, write_json
 from metaapo.experiment import Experiment, load
-from metaapo.loop.annotate import reward_responses
 from metaapo.models.generate import Response
 from metaapo.models.load import load_reward_model, use_threads_of_environment
-from metaapo.worlds.tiny import data as tiny
+from metaapo.models.rewards import reward_responses
+from metaapo.worlds.tiny.data import training_prompts
+from metaapo.worlds.tiny.gold import HIGH, LOW, gold
 from metaapo.worlds.tiny.reward_model import sft_samples
 
 PROMPTS, SAMPLES = 256, 6  # some 3,800 pairs: the agreement's standard error is below 0.01
@@ -53,7 +54,7 @@ def agreement(gold: np.ndarray, proxy: np.ndarray) -> float:
 
 def _samples(experiment: Experiment, world: int) -> tuple[list[list[Message]], list[list[Response]]]:
     """Fresh training-pool prompts, none of the evaluation's, and the SFT policy's responses to them."""
-    pool = itertools.islice(tiny.training_prompts(random.Random(f"tiny/{world}/health")), PROMPTS)
+    pool = itertools.islice(training_prompts(random.Random(f"tiny/{world}/health")), PROMPTS)
     prompts = [messages for _, messages in pool]
     return prompts, sft_samples(experiment, world, prompts, SAMPLES)
 
@@ -70,16 +71,16 @@ def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
     """Measure a world: its health table."""
     prompts, responses = _samples(experiment, world)
     reward_model, tokenizer = load_reward_model(experiment.world_path(world) / "reward_model")
-    texts = [[response.text for response in own] for own in responses]
+    texts = [[response.text for response in sampled] for sampled in responses]
     proxy = np.array(reward_responses(reward_model, tokenizer, prompts, texts)[0])
-    gold = np.array([[tiny.gold(messages, text).reward for text in own] for messages, own in zip(prompts, texts)])
-    chosen_by_proxy = gold[np.arange(len(gold)), proxy.argmax(1)].mean()
-    flat: Sequence[Any] = [response for own in responses for response in own]
-    scale = tiny.HIGH - tiny.LOW
+    golds = np.array([[gold(messages, text).reward for text in sampled] for messages, sampled in zip(prompts, texts)])
+    chosen_by_proxy = golds[np.arange(len(golds)), proxy.argmax(1)].mean()
+    flat: Sequence[Any] = [response for sampled in responses for response in sampled]
+    scale = HIGH - LOW
     return [
         check_row(
             "room",
-            (tiny.HIGH - gold.mean()) / scale,
+            (HIGH - golds.mean()) / scale,
             ROOM,
             0.95,
             "share of the gold scale",
@@ -87,7 +88,7 @@ def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
         ),
         check_row(
             "reward model agrees with gold, on-policy",
-            agreement(gold, proxy),
+            agreement(golds, proxy),
             *AGREEMENT,
             "share of pairs",
             f"pairs of the SFT policy's samples with different gold reward, {PROMPTS} prompts x {SAMPLES}",
@@ -100,10 +101,10 @@ def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
             "share of pairs",
             "the labels are noisy by design",
         ),
-        check_row("SFT policy: gold reward", gold.mean(), None, None, "gold reward", f"in [{tiny.LOW}, {tiny.HIGH}]"),
+        check_row("SFT policy: gold reward", golds.mean(), None, None, "gold reward", f"in [{LOW}, {HIGH}]"),
         check_row(
             f"best of {SAMPLES} by reward model: gold gained",
-            chosen_by_proxy - gold.mean(),
+            chosen_by_proxy - golds.mean(),
             0.0,
             None,
             "gold reward",
@@ -111,7 +112,7 @@ def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
         ),
         check_row(
             f"best of {SAMPLES} by gold: gold gained",
-            gold.max(1).mean() - gold.mean(),
+            golds.max(1).mean() - golds.mean(),
             0.0,
             None,
             "gold reward",

@@ -30,8 +30,11 @@ from metaapo.experiment import Experiment, load
 from metaapo.models.generate import Response, generate
 from metaapo.models.load import encode_responses, load_policy, use_threads_of_environment
 from metaapo.models.logps import collate, hidden_states
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import training_prompts
+from metaapo.worlds.tiny.gold import gold, prefer
 from metaapo.worlds.tiny.sft import check_lengths, save, tokenize, training_arguments
+from metaapo.worlds.tiny.tasks import parse
+from metaapo.worlds.tiny.writers import offline_answer
 
 OWN, FOREIGN = 6, 2  # answers to each prompt: by the SFT policy, by the writers of the offline pairs
 COMPARISONS = math.comb(OWN + FOREIGN, 2)
@@ -56,10 +59,10 @@ def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Messag
 
 def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
     """OWN answers by the SFT policy and FOREIGN ones by the offline writers to each prompt."""
-    own = sft_samples(experiment, seed, prompts, OWN)
+    sampled = sft_samples(experiment, seed, prompts, OWN)
     rng = random.Random(f"tiny/{seed}/reward_model/foreign")
-    foreign = [[tiny.offline_answer(tiny.parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
-    return [[r.text for r in mine] + theirs for mine, theirs in zip(own, foreign)]
+    foreign = [[offline_answer(parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
+    return [[r.text for r in mine] + theirs for mine, theirs in zip(sampled, foreign)]
 
 
 def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
@@ -71,14 +74,14 @@ def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any
     """
     rng = random.Random(f"tiny/{seed}/reward_model")
     count = math.ceil(experiment.reward_model.pairs / COMPARISONS)
-    prompts = list(itertools.islice(tiny.training_prompts(rng), count))
+    prompts = list(itertools.islice(training_prompts(rng), count))
     rows = []
     for (task, messages), texts in zip(prompts, _answers(experiment, seed, [messages for _, messages in prompts])):
-        rewards = [tiny.gold(messages, text).reward for text in texts]
+        rewards = [gold(messages, text).reward for text in texts]
         comparisons = []
         for one, two in itertools.combinations(range(len(texts)), 2):
             if texts[one] != texts[two]:
-                first_wins = rng.random() < tiny.prefer(rewards[one], rewards[two], experiment.world.label_tau)
+                first_wins = rng.random() < prefer(rewards[one], rewards[two], experiment.world.label_tau)
                 comparisons.append([one, two] if first_wins else [two, one])
         if comparisons:
             rows.append({"messages": messages, "task": task, "answers": texts, "comparisons": comparisons})
@@ -88,10 +91,12 @@ def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any
 def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_positions: int) -> Dataset:
     prompts = tokenize(tokenizer, [row["messages"] for row in rows], None)
     answers = [encode_responses(tokenizer, row["answers"]) for row in rows]
-    sequences = [[*prompt, *answer] for prompt, own in zip(prompts, answers) for answer in own]
+    sequences = [[*prompt, *answer] for prompt, group in zip(prompts, answers) for answer in group]
     check_lengths(sequences, max_positions, "reward-model answers")
     columns = {"prompt": prompts, "answers": answers, "comparisons": [row["comparisons"] for row in rows]}
-    return Dataset.from_dict(columns | {"length": [len(p) + sum(map(len, own)) for p, own in zip(prompts, answers)]})
+    return Dataset.from_dict(
+        columns | {"length": [len(p) + sum(map(len, group)) for p, group in zip(prompts, answers)]}
+    )
 
 
 class ComparisonTrainer(RewardTrainer):

@@ -23,13 +23,14 @@ import numpy as np
 from metaapo.config import ConfigError
 from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, write_text
 from metaapo.experiment import Experiment, load
-from metaapo.worlds.tiny import data as tiny
+from metaapo.worlds.tiny.data import training_prompts
+from metaapo.worlds.tiny.gold import gold
 
 if TYPE_CHECKING:
     from metaapo.models.generate import Response
 
 PROMPTS = 1024  # standard error of a trial's mean about a hundredth of the gold scale
-KL_LIMIT = 7.5  # nats a response: half of what reports.health allows; near a collapse, KL doubles from seed to seed
+KL_LIMIT = 7.5  # nats per response: half of what reports.health allows; near a collapse, KL doubles from seed to seed
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class Trial:
     """One setting of one method, over the tuning seeds.
 
     Attributes:
-        module: the method's page.
+        module: the method's module.
         name: the experiment's entry.
         lr: peak learning rate.
         beta: DPO temperature, or PPO's KL coefficient.
         reward: mean gold reward of the last policy's answers, over seeds and prompts.
         stderr: its standard error over prompts (seeds averaged first).
-        kl: to the SFT policy, nats a response.
+        kl: to the SFT policy, nats per response.
         length: tokens of an answer.
     """
 
@@ -61,7 +62,7 @@ def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS)
     """Prompts from the training pool (so none of the tests') that are in no training record of the world."""
     data = experiment.world_path(world) / "data"
     seen = {str(row["messages"]) for name in ("pairs.jsonl", "sft.jsonl") for row in read_jsonl(data / name)}
-    pool = (messages for _, messages in tiny.training_prompts(random.Random(f"tiny/{world}/tuning")))
+    pool = (messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning")))
     return list(itertools.islice((messages for messages in pool if str(messages) not in seen), count))
 
 
@@ -83,12 +84,12 @@ def answers(experiment: Experiment, checkpoint: Path, prompts: Sequence[list[Mes
         batch_size=settings.batch_size,
         seed=0,
     )
-    return [own[0] for own in responses]
+    return [response for (response,) in responses]
 
 
 def gold_rewards(prompts: Sequence[list[Message]], responses: Sequence[Response]) -> list[float]:
     """Gold reward of each answer."""
-    return [tiny.gold(messages, response.text).reward for messages, response in zip(prompts, responses)]
+    return [gold(messages, response.text).reward for messages, response in zip(prompts, responses)]
 
 
 def run_trial(experiment: Experiment, name: str, prompts: dict[int, list[list[Message]]]) -> Trial:
@@ -96,9 +97,9 @@ def run_trial(experiment: Experiment, name: str, prompts: dict[int, list[list[Me
     rewards, lengths, kls = [], [], []
     for run in (run for run in experiment.runs() if run.method == name):
         conversations, path = prompts[experiment.world_of(run.seed)], experiment.run_path(run)
-        own = answers(experiment, path / f"iter{experiment.iterations}" / "model", conversations)
-        rewards.append(gold_rewards(conversations, own))
-        lengths.append(np.mean([len(response.token_ids) for response in own]))
+        answered = answers(experiment, path / f"iter{experiment.iterations}" / "model", conversations)
+        rewards.append(gold_rewards(conversations, answered))
+        lengths.append(np.mean([len(response.token_ids) for response in answered]))
         kls.append(read_json(path / "run.json")["iterations"][-1]["kl"])
     train = experiment.train_of(name)
     per_prompt = np.mean(rewards, axis=0)
@@ -152,9 +153,9 @@ def table(trials: Sequence[Trial], sft_reward: float, experiment: Experiment) ->
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for module in dict.fromkeys(trial.module for trial in trials):
-        own = [trial for trial in trials if trial.module == module]
-        for t in sorted(own, key=lambda trial: (trial.lr, trial.beta)):
-            mark = "**" if t is best(own) else ""
+        of_module = [trial for trial in trials if trial.module == module]
+        for t in sorted(of_module, key=lambda trial: (trial.lr, trial.beta)):
+            mark = "**" if t is best(of_module) else ""
             lines.append(
                 f"| {module} | {t.lr:.1e} | {t.beta:g} | {mark}{t.reward:.3f}{mark} | {t.stderr:.3f} | {t.kl:.2f} "
                 f"| {t.length:.1f} |"
@@ -176,8 +177,8 @@ def main() -> None:
         trials = [run_trial(experiment, name, prompts) for name in experiment.methods]
         before = np.mean(
             [
-                gold_rewards(own, answers(experiment, experiment.world_path(w) / "sft", own))
-                for w, own in prompts.items()
+                gold_rewards(asked, answers(experiment, experiment.world_path(w) / "sft", asked))
+                for w, asked in prompts.items()
             ]
         )
         write_text(arguments.out, table(trials, float(before), experiment))

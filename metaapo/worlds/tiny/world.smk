@@ -1,6 +1,9 @@
 """The tiny world: made here from nothing, data, SFT policy and reward model."""
 
 
+include: "tune.smk"
+
+
 rule world:
     output:
         manifest=f"{WORLD}/data/manifest.json",

@@ -45,19 +45,19 @@ class Pair:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def data_files(place: Path, split: str, key: str) -> list[Path]:
+def data_files(source: Path, split: str, key: str) -> list[Path]:
     """The files of a split: the file itself, or those in a folder (or its data/) whose names start with the split.
 
     Raises:
         DataError: no such file; the message lists what is there.
     """
-    if place.is_file():
-        return [place]
-    present = sorted(f for f in place.rglob("*") if f.name.endswith(SUFFIXES) and f.name != "asset.json")
+    if source.is_file():
+        return [source]
+    present = sorted(f for f in source.rglob("*") if f.name.endswith(SUFFIXES) and f.name != "asset.json")
     files = [file for file in present if file.name.startswith(split)]
     if not files:
-        names = ", ".join(str(file.relative_to(place)) for file in present) or "no data file"
-        raise DataError(f"{key}: {place} has no file named {split}*; found {names}; set the key split beside it")
+        names = ", ".join(str(file.relative_to(source)) for file in present) or "no data file"
+        raise DataError(f"{key}: {source} has no file named {split}*; found {names}; set the key split beside it")
     return files
 
 
@@ -155,13 +155,13 @@ def _common_prefix(one: Sequence[Any], two: Sequence[Any]) -> int:
 
 
 def read_pairs(
-    dataset: DatasetConfig, place: Path, key: str, count_tokens: Callable[[Pair], tuple[int, int]]
+    dataset: DatasetConfig, source: Path, key: str, count_tokens: Callable[[Pair], tuple[int, int]]
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The usable pairs of a dataset, in file order.
 
     Args:
         dataset: split and length limits.
-        place: file or folder.
+        source: file or folder.
         key: the dataset's place in the configuration, for messages.
         count_tokens: tokens of a pair's prompt, and of its prompt and longer answer together.
 
@@ -172,7 +172,7 @@ def read_pairs(
         DataError: no file, a record of no known format, or no pair left.
     """
     rows, counts = [], Counter()
-    for where, row in read_rows(data_files(place, dataset.split, key)):
+    for where, row in read_rows(data_files(source, dataset.split, key)):
         pair = pair_of(row, where)
         reason = _reason_to_drop(pair, dataset, count_tokens)
         counts["read"] += 1
@@ -181,7 +181,7 @@ def read_pairs(
             record = {"messages": pair.messages, "chosen": pair.chosen, "rejected": pair.rejected}
             rows.append({"id": _id_of(row, pair), **record, "task": str(row.get("task") or row.get("source") or "")})
     if not rows:
-        raise DataError(f"{key}: no usable pair in {place} ({dict(counts)}); check the split and the length limits")
+        raise DataError(f"{key}: no usable pair in {source} ({dict(counts)}); check the split and the length limits")
     seen: Counter[str] = Counter()
     for row in rows:  # a prompt may stand in several pairs
         seen[row["id"]] += 1
@@ -237,12 +237,12 @@ def split_into_iterations(
     if order is not None:
         order.shuffle(prompts)
     parts: list[list[dict[str, Any]]] = [[] for _ in range(iterations)]
-    for own in prompts:  # into the first part that has room; a group that fits nowhere is cut
-        part = next((p for p in parts if len(p) + len(own) <= size), None)
+    for pairs in prompts:  # into the first part that has room; a group that fits nowhere is cut
+        part = next((p for p in parts if len(p) + len(pairs) <= size), None)
         part = part if part is not None else next((p for p in parts if len(p) < size), None)
         if part is None:
             break
-        part.extend(own[: size - len(part)])
+        part.extend(pairs[: size - len(part)])
     return [row | {"iteration": number} for number, part in enumerate(parts, start=1) for row in part]
 
 
@@ -272,13 +272,13 @@ def build(experiment: Experiment, seed: int, out_dir: Path) -> None:
     from metaapo.models.load import load_tokenizer
 
     key, dataset = "world.dataset.path", experiment.world.dataset
-    place = hub.of_dataset(key, dataset).locate(experiment.assets_dir)
+    source = hub.of_dataset(key, dataset).locate(experiment.assets_dir)
     tokenizer = load_tokenizer(experiment.world_path(seed) / "sft")
-    rows, counts = read_pairs(dataset, place, key, token_counter(tokenizer))
+    rows, counts = read_pairs(dataset, source, key, token_counter(tokenizer))
     order = random.Random(f"ultrafeedback/{seed}") if dataset.shuffle else None
     rows = split_into_iterations(rows, experiment.world.pairs_per_iteration, experiment.iterations, order, key)
     write_jsonl(out_dir / "pairs.jsonl", rows)
-    sources = [{"name": f.name, "sha256": sha256_file(f)} for f in data_files(place, dataset.split, key)]
+    sources = [{"name": f.name, "sha256": sha256_file(f)} for f in data_files(source, dataset.split, key)]
     write_json(
         out_dir / "manifest.json",
         {

@@ -18,11 +18,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase, set_seed
 
 from metaapo.assets import hub
-from metaapo.assets.checkpoints import place
+from metaapo.assets.checkpoints import put_checkpoint
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.data import check_row, read_jsonl
 from metaapo.experiment import Experiment, load
-from metaapo.loop.annotate import reward_responses
 from metaapo.models.load import (
     encode_prompt,
     encode_response,
@@ -31,6 +30,7 @@ from metaapo.models.load import (
     on_best_device,
     use_threads_of_environment,
 )
+from metaapo.models.rewards import reward_responses
 from metaapo.worlds.tiny.health import conclude
 from metaapo.worlds.ultrafeedback.pairs import read_pairs, token_counter
 
@@ -48,7 +48,7 @@ def make_reward_model(experiment: Experiment, world: int) -> Path:
         DataError: a checkpoint or dataset is missing or unusable.
     """
     if experiment.reward_model.checkpoint.path:
-        return place(experiment, world, "reward_model")
+        return put_checkpoint(experiment, world, "reward_model")
     return train(experiment, world)
 
 
@@ -86,7 +86,7 @@ def train(experiment: Experiment, world: int) -> Path:
 
 
 def _dataset(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Token ids as `metaapo.loop.annotate` scores them: prompt, response, EOS and nothing after it."""
+    """Token ids as `metaapo.models.rewards` scores them: prompt, response, EOS and nothing after it."""
     from datasets import Dataset
 
     settings, key = experiment.reward_model, "reward_model.dataset.path"

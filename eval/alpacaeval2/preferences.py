@@ -1,0 +1,43 @@
+"""AlpacaEval's preferences: which answer a judge is shown first, and what its one token says."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scipy.special import expit
+
+
+def is_switched(instruction: str, seed: int = 0) -> bool:
+    """Whether upstream shows the judge output_2 first, decided by the instruction alone.
+
+    The preference that the judge then gives must be turned: 3 - preference.
+    """
+    return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True])[0]
+
+
+def preference_from_logprobs(
+    top_logprobs: Mapping[str, float] | Sequence[Mapping[str, Any]], switched: bool = False
+) -> float:
+    """The weighted preference in the judge's one token: 1 prefers output_1, 2 prefers output_2.
+
+    Args:
+        top_logprobs: natural log-probabilities of the likeliest tokens, as {token: logprob} or as OpenAI's list of
+            {token, logprob}. The answer in the first slot is called "m", the one in the second "M".
+        switched: whether output_2 was shown in the first slot (`is_switched`).
+
+    Returns:
+        2 - P(m) / (P(m) + P(M)), turned where switched; a missing token has probability 0; NaN where both are missing.
+
+    >>> preference_from_logprobs({"m": math.log(0.2), "M": math.log(0.6)})
+    1.75
+    """
+    if not isinstance(top_logprobs, Mapping):
+        top_logprobs = {entry["token"]: entry["logprob"] for entry in top_logprobs}
+    first, second = (top_logprobs.get(token, -math.inf) for token in ("m", "M"))
+    if max(first, second) == -math.inf:
+        return math.nan
+    preference = 2 - float(expit(first - second))  # P(m) / (P(m) + P(M)) without under- or overflow
+    return 3 - preference if switched else preference

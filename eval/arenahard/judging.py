@@ -1,0 +1,76 @@
+"""Arena-Hard's judgments: two games per question, with the baseline first and with the model first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.arenahard.answers import answer_text
+from eval.judges import Comparison, Judge, Judgment
+from eval.questions import Question
+from metaapo.config import EvaluationConfig
+
+Record = dict[str, Any]
+
+
+def judge_answers(
+    judge: Judge,
+    questions: Sequence[Question],
+    baseline: Sequence[Record],
+    own: Sequence[Record],
+    settings: EvaluationConfig | None = None,
+) -> list[Record]:
+    """Judgments as arena-hard-auto writes them: in the first game the baseline is A, in the second the model is.
+
+    Args:
+        judge: who is asked.
+        questions: in the order of both lists of answers.
+        baseline: the baseline's answers.
+        own: the model's answers.
+        settings: not needed here.
+    """
+    said = [(texts(b)[0], texts(o)[0]) for b, o in zip(baseline, own)]
+    names = [tuple(row.get("model", row.get("model_id")) for row in rows) for rows in zip(baseline, own)]
+    first = [_comparison(q, b, o, (x, y)) for q, (b, o), (x, y) in zip(questions, said, names)]
+    second = [_comparison(q, o, b, (y, x)) for q, (b, o), (x, y) in zip(questions, said, names)]
+    judgments = judge.verdicts(first + second)  # in one go: an endpoint is kept busy
+    return [
+        {
+            **{key: q.record[key] for key in ("uid", "question_id") if key in q.record},
+            "category": q.category,
+            "judge": judge.name,
+            "model": model,
+            "baseline": other,
+            "games": [_game(judgment) for judgment in games],
+        }
+        for q, (other, model), games in zip(questions, names, zip(judgments, judgments[len(first) :]))
+    ]
+
+
+def _comparison(question: Question, first: str, second: str, models: tuple[str, str]) -> Comparison:
+    prompt: list[Any] = [{"role": "user", "content": question.turns[0]}]
+    return Comparison(prompt, first, second, question.id, question.category, models, "arenahard")
+
+
+def _game(judgment: Judgment) -> Record:
+    return {"score": judgment.value, "judgment": judgment.text, "prompt": judgment.prompt, **judgment.details}
+
+
+def unreadable(records: Sequence[Record]) -> int:
+    """Games without a verdict."""
+    return sum(game["score"] is None for record in records for game in record["games"])
+
+
+def texts(answer: Record) -> list[str]:
+    """The text of an answer record; empty where the file keeps metadata only."""
+    return [answer_text(answer) or ""]
+
+
+def compare(judge: Judge, comparisons: Sequence[Comparison]) -> list[Judgment]:
+    """What a judge says of comparisons, in Arena-Hard's terms."""
+    return judge.verdicts(comparisons)
+
+
+def swaps(comparison: Comparison) -> bool:
+    """Answers are shown in the order of the game."""
+    return False

@@ -1,0 +1,219 @@
+"""What a benchmark is: a folder of eval/ with a declaration and one module for each stage.
+
+`eval/<name>/__init__.py` says `BENCHMARK = Benchmark(...)` with keywords; importing it costs nothing. Beside it stand
+
+| module | offers | receives |
+| --- | --- | --- |
+| `questions.py` | how questions are read, asked and answered on disk, and where they come from | question records |
+| `judging.py` | judgment records in upstream's format | answer records and a judge |
+| `score.py` | rows of metrics, and one value per question | judgment and answer records |
+| `samples.py` | answers with verdicts in words, for the report's browser | judgment and answer records |
+| `__main__.py` | the scorer's own command line, on anybody's files (optional) | files |
+
+No other module names a benchmark: a new one is one folder here and one word under `evaluation.benchmarks`. A module is
+imported by its stage's name, so the code of answering does not include the code of scoring (`metaapo.provenance`).
+
+`questions.py`:
+
+    read(row, where) -> Question                  a record of the question file
+    from_world(row) -> Record                     a question of the tiny world in the benchmark's own format
+    package_questions(settings) -> Path           where `evaluation.questions` says package
+    hub_questions(settings) -> (repository, "dataset" or "space", file)    where it says hub
+    temperature(question, settings) -> float
+    answer_records(questions, answers, model, settings, in_world) -> [Record]    answers: one list of turns per question
+    question_of(record) -> str | None             the id of the question that an answer or judgment is about
+    package_baseline(settings, questions) -> [Record]    pairwise only: the benchmark's own baseline
+
+`judging.py`:
+
+    judge_answers(judge, questions, baseline, own, settings) -> [Record]    baseline: [] where there is none
+    unreadable(records) -> int                    judgments of which no score can be made
+    texts(answer) -> [str]                        of an answer record, one per turn
+    compare(judge, comparisons), swaps(comparison)    pairwise only, for eval.judge_checks
+    grade_of(record) -> float | None              others, for eval.judge_checks
+
+`score.py`:
+
+    score_models(judged: Judged, settings, seed) -> Scores
+
+`samples.py`:
+
+    rows(answers, judgments) -> [(question id, texts, verdicts in words, value from 0 to 1 or None)]
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal
+
+from metaapo.benchmarks import known_benchmarks
+from metaapo.config import ConfigError
+from metaapo.provenance import code_hash
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric in the main table.
+
+    Attributes:
+        metric: its name in score files.
+        label: behind the benchmark's title in the head of the column, such as "LC"; empty where the title says it all.
+        words: the metric in words, such as "length-controlled win rate".
+    """
+
+    metric: str
+    label: str
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What others need to know of a benchmark.
+
+    Attributes:
+        title: its name in the report.
+        extension: of its files of answers and judgments: one JSON list, or one JSON object per line.
+        pairwise: answers are compared with a baseline's; otherwise each is graded alone.
+        scale: lowest and highest score.
+        unit: of the scores.
+        item_scale: scores per unit of a single question's value (100 where those are shares and scores percent).
+        margin: the smallest gain that matters, in the unit of the scores.
+        digits: decimals to print.
+        raw_metric: the metric that the values of single questions average to.
+        columns: metrics of the main table, the most important first.
+        official_size: questions in the official set, for the cost estimate.
+        turns: user turns per question.
+        world_questions: which kind of the tiny world's questions it takes.
+        world_baseline: pairwise: the default baseline in the tiny world, "sft" (the SFT policy of the model's world) or
+            "world" (another writer, for kinds of questions that the world has such answers to).
+        answer_settings: keys under `evaluation` that its answers depend on, beside those of all benchmarks.
+        judge_settings: likewise its judgments.
+        score_settings: likewise its scores.
+    """
+
+    title: str
+    extension: Literal["json", "jsonl"]
+    pairwise: bool
+    scale: tuple[float, float]
+    unit: Literal["points", "grade"]
+    item_scale: float
+    margin: float
+    digits: int
+    raw_metric: str
+    columns: tuple[Column, ...]
+    official_size: int
+    turns: int = 1
+    world_questions: Literal["mixed", "composed", "two_turn"]
+    world_baseline: Literal["", "sft", "world"] = ""
+    answer_settings: tuple[str, ...] = ()
+    judge_settings: tuple[str, ...] = ()
+    score_settings: tuple[str, ...] = ()
+
+    def words(self, metric: str) -> str:
+        """A metric in words."""
+        known = {column.metric: column.words for column in self.columns}
+        return known.get(metric, metric.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a benchmark's scorer receives: the records of all models under one judge.
+
+    Attributes:
+        judgments: model -> its judgment records.
+        questions: the question records, in the benchmark's own format.
+        answers: reads the answer records of all models; called only where a scorer needs them.
+        baseline_answers: likewise the baseline's, to the questions that were judged.
+        sft_baseline: each model is compared with the SFT policy of its own world.
+    """
+
+    judgments: Mapping[str, Sequence[Record]]
+    questions: Sequence[Record]
+    answers: Callable[[], list[Record]]
+    baseline_answers: Callable[[], list[Record]]
+    sft_baseline: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a benchmark's scorer returns.
+
+    Attributes:
+        version: of the protocol.
+        rows: model -> {metrics: {name: see `metric`}, n, n_failed, mean_length, position_inconsistency, ...}.
+        items: {model, question, value, length, category} of every model and question; value None where unreadable.
+        baseline: whose answers were compared with; None without one.
+        notes: what a reader must know before believing the numbers.
+        details: what else the score file says.
+    """
+
+    version: str
+    rows: dict[str, Record]
+    items: list[Record]
+    baseline: str | list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+    details: Record = field(default_factory=dict)
+
+
+def metric(
+    value: float | None, low: float | None = None, high: float | None = None, stderr: float | None = None
+) -> Record:
+    """A number as score files hold it; None where it does not exist."""
+    return {"value": value, "ci_low": low, "ci_high": high, "stderr": stderr}
+
+
+def benchmark(name: str) -> Benchmark:
+    """What a benchmark declares.
+
+    Raises:
+        ConfigError: no folder of eval/ declares a benchmark of this name.
+    """
+    known = known_benchmarks()
+    if name not in known:
+        raise ConfigError(f"benchmark {name!r}: no folder of eval/ declares it; known: {', '.join(known)}")
+    return importlib.import_module(f"eval.{name}").BENCHMARK
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """All benchmarks by name, sorted."""
+    return {name: benchmark(name) for name in known_benchmarks()}
+
+
+def questions_of(name: str) -> ModuleType:
+    """The module that reads a benchmark's questions and writes its answers."""
+    return _stage(name, "questions")
+
+
+def judging_of(name: str) -> ModuleType:
+    """The module that makes a benchmark's judgments."""
+    return _stage(name, "judging")
+
+
+def score_of(name: str) -> ModuleType:
+    """The module that scores a benchmark."""
+    return _stage(name, "score")
+
+
+def samples_of(name: str) -> ModuleType:
+    """The module that puts a benchmark's answers and judgments in words."""
+    return _stage(name, "samples")
+
+
+def _stage(name: str, stage: str) -> ModuleType:
+    benchmark(name)  # an unknown name is an error in one sentence
+    return importlib.import_module(f"eval.{name}.{stage}")
+
+
+def answering_code(name: str) -> str:
+    """Hash of the code that a benchmark's answers depend on."""
+    return code_hash("eval.answer", f"eval.{name}.questions")
+
+
+def scoring_code(name: str) -> str:
+    """Hash of the code that a benchmark's scores depend on."""
+    return code_hash("eval.score", f"eval.{name}.score")

@@ -1,0 +1,22 @@
+"""MT-Bench's grades in a judge's words, as FastChat reads them."""
+
+from __future__ import annotations
+
+import re
+
+UNPARSED = -1
+
+
+def parse_rating(text: str) -> int | float | None:
+    """The grade in a judge's answer: the first [[number]], else the first [number], else None.
+
+    The range is not checked, as upstream; `score` counts grades outside 1 to 10.
+
+    >>> parse_rating("Good, but short. Rating: [[7]]"), parse_rating("[6.5]"), parse_rating("seven")
+    (7, 6.5, None)
+    """
+    match = re.search(r"\[\[(\d+\.?\d*)\]\]", text) or re.search(r"\[(\d+\.?\d*)\]", text)
+    if match is None:
+        return None
+    number = match[1]
+    return float(number) if "." in number else int(number)

@@ -1,0 +1,59 @@
+"""The first stage of an iteration: each offline pair scored under the current policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from metaapo.loop.forward import mismatched_logps, pair_logps
+from metaapo.loop.prompts import Prompt
+from metaapo.loop.step import estimate_kl, objective_of, offline_pairs
+from metaapo.loop.workbench import Workbench
+from metaapo.method import Method, OfflinePairs
+
+
+def score_offline(bench: Workbench, method: Method, iteration: int) -> tuple[list[Prompt], OfflinePairs]:
+    """Read the part and score its offline pairs, if the method looks at them at all.
+
+    Returns:
+        the prompts, with the reference's log-probabilities and the scores filled in, and what the method sees of them
+        (nan where it does not look).
+    """
+    prompts = bench.read_prompts(iteration)
+    if not method.uses_offline:
+        return prompts, OfflinePairs(*(torch.full((len(prompts),), torch.nan) for _ in range(3)))
+    reference = _logps(bench, bench.policies.reference, prompts)
+    if bench.context.reference_path(iteration) == bench.context.start_path(iteration):
+        policy = reference
+    else:
+        policy = _logps(bench, bench.policies.policy, prompts)
+    for prompt, chosen, rejected in zip(prompts, *(side.tolist() for side in reference)):
+        prompt.offline = replace(prompt.offline, reference_chosen=chosen, reference_rejected=rejected)
+    if method.rates_offline:
+        rewards = bench.annotator.rewards(prompts, [prompt.texts for prompt in prompts])
+        for prompt, (chosen, rejected) in zip(prompts, rewards):
+            prompt.reward_gap = chosen - rejected
+    pairs = _pairs(bench, method, prompts, policy)
+    for prompt, score in zip(prompts, pairs.scores.tolist()):
+        prompt.ledger.offline_score = score
+    return prompts, pairs
+
+
+def _logps(bench: Workbench, model: nn.Module, prompts: list[Prompt]) -> tuple[Tensor, ...]:
+    """Log-probabilities of the chosen and of the rejected responses, (n,) each; prompts are read once."""
+    pairs = [prompt.offline for prompt in prompts]
+    responses = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
+    return bench.scorer.logps(model, [prompt.ids for prompt in prompts] * 2, responses).split(len(prompts))
+
+
+def _pairs(bench: Workbench, method: Method, prompts: list[Prompt], policy: tuple[Tensor, ...]) -> OfflinePairs:
+    pairs, objective, beta = [prompt.offline for prompt in prompts], objective_of(method), bench.train.beta
+    logps = pair_logps(pairs, *policy)
+    if objective.uses_kl:
+        models = (bench.policies.policy, bench.policies.reference)
+        ids = [prompt.ids for prompt in prompts]
+        logps = replace(logps, kl=estimate_kl(*mismatched_logps(bench.scorer.logps, *models, ids, pairs)))
+    gaps = torch.tensor([prompt.reward_gap for prompt in prompts])
+    return offline_pairs(method, logps, objective.loss(logps, beta), gaps, beta)

@@ -1,0 +1,85 @@
+"""The middle stages of an iteration: sample the selected prompts, rank the candidates, make the online pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from metaapo.loop.annotate import best_worst
+from metaapo.loop.prompts import PreferencePair, Prompt
+from metaapo.loop.stages import Clock
+from metaapo.loop.workbench import Workbench
+from metaapo.method import Method
+from metaapo.models.generate import Response
+from metaapo.models.load import encode_response
+from metaapo.selection import Selection
+
+
+def annotate_selected(
+    bench: Workbench, method: Method, iteration: int, prompts: list[Prompt], selection: Selection, clock: Clock
+) -> None:
+    """Give the selected prompts their online pairs, and enter into the ledger what it costs."""
+    enter_selection(prompts, selection, rated=2 if method.rates_offline else 0)
+    selected = [prompt for prompt in prompts if prompt.ledger.sampled]
+    if not selected:
+        return
+    with clock("sample"):
+        responses = _sample(bench, method, iteration, selected)
+    texts = [[response.text for response in candidates] for candidates in responses]
+    if method.candidates.with_offline:
+        texts = [[*sampled, *prompt.texts] for sampled, prompt in zip(texts, selected)]
+    with clock("annotate"):
+        rewards = bench.annotator.rewards(selected, texts)
+        for prompt, *candidates in zip(selected, responses, texts, rewards):
+            _make_pair(bench, method, prompt, *candidates)
+        _add_reference_logps(bench, method, [prompt for prompt in selected if prompt.online is not None])
+
+
+def enter_selection(prompts: list[Prompt], selection: Selection, rated: int = 0) -> None:
+    """Open the ledger: which prompts are sampled, and the `rated` responses of each that were scored already."""
+    for prompt, sampled, probability in zip(prompts, selection.sampled, selection.probability):
+        prompt.ledger.sampled, prompt.ledger.sample_probability = bool(sampled), float(probability)
+        prompt.ledger.responses_scored = prompt.ledger.reward_model_calls = rated
+
+
+def _sample(bench: Workbench, method: Method, iteration: int, selected: list[Prompt]) -> list[list[Response]]:
+    """The candidates that the policy makes for each prompt, the greedy one first."""
+    candidates, sampling = method.candidates, bench.sampling
+    seed = bench.context.torch_seed(iteration, "sample")
+    responses: list[list[Response]] = [[] for _ in selected]
+    if candidates.greedy:
+        responses = bench.sampler.sample(selected, 1, 0.0, 1.0, seed)
+    k = sampling.k if candidates.k is None else candidates.k
+    if k:
+        sampled = bench.sampler.sample(selected, k, sampling.temperature, sampling.top_p, seed)
+        responses = [[*first, *others] for first, others in zip(responses, sampled)]
+    return responses
+
+
+def _make_pair(
+    bench: Workbench, method: Method, prompt: Prompt, responses: list[Response], texts: list[str], rewards: list[float]
+) -> None:
+    """Best and worst candidate make the online pair, unless it carries no information."""
+    pair = best_worst(texts, rewards)
+    prompt.ledger.responses_generated += len(responses)
+    prompt.ledger.tokens_generated += sum(len(response.token_ids) for response in responses)
+    prompt.ledger.responses_scored += len(texts)
+    prompt.ledger.reward_model_calls += len(set(texts))
+    prompt.ledger.reward_chosen, prompt.ledger.reward_rejected = rewards[pair.chosen], rewards[pair.rejected]
+    prompt.ledger.outcome = pair.outcome
+    if pair.outcome == "pair" or method.keep_ties:
+        chosen, rejected = (
+            responses[i].token_ids if i < len(responses) else encode_response(bench.policies.tokenizer, texts[i])
+            for i in (pair.chosen, pair.rejected)
+        )
+        prompt.online = PreferencePair(chosen, rejected, greedy=responses[0].token_ids)
+
+
+def _add_reference_logps(bench: Workbench, method: Method, prompts: list[Prompt]) -> None:
+    """The frozen reference's log-probabilities, once per iteration instead of once per step."""
+    names = ("chosen", "rejected", "greedy") if method.bonus is not None else ("chosen", "rejected")
+    responses = [getattr(prompt.online, name) for name in names for prompt in prompts]
+    ids = [prompt.ids for prompt in prompts] * len(names)
+    logps = bench.scorer.logps(bench.policies.reference, ids, responses)
+    for name, side in zip(names, logps.view(len(names), len(prompts)).tolist()):
+        for prompt, logp in zip(prompts, side):
+            prompt.online = replace(prompt.online, **{f"reference_{name}": logp})

@@ -1,0 +1,50 @@
+"""Probes: how far has the policy moved from the SFT policy, how long are its responses?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from metaapo.loop.prompts import Prompt
+from metaapo.loop.workbench import Workbench
+
+PROBE_PROMPTS = 64  # enough for a curve of KL and length; the benchmarks, not the probes, measure quality
+
+
+def probe(bench: Workbench, iteration: int, step: int, prompts: list[Prompt]) -> list[dict[str, Any]]:
+    """Sample one response to each of a few prompts, and measure it: a line of probes.jsonl each.
+
+    The reward here is for the record only; it trains nothing and is no part of the annotation budget.
+    """
+    probed = prompts[:PROBE_PROMPTS]
+    seed = bench.context.torch_seed(iteration, f"probe{step}")
+    responses = [response for (response,) in bench.sampler.sample(probed, 1, 1.0, 1.0, seed)]
+    rewards = bench.annotator.rewards(probed, [[response.text] for response in responses])
+    ids = [response.token_ids for response in responses]
+    sft = bench.scorer.logps(bench.policies.sft, [prompt.ids for prompt in probed], ids).tolist()
+    return [
+        {
+            "iteration": iteration,
+            "step": step,
+            "id": prompt.id,
+            "response": response.text,
+            "policy_logp": sum(response.logps),
+            "sft_logp": sft_logp,
+            "reward": reward,
+            "tokens": len(response.token_ids),
+            "finished": response.finished,
+        }
+        for prompt, response, sft_logp, (reward,) in zip(probed, responses, sft, rewards)
+    ]
+
+
+def last_probe(probes: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the iteration's last probe: KL to the SFT policy (nats per response), tokens, rewards."""
+    last = [row for row in probes if row["step"] == probes[-1]["step"]]
+    return {
+        "kl": float(np.mean([row["policy_logp"] - row["sft_logp"] for row in last])),
+        "mean_length": float(np.mean([row["tokens"] for row in last])),
+        "finished": float(np.mean([row["finished"] for row in last])),
+        "proxy_reward": float(np.mean([row["reward"] for row in last])),
+    }

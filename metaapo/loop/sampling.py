@@ -1,0 +1,77 @@
+"""Sampling from the current policy, with transformers or vLLM, shared between the processes of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from accelerate.utils import DistributedType
+
+from metaapo.config import SamplingConfig
+from metaapo.data import DataError
+from metaapo.loop.policies import Policies
+from metaapo.loop.processes import Processes
+from metaapo.loop.prompts import Prompt
+from metaapo.models.generate import Response, generate
+
+
+class Sampler:
+    """Draws responses from the policy as it is now."""
+
+    def __init__(self, policies: Policies, processes: Processes, settings: SamplingConfig) -> None:
+        self.policies, self.processes, self.settings = policies, processes, settings
+
+    @property
+    def works_while_training(self) -> bool:
+        """Whether the policy can be sampled while it is trained; vLLM waits for the saved checkpoint."""
+        return self.settings.backend == "transformers"
+
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, temperature: float, top_p: float, seed: int
+    ) -> list[list[Response]]:
+        """n responses of the current policy to each prompt.
+
+        Every process samples for its share of the prompts. With several, the transformers backend draws from another
+        random stream in each; vLLM seeds every prompt by itself.
+
+        Raises:
+            DataError: the backend cannot sample from the policy as it is.
+        """
+        draw = partial(
+            generate,
+            tokenizer=self.policies.tokenizer,
+            n=n,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=self.settings.max_new_tokens,
+            batch_size=self.settings.batch_size,
+        )
+        work = self._from_memory if self.works_while_training else self._from_checkpoint
+        self._check()
+        return self.processes.share(prompts, partial(work, draw, seed))
+
+    def _from_memory(self, draw: Any, seed: int, share: Sequence[Prompt]) -> list[list[Response]]:
+        policy = self.processes.accelerator.unwrap_model(self.policies.policy)
+        messages = [prompt.messages for prompt in share]
+        with self.processes.arithmetic():
+            return draw(policy, conversations=messages, seed=(seed + self.processes.rank) % 2**63)
+
+    def _from_checkpoint(self, draw: Any, seed: int, share: Sequence[Prompt]) -> list[list[Response]]:
+        messages = [prompt.messages for prompt in share]
+        return draw(self.policies.checkpoint, conversations=messages, seed=seed, engine=self.settings.vllm)
+
+    def _check(self) -> None:
+        """Make sure that the policy can be sampled, and room for vLLM's engine."""
+        context = self.policies.context
+        if not self.works_while_training:
+            if self.policies.checkpoint is None:
+                raise DataError(
+                    f"{context.run.id}: vLLM samples from checkpoints on disk; use the transformers backend"
+                )
+            self.policies.release()
+        elif self.processes.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise DataError(
+                f"{context.experiment.hardware.launcher}: the policy's weights are spread over processes, transformers "
+                "cannot sample from them; set sampling.backend to vllm"
+            )

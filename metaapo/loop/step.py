@@ -1,0 +1,120 @@
+"""The equations of an optimizer step, as pure functions of tensors.
+
+    L = w * L_off + (1 - w) * (L_on + bonus)
+
+with w = `Method.weigh`, of the offline pair's score under the current policy, detached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metaapo.losses import Objective, PairLogps
+from metaapo.method import Method, OfflinePairs
+
+
+@dataclass(frozen=True)
+class StepColumns:
+    """What is kept of n prompts of an optimizer step, for the log and the meta-learner; detached.
+
+    Attributes:
+        scores: float32 (n,), preference scores of the offline pairs; 0 where the method does not look at them.
+        weights: float32 (n,), w.
+        offline: float32 (n,), L_off; 0 where the method does not look at offline pairs.
+        online: float32 (n,), L_on; 0 where there is no online pair.
+        has_online: bool (n,).
+        features: float32 (n, inputs), what the meta-learner sees; None where the method has none.
+    """
+
+    scores: Tensor
+    weights: Tensor
+    offline: Tensor
+    online: Tensor
+    has_online: Tensor
+    features: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> StepColumns:
+        """Every column changed by the same function."""
+        columns = (self.scores, self.weights, self.offline, self.online, self.has_online)
+        return StepColumns(*map(change, columns), None if self.features is None else change(self.features))
+
+
+def join(parts: Sequence[StepColumns]) -> StepColumns:
+    """The prompts of several micro-batches, in order."""
+    names = ("scores", "weights", "offline", "online", "has_online")
+    columns = [torch.cat([getattr(part, name) for part in parts]) for name in names]
+    has_features = parts[0].features is not None
+    return StepColumns(*columns, torch.cat([part.features for part in parts]) if has_features else None)
+
+
+def objective_of(method: Method) -> Objective:
+    """The loss that a method gives a pair; DPO's where it names none."""
+    return method.objective or Objective()
+
+
+def mixed_loss(weights: Tensor, offline: Tensor, online: Tensor) -> Tensor:
+    """w * L_off + (1 - w) * L_on of each prompt, (n,); a missing pair's loss is 0."""
+    return weights * offline + (1 - weights) * online
+
+
+def offline_pairs(method: Method, logps: PairLogps, losses: Tensor, reward_gaps: Tensor, beta: float) -> OfflinePairs:
+    """What a method may look at; scores are its own function of the log-probabilities, or minus the loss."""
+    scores = -losses if method.score is None else method.score(logps, beta)
+    lengths = logps.chosen_length + logps.rejected_length
+    return OfflinePairs(scores.detach(), (logps.chosen_length - logps.rejected_length) / lengths, reward_gaps)
+
+
+def prompt_losses(
+    method: Method,
+    beta: float,
+    offline: PairLogps | None,
+    online: PairLogps | None,
+    has_online: Tensor,
+    reward_gaps: Tensor,
+) -> tuple[Tensor, StepColumns]:
+    """The loss of each of n prompts.
+
+    Args:
+        method: its decisions.
+        beta: of the objective.
+        offline: the prompts' offline pairs, (n,); None where the method does not look at them.
+        online: the online pairs of those prompts that have one, (has_online.sum(),); None where none has.
+        has_online: bool (n,), which prompts have an online pair.
+        reward_gaps: float32 (n,), of the offline pairs.
+
+    Returns:
+        the losses (n,), with gradients, and what is kept of them.
+    """
+    objective = objective_of(method)
+    zeros = torch.zeros(len(has_online), device=has_online.device)
+    offline_losses = online_losses = zeros
+    pairs = OfflinePairs(zeros, zeros, zeros)
+    if offline is not None:
+        offline_losses = objective.loss(offline, beta)
+        pairs = offline_pairs(method, offline, offline_losses, reward_gaps, beta)
+    if online is not None:
+        losses = objective.loss(online, beta)
+        if method.bonus is not None:
+            losses = losses + method.bonus(online, beta)
+        online_losses = zeros.masked_scatter(has_online, losses)
+    weights = zeros + method.weigh(pairs)
+    features = None if method.learner is None else method.learner.features(pairs)
+    columns = StepColumns(pairs.scores, weights, offline_losses, online_losses, has_online, features)
+    return mixed_loss(weights, offline_losses, online_losses), columns.each(Tensor.detach)
+
+
+def estimate_kl(policy: Tensor, reference: Tensor) -> Tensor:
+    """Estimate KL(policy || reference), (), nats: the mean log-ratio, at least 0 (Ethayarajh et al. 2024, section 4.2).
+
+    Args:
+        policy: float32 (m,), log-probabilities of responses that belong to other prompts, under the policy.
+        reference: the same under the reference.
+
+    Returns:
+        0 where there are no responses.
+    """
+    return (policy - reference).mean().clamp(min=0) if len(policy) else torch.zeros(())

@@ -1,0 +1,58 @@
+"""Rewards of responses by a reward model: batching changes no number, and equal texts are scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from metaapo.data import Message
+from metaapo.models.load import encode_prompt, encode_responses
+from metaapo.models.logps import IntList, collate, hidden_states, length_batches
+
+
+@torch.no_grad()
+def _rewards(
+    model: PreTrainedModel, prompts: list[IntList], responses: list[IntList], pad_id: int, batch_size: int
+) -> list[float]:
+    rewards = torch.zeros(len(prompts))
+    batches = length_batches(prompts, responses, batch_size)
+    for rows in tqdm(batches, desc="annotating", unit="batch", leave=False, mininterval=5):
+        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], pad_id)
+        states = hidden_states(model, batch)
+        rewards[rows] = model.score(states[batch.ends.to(states.device)]).squeeze(-1).float().cpu()
+    return rewards.tolist()
+
+
+def reward_responses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[list[Message]],
+    responses: Sequence[Sequence[str]],
+    batch_size: int = 256,
+) -> tuple[list[list[float]], int]:
+    """Score responses with the reward model; equal texts for one prompt are scored once.
+
+    Args:
+        model: a sequence-classification model with one output.
+        tokenizer: its tokenizer.
+        conversations: the prompts.
+        responses: the candidates of each prompt.
+        batch_size: sequences per forward pass.
+
+    Returns:
+        the rewards, same shape as `responses`, and the number of reward-model calls that were needed.
+    """
+    index: dict[tuple[int, str], int] = {}
+    prompts: list[IntList] = []
+    endings: list[str] = []
+    for i, (messages, texts) in enumerate(zip(conversations, responses, strict=True)):
+        prompt = encode_prompt(tokenizer, messages)
+        for text in dict.fromkeys(texts):
+            index[i, text] = len(prompts)
+            prompts.append(prompt)
+            endings.append(text)
+    rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), tokenizer.pad_token_id, batch_size)
+    return [[rewards[index[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)

@@ -14,11 +14,13 @@ import numpy as np
 from pydantic import Field
 
 from metaapo.config import MethodConfig
-from metaapo.method import Method, SelectionRequest
+from metaapo.method import Declaration, Method, SelectionRequest
 from metaapo.selection import Floats, Selection, by_priority
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(title="ADPO")  # at most every prompt: how many it is sure of, nobody knows beforehand
 
 
 class Params(MethodConfig):

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from metaapo import selection
 from metaapo.config import MethodConfig
-from metaapo.method import Method
+from metaapo.method import Declaration, Method
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(
+    title="DPO", family="offline", sampled=0.0, required=True, shows_signal=True, look=("#009E73", "^")
+)
 
 
 def build(params: MethodConfig, context: RunContext) -> Method:

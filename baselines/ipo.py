@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from baselines import dpo
-from metaapo.method import Method, ObjectiveParams
+from metaapo.method import Declaration, Method, ObjectiveParams
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(title="IPO", family="offline", sampled=0.0)
 
 
 class Params(ObjectiveParams):

@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metaapo import selection
-from metaapo.method import Method, ObjectiveParams
+from metaapo.method import Declaration, Method, ObjectiveParams
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(
+    title="Online DPO",
+    family="online",
+    required=True,
+    full_budget=True,
+    shows_signal=True,
+    look=("#0072B2", "s"),
+)
 
 
 class Params(ObjectiveParams):

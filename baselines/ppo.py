@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from metaapo.config import ConfigError, MethodConfig
+from metaapo.method import Declaration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     from metaapo.loop.stages import Clock
     from metaapo.models.generate import Response
     from metaapo.policy_gradient import Rollout
+
+DECLARATION = Declaration(
+    title="PPO",
+    family="online",
+    responses=1,  # in each of its passes; `responses: 1` is the default
+    required=True,
+    look=("#56B4E9", "P"),
+)
 
 
 class Params(MethodConfig):

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from metaapo import selection
-from metaapo.method import Method, ObjectiveParams, SelectionRequest
+from metaapo.method import Declaration, Method, ObjectiveParams, SelectionRequest
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(
+    title="Random selection",
+    role="control",
+    sampled=0.6,  # as MetaAPO
+    matched_random=True,
+    look=("#CC79A7", "D"),
+)
 
 
 class Params(ObjectiveParams):

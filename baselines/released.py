@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from metaapo.config import CheckpointConfig, MethodConfig
+from metaapo.method import Declaration
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(title="Released checkpoint", role="checkpoint", sampled=0.0, trains=False)
 
 LOGS = ("train.jsonl", "annotations.jsonl", "probes.jsonl")
 

@@ -16,10 +16,12 @@ from pydantic import Field
 
 from baselines import dpo
 from metaapo.config import MethodConfig
-from metaapo.method import Method, OfflinePairs
+from metaapo.method import Declaration, Method, OfflinePairs
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
+
+DECLARATION = Declaration(title="Selective DPO", family="offline", sampled=0.0)
 
 
 class Params(MethodConfig):

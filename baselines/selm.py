@@ -18,13 +18,20 @@ from pydantic import Field
 
 from baselines import dpo, online_dpo
 from metaapo.config import MethodConfig
-from metaapo.method import Candidates, Method
+from metaapo.method import Candidates, Declaration, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from metaapo.loop.run import RunContext
     from metaapo.losses import PairLogps
+
+DECLARATION = Declaration(
+    title="SELM",
+    responses=1,  # greedy; from iteration 2 on, which the estimate leaves out
+    required=True,
+    look=("#E69F00", "v"),
+)
 
 
 class Params(MethodConfig):

@@ -15,6 +15,7 @@ from eval.checkpoints import (
     judged_runs,
     score_settings_of,
 )
+from eval.grade import gold_files, grading_code
 from eval.judges.catalogue import judge_settings, judging_code
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -100,6 +101,28 @@ rule score:
     shell:
         "python -m eval.score --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"
+
+
+if gold_files(EXPERIMENT):
+
+    rule grade:
+        """The gold reward of what policies sampled and answered, for figures and samples: one process, no model."""
+        input:
+            runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
+            answers=expand(f"{RESULTS}/answers/{{run}}.json", run=evaluated_runs(EXPERIMENT)),
+        output:
+            gold_files(EXPERIMENT),
+        log:
+            f"{RESULTS}/logs/grade.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/grade/all.tsv"
+        conda:
+            "../environment.yml"
+        params:
+            config=CONFIG_FILE,
+            code=grading_code(EXPERIMENT),
+        shell:
+            "python -m eval.grade --config {params.config} > {log} 2>&1"
 
 
 rule canaries:

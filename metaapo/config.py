@@ -275,6 +275,9 @@ class MethodConfig(Section):
         description="caps on the fraction of prompts sampled online; 1 = the natural rate",
     )
     seeds: list[int] | None = Field(None, min_length=1, description="instead of the experiment's")
+    role: Literal["baseline", "control"] | None = Field(
+        None, description="in the report; none: what the module declares (metaapo/method.py)"
+    )
     train: dict[str, Any] = Field({}, description="overrides of the section `train`")
     sampling: dict[str, Any] = Field({}, description="overrides of the section `sampling`")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from metaapo.config import MethodConfig, Section
-from metaapo.experiment import Experiment
+from metaapo.config import ExperimentConfig, MethodConfig, Section
 from metaapo.method import known_methods, method_module
 
 
@@ -40,9 +39,9 @@ def reference() -> str:
         "An experiment is one YAML file under `config/`. Unknown keys are errors. This page is made by",
         "`python -m metaapo.config_docs`; a test keeps it in step with the code.",
         "",
-        *_section_table("The experiment", Experiment),
+        *_section_table("The experiment", ExperimentConfig),
     ]
-    for name, field in Experiment.model_fields.items():
+    for name, field in ExperimentConfig.model_fields.items():
         if isinstance(field.default, Section):
             lines += _sections(name, type(field.default))
     lines += _section_table("`methods.<name>:` of every method", MethodConfig)

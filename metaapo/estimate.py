@@ -30,6 +30,7 @@ from metaapo.benchmarks import declared
 from metaapo.config import CheckpointConfig, ConfigError
 from metaapo.data import DataError, read_json
 from metaapo.experiment import Experiment, load
+from metaapo.method import Declaration, declaration_of
 
 SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once a stage and iteration
 MAX_SEQUENCES = 256  # that vLLM decodes side by side by default
@@ -182,28 +183,27 @@ def decode_rate(shape: Shape, context: float, gpu: GPU, efficiency: float) -> fl
     return efficiency * sequences / seconds
 
 
+def declaration(experiment: Experiment, method: str) -> Declaration:
+    """What the module behind an entry of the configuration declares, whatever the entry is called."""
+    return declaration_of(experiment.methods[method].module or method)
+
+
 def sampled_fraction(experiment: Experiment, method: str) -> tuple[float, int]:
-    """Of an iteration's prompts, which fraction is sampled online, and how many responses each gets."""
-    k, expected = experiment.sampling.k, experiment.estimate.sampled
-    if method in expected:
-        return expected[method], k
-    page = experiment.methods[method].module or method
-    if page == "released":
-        return 0.0, 0
-    if page == "selm":
-        return 1.0, 1
-    if page in ("metaapo", "random"):
-        return 0.6, k  # what the paper reports, and what the untrained meta-learner gives
-    offline = page in ("dpo", "ipo", "simpo", "kto", "selective_dpo")
-    return (0.0, k) if offline else (1.0, k)
+    """Of an iteration's prompts, which fraction is sampled online, and how many responses each gets.
+
+    Both are what the method's module declares; `estimate.sampled` overrides the fraction. A method that declares
+    nothing is priced as if it sampled every prompt K times.
+    """
+    found = declaration(experiment, method)
+    fraction = experiment.estimate.sampled.get(method, found.sampled)
+    return fraction, experiment.sampling.k if found.responses is None else found.responses
 
 
 def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model: Shape) -> dict[str, float]:
     """Seconds of one GPU for one run, by stage."""
     assumed, gpu = experiment.estimate, GPUS[experiment.estimate.gpu]
-    prompts = experiment.world.pairs_per_iteration * experiment.iterations
-    if (experiment.methods[method].module or method) == "released":
-        prompts = 0
+    trains = declaration(experiment, method).trains
+    prompts = experiment.world.pairs_per_iteration * experiment.iterations if trains else 0
     fraction, k = sampled_fraction(experiment, method)
     prompt, response = assumed.prompt_tokens, assumed.response_tokens
     offline, online = prompt + 2 * response, 2 * response
@@ -239,7 +239,7 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
     hours = {stage: sum(own[stage] for own in runs.values()) / 3600 for stage in next(iter(runs.values()))}
     hours["answer"] = _answer_hours(experiment, policy)
     total = sum(hours.values())
-    trains = any((method.module or name) != "released" for name, method in experiment.methods.items())
+    trains = any(declaration(experiment, method).trains for method in experiment.methods)
     memory = _memory(experiment, policy) if trains else 0.0
     return {
         "experiment": experiment.experiment,

@@ -121,7 +121,9 @@ class Experiment(ExperimentConfig):
             "method": name,
             "module": module_of(name, method),
             "iterations": self.iterations,
-            "params": method.model_dump(mode="json", exclude={"module", "budget", "seeds", "train", "sampling"}),
+            "params": method.model_dump(
+                mode="json", exclude={"module", "budget", "seeds", "role", "train", "sampling"}
+            ),
             "train": self.train_of(name).model_dump(mode="json"),
             "sampling": self.sampling_of(name).model_dump(mode="json"),
         }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from metaapo.config import ConfigError, Section
-from metaapo.method import Method, ObjectiveParams, OfflinePairs, SelectionRequest
+from metaapo.method import Declaration, Method, ObjectiveParams, OfflinePairs, SelectionRequest
 from metaapo.selection import Selection, by_priority, by_probability, random_fraction
 
 if TYPE_CHECKING:
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from metaapo.meta_learner import MetaLearner
 
     Weigh = Callable[[OfflinePairs], Tensor]
+
+DECLARATION = Declaration(
+    title="MetaAPO",
+    role="method",
+    sampled=0.6,  # what the paper reports, and what the untrained meta-learner gives
+    look=("#D55E00", "o"),
+)
 
 Reading = Literal["paper", "official-code"]
 OFFICIAL_MICRO_BATCH = 2  # --micro_train_batch_size of the authors' Llama script

@@ -5,16 +5,17 @@
 3. How do offline and online losses mix?       `weigh`, `objective`
 4. What else is in the loss, what is learned?  `bonus`, `learner`
 
-A method's module has a class `Params`, its keys in the configuration, and a function `build(params, context)` that
-returns a `Method`. Such modules import torch inside functions only, so that reading a configuration stays fast.
+A method's module has a class `Params`, its keys in the configuration, a function `build(params, context)` that returns
+a `Method`, and a `DECLARATION` of what the estimate and the report need to know of it; the first and the last may be
+left out. Such modules import torch inside functions only, so that reading a configuration stays fast.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -181,6 +182,40 @@ class Method:
         return self.first_iteration if iteration == 1 and self.first_iteration is not None else self
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """What others need to know of a method: its part in the comparison and what it costs. Training never reads it.
+
+    The defaults hold for a module that declares nothing: a baseline of claim C1 that is titled by its name and is
+    priced as if it sampled every prompt, which is the most that a method of the shared loop can cost.
+
+    Attributes:
+        title: for tables and figures; "": the module's name.
+        role: a baseline of claim C1, a control, the method under test, or a checkpoint that others trained.
+        family: the pairs it trains on: given ones, its own, or both.
+        sampled: expected fraction of prompts sampled online, 0 to 1; an offline method declares 0.
+        responses: sampled per prompt that is sampled; None: the configuration's `sampling.k`.
+        trains: False where there is nothing to train.
+        required: claim C1 cannot be supported without it.
+        full_budget: all K responses of every prompt are annotated: the unit of annotation ratios, the rival of C2.
+        matched_random: as many prompts as the method under test, drawn at random: the control of C6.
+        shows_signal: a plain method, which has to beat the SFT policy if there is anything to learn (health).
+        look: colour and marker in figures, the same in every experiment; None: one that is free.
+    """
+
+    title: str = ""
+    role: Literal["baseline", "control", "method", "checkpoint"] = "baseline"
+    family: Literal["offline", "online", "hybrid"] = "hybrid"
+    sampled: float = 1.0
+    responses: int | None = None
+    trains: bool = True
+    required: bool = False
+    full_budget: bool = False
+    matched_random: bool = False
+    shows_signal: bool = False
+    look: tuple[str, str] | None = None
+
+
 def module_of(name: str, method: MethodConfig) -> str:
     """The importable name of the module behind an entry of the configuration."""
     return _importable(method.module or name)
@@ -195,6 +230,18 @@ def known_methods() -> list[str]:
 def method_module(name: str) -> ModuleType:
     """Import a method's module, by a name from `known_methods`; it imports no torch at the top, so this is fast."""
     return importlib.import_module(_importable(name))
+
+
+def declaration_of(name: str) -> Declaration:
+    """What a method's module declares, by a name from `known_methods`; the defaults where it declares nothing."""
+    declared = getattr(method_module(name), "DECLARATION", Declaration())
+    return declared if declared.title else replace(declared, title=name.replace("_", " "))
+
+
+@cache
+def known_declarations() -> dict[str, Declaration]:
+    """The declarations of all method modules by the modules' names."""
+    return {name: declaration_of(name) for name in known_methods()}
 
 
 def _importable(name: str) -> str:

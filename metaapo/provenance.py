@@ -135,11 +135,16 @@ def _running(tree: ast.AST, late: bool) -> Iterator[ast.AST]:
 
 @lru_cache(maxsize=1024)
 def _statements(path: Path) -> str:
-    """A file's code in one normal form."""
+    """A file's code in one normal form, without what a method declares: that is for the report, not for training."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if not _is_declaration(node)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
             node, clean=False
         ):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def _is_declaration(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["DECLARATION"]

@@ -21,26 +21,20 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from eval import stats
 from eval.benchmark import benchmarks
 from metaapo.data import write_json
-from metaapo.experiment import Experiment
-from metaapo.method import module_of
-from reports.collect import responses_per_prompt
+from reports import roles
+from reports.evidence import FULL_BUDGET, MATCHED_RANDOM, PARTS, Evidence, Logs, Table
 from reports.runs import Results
 
 Verdict = Literal["supported", "contradicted", "undecided"]
-# (seeds, prompts) of differences or measures; worlds instead of seeds where there are several
-Table = NDArray[np.float64]
 
 ALPHA = 0.025  # one-sided, the tail of a two-sided 95 % interval
 # Satterthwaite's test is too liberal in the far tails that the correction needs, where two or three seeds happen to
@@ -56,28 +50,25 @@ MAP_CHANGE = 0.05  # mean change of w = h_phi(l_off) over the pairs met in train
 OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100, prompts of a benchmark weighing the same
 BENCHMARKS = benchmarks()
 MAIN_METRICS = tuple((name, column.metric) for name, found in BENCHMARKS.items() for column in found.columns)
-RAW = {name: found.raw_metric for name, found in BENCHMARKS.items()}  # what the items average to
-POINTS = {name: found.item_scale for name, found in BENCHMARKS.items()}  # unit of the scores per unit of the items
 MARGINS = {name: found.margin for name, found in BENCHMARKS.items()} | {"overall": 1.0}
 UNITS = {name: found.unit for name, found in BENCHMARKS.items()} | {"overall": "points"}
 
-# MetaAPO with one part taken away: an entry of the configuration on the page metaapo that differs from the entry
-# `metaapo` in this key alone is found by that, whatever it is called.
-VARIANT_KEYS = ("map", "select", "weights")
+# Variants of MetaAPO, each with one part taken away (reports.evidence finds them by what they change).
 ADAPTIVE_SAMPLING = ("select: random", "select: all", "select: threshold")
 META_WEIGHTING = ("weights: uniform",)
 META_LEARNER = ("map: sigmoid",)
 UNTRAINED = "map: untrained"
 
-BASELINES = ("dpo", "ipo", "kto", "simpo", "selective_dpo", "online_dpo", "ppo", "selm", "adpo")
-REQUIRED_BASELINES = ("dpo", "online_dpo", "selm", "ppo")
+# Methods by what they declare (metaapo/method.py), so that none is named here.
+EVERY_BASELINE = "role: baseline"
 
 
 @dataclass(frozen=True)
 class Contrast:
     """`better` scores above `worse` after the last iteration, on each of `metrics`, at each method's largest budget.
 
-    Methods are named by their entry in the configuration, or as variants of MetaAPO, such as "map: untrained".
+    Methods are named by their entry in the configuration, as variants of MetaAPO, such as "map: untrained", or by their
+    part in the comparison, such as "role: full budget"; "role: baseline" is one contrast with each baseline.
     """
 
     better: str
@@ -127,8 +118,8 @@ CLAIMS = (
         "MetaAPO beats every offline, online and hybrid baseline on AlpacaEval 2, Arena-Hard and MT-Bench.",
         "Any baseline for which a gain of 1 point of win rate (0.1 of a grade) can be ruled out on any of the five "
         "metrics.",
-        tuple(Contrast("metaapo", name, MAIN_METRICS) for name in BASELINES),
-        tuple((name,) for name in REQUIRED_BASELINES),
+        (Contrast("metaapo", EVERY_BASELINE, MAIN_METRICS),),
+        tuple((name,) for name in roles.modules_that(roles.required)),
     ),
     Claim(
         "C2",
@@ -136,9 +127,9 @@ CLAIMS = (
         "A measured ratio of annotations above 58 %, or no gain of 1 point over Online DPO.",
         (
             Measure("metaapo", "annotation_ratio", "annotations relative to Online DPO's", PAPER_BUDGET, below=True),
-            Contrast("metaapo", "online_dpo"),
+            Contrast("metaapo", FULL_BUDGET),
         ),
-        (("online_dpo",),),
+        ((FULL_BUDGET,),),
     ),
     Claim(
         "C3",
@@ -168,26 +159,10 @@ CLAIMS = (
         "C6",
         "Adaptive selection beats random selection at the same annotation budget.",
         "A gain below 1 point over random selection of the same number of prompts.",
-        (Contrast("metaapo", "random", same_budget=True),),
-        (("random",),),
+        (Contrast("metaapo", MATCHED_RANDOM, same_budget=True),),
+        ((MATCHED_RANDOM,),),
     ),
 )
-
-
-class Evidence(Protocol):
-    """Where the numbers come from: results on disk, or a test's construction."""
-
-    methods: Mapping[str, str]
-    """Entry of the configuration for each method name and variant that the experiment has."""
-
-    def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
-        """Differences better - worse, (seeds, prompts), in the metric's unit; None where it was not scored."""
-
-    def measure(self, method: str, name: str) -> Table | None:
-        """A quantity of the logs, (seeds, prompts), as a share; None where it was not logged."""
-
-    def budget(self, method: str) -> float:
-        """Realised annotation ratio over the whole training, mean over seeds."""
 
 
 @dataclass(frozen=True)
@@ -257,9 +232,21 @@ def estimate_parts(claim: Claim, evidence: Evidence) -> list[Part]:
     for part in claim.parts:
         if isinstance(part, Measure):
             parts += _measured(part, evidence)
-        elif {part.better, part.worse} <= set(evidence.methods):
-            parts += _contrasted(part, evidence.methods[part.better], evidence.methods[part.worse], evidence)
+            continue
+        for better, worse in _entries(part, evidence):
+            parts += _contrasted(part, better, worse, evidence)
     return parts
+
+
+def _entries(part: Contrast, evidence: Evidence) -> list[tuple[str, str]]:
+    """The entries of the experiment that a contrast compares: none where it lacks one of them."""
+    if part.better not in evidence.methods:
+        return []
+    if part.worse == EVERY_BASELINE:
+        return [(evidence.methods[part.better], name) for name in evidence.baselines]
+    if part.worse not in evidence.methods:
+        return []
+    return [(evidence.methods[part.better], evidence.methods[part.worse])]
 
 
 def _measured(part: Measure, evidence: Evidence) -> list[Part]:
@@ -298,19 +285,21 @@ def missing(claim: Claim, evidence: Evidence) -> list[str]:
             if part.method in present and evidence.measure(part.method, part.name) is None:
                 lacks.append(f"the log of {part.label}")
             continue
-        if not {part.better, part.worse} <= present:
-            continue
-        better, worse = evidence.methods[part.better], evidence.methods[part.worse]
-        lacks += [f"scores on {benchmark}" for benchmark in _unscored(part, better, worse, evidence)]
-        gap = _budget_gap(better, worse, evidence) if part.same_budget else 0.0
-        if gap > SAME_BUDGET:
-            lacks.append(f"{worse} at the budget of {better} (the realised ratios differ by {100 * gap:.1f} points)")
+        for better, worse in _entries(part, evidence):
+            lacks += [f"scores on {benchmark}" for benchmark in _unscored(part, better, worse, evidence)]
+            gap = _budget_gap(better, worse, evidence) if part.same_budget else 0.0
+            if gap > SAME_BUDGET:
+                lacks.append(
+                    f"{worse} at the budget of {better} (the realised ratios differ by {100 * gap:.1f} points)"
+                )
     if "metaapo" not in present:
         lacks.insert(0, "metaapo")
     return list(dict.fromkeys(lacks))
 
 
 def _in_words(method: str) -> str:
+    if method in PARTS:
+        return " or ".join(roles.modules_that(PARTS[method]))
     return f"metaapo with {method}" if ": " in method else method
 
 
@@ -535,143 +524,6 @@ def _plan_in_words(seeds: int | None, limit: str | None) -> str:
 def _round(value: float | None) -> float | None:
     """Seven significant digits: beyond the last bits, in which machines differ. JSON knows no infinity: None."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.7g}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Evidence from results on disk
-
-
-class Logs:
-    """Evidence from an experiment's scores and run logs, under one judge."""
-
-    def __init__(self, results: Results, judge: str) -> None:
-        self.results, self.judge = results, judge
-        self.experiment = results.experiment
-        self.methods = {name: name for name in self.experiment.methods} | _variants(self.experiment)
-
-    def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
-        """See `Evidence.contrast`.
-
-        A score that is not a mean over prompts (length- or style-controlled) has no value a prompt: its differences
-        between seeds are its own, its spread over prompts is that of the raw rate.
-        """
-        if benchmark == "overall":
-            tables = [self.contrast(better, worse, b, RAW[b]) for b in self.experiment.benchmarks]
-            return None if any(t is None for t in tables) else _overall(tables, self.experiment.benchmarks)
-        if benchmark not in self.experiment.benchmarks:
-            return None
-        left, right = self._values(benchmark, better), self._values(benchmark, worse)
-        seeds = left.index.intersection(right.index)
-        questions = left.columns.intersection(right.columns)
-        difference = (left.loc[seeds, questions] - right.loc[seeds, questions]).to_numpy() * POINTS[benchmark]
-        difference = difference[:, ~np.isnan(difference).any(axis=0)]
-        if min(difference.shape) < 1 or difference.shape[1] < 2:
-            return None
-        if metric != RAW[benchmark]:
-            controlled = [
-                self._score(benchmark, metric, better, s) - self._score(benchmark, metric, worse, s) for s in seeds
-            ]
-            if np.isnan(controlled).any():
-                return None
-            difference += np.array(controlled)[:, None] - difference.mean(axis=1, keepdims=True)
-        return self._by_world(difference, seeds)
-
-    def measure(self, method: str, name: str) -> Table | None:
-        """See `Evidence.measure`; each prompt of the logs is a column, in its order."""
-        frame = self._ledger(method)
-        if name == "annotation_ratio":
-            return self._table(frame.assign(value=frame["responses_scored"] / responses_per_prompt(self.experiment)))
-        if name == "sampling_decline":
-            first, last = (frame[frame["iteration"] == t] for t in (1, self.experiment.iterations))
-            tables = [self._table(f.assign(value=f["sampled"].astype(float))) for f in (first, last)]
-            columns = min(table.shape[1] for table in tables)
-            return None if self.experiment.iterations < 2 else tables[0][:, :columns] - tables[1][:, :columns]
-        return self._map_change(method, frame)
-
-    def budget(self, method: str) -> float:
-        """See `Evidence.budget`."""
-        runs = self.results.natural(self.results.runs)
-        return float(runs[runs["method"] == method]["annotation_ratio_total"].mean())
-
-    @lru_cache(maxsize=256)  # noqa: B019 (one instance a process)
-    def _values(self, benchmark: str, method: str) -> Any:
-        """Items of a method after its last iteration: a frame with seeds as rows, questions as columns."""
-        frame = self._natural_items(benchmark)
-        frame = frame[(frame["method"] == method) & (frame["iteration"] == self.experiment.iterations)]
-        return frame.pivot(index="seed", columns="question", values="value").sort_index()
-
-    @lru_cache(maxsize=8)  # noqa: B019
-    def _natural_items(self, benchmark: str) -> Any:
-        return self.results.natural(self.results.items(benchmark, self.judge))
-
-    def _score(self, benchmark: str, metric: str, method: str, seed: int) -> float:
-        return self._last_scores().get((benchmark, metric, method, seed), math.nan)
-
-    @lru_cache(maxsize=1)  # noqa: B019
-    def _last_scores(self) -> Mapping[tuple[str, str, str, int], float]:
-        frame = self.results.natural(self.results.scores)
-        frame = frame[(frame["judge"] == self.judge) & (frame["iteration"] == self.experiment.iterations)]
-        keys = zip(frame["benchmark"], frame["metric"], frame["method"], frame["seed"])
-        return dict(zip(keys, frame["value"]))
-
-    def _ledger(self, method: str) -> Any:
-        frame = self.results.natural(self.results.annotations)
-        return frame[frame["method"] == method]
-
-    def _table(self, frame: Any) -> Table:
-        """Values of a ledger as (seeds, prompts), prompts in the order of the log, cut to the shortest run."""
-        rows = {seed: own["value"].to_numpy(float) for seed, own in frame.groupby("seed")}
-        shortest = min(map(len, rows.values()))
-        return self._by_world(np.array([row[:shortest] for row in rows.values()]), list(rows))
-
-    def _map_change(self, method: str, frame: Any) -> Table | None:
-        maps = self.results.natural(self.results.maps)
-        maps = maps[maps["method"] == method]
-        if not len(maps):
-            return None
-        frame = frame.assign(value=0.0)
-        for seed, own in maps.groupby("seed"):
-            curves = {t: c.sort_values("score") for t, c in own.groupby("iteration")}
-            first, last = curves[min(curves)], curves[max(curves)]
-            scores = frame.loc[frame["seed"] == seed, "offline_score"]
-            before, after = (np.interp(scores, c["score"], c["weight"]) for c in (first, last))
-            frame.loc[frame["seed"] == seed, "value"] = np.abs(after - before)
-        return self._table(frame)
-
-    def _by_world(self, table: Table, seeds: Sequence[int]) -> Table:
-        """Rows averaged within a world where there are several: seeds that share one are no independent witnesses."""
-        if len(self.experiment.world.seeds) == 1:
-            return table
-        worlds = np.array([self.experiment.world_of(int(seed)) for seed in seeds])
-        return np.array([table[worlds == world].mean(axis=0) for world in dict.fromkeys(worlds)])
-
-
-def _variants(experiment: Experiment) -> dict[str, str]:
-    """Entries of the configuration that are MetaAPO with a single part changed, by that change."""
-    page = "metaapo.metaapo"
-    entries = {n: m.model_dump() for n, m in experiment.methods.items() if module_of(n, m) == page}
-    reference = entries.get("metaapo")
-    found: dict[str, str] = {}
-    for name, entry in entries.items():
-        changes = _changes(entry, reference) if reference else {}
-        if len(changes) == 1 and set(changes) <= set(VARIANT_KEYS):
-            [(key, value)] = changes.items()
-            found.setdefault(f"{key}: {value}", name)
-    return found
-
-
-def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
-    """Settings in which two entries differ; which run is matched, and which seeds there are, makes no difference."""
-    ignored = ("module", "match", "seeds", "budget")
-    return {key: value for key, value in entry.items() if key not in ignored and value != reference.get(key)}
-
-
-def _overall(tables: list[Table], benchmarks: list[str]) -> Table:
-    """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark weighs the same."""
-    total = sum(table.shape[1] for table in tables)
-    ends = [BENCHMARKS[benchmark].scale for benchmark in benchmarks]
-    scales = [100 / (high - low) for low, high in ends]
-    return np.hstack([t * s * total / (len(tables) * t.shape[1]) for t, s in zip(tables, scales)])
 
 
 def verdicts(results: Results, evidence_of: Callable[[Results, str], Evidence] = Logs) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from metaapo.data import DataError, read_json, require_keys, write_text
 from metaapo.experiment import Experiment, Run, load
+from reports import roles
 
 COLUMNS = (
     *("experiment", "method", "budget", "seed", "world", "iteration", "benchmark", "version", "judge", "metric"),
@@ -30,8 +31,8 @@ Model = tuple[str, str, int, int]
 
 def responses_per_prompt(experiment: Experiment) -> int:
     """K of Online DPO, the unit of every annotation ratio; the experiment's K where Online DPO is not trained."""
-    name = "online_dpo"
-    return (experiment.sampling_of(name) if name in experiment.methods else experiment.sampling).k
+    name = roles.first_that(experiment, roles.full_budget)
+    return (experiment.sampling_of(name) if name else experiment.sampling).k
 
 
 def share(part: float, whole: float) -> float:

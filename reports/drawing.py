@@ -21,19 +21,12 @@ from matplotlib.figure import Figure
 
 from eval import stats
 from metaapo.data import write_bytes, write_text
+from metaapo.method import known_declarations
 from reports.runs import KEYS, Results
 
 STYLE = Path(__file__).with_name("style.mplstyle")
-# Okabe & Ito (2008), without their yellow, which vanishes on white
-LOOKS = {
-    "metaapo": ("#D55E00", "o"),
-    "online_dpo": ("#0072B2", "s"),
-    "dpo": ("#009E73", "^"),
-    "random": ("#CC79A7", "D"),
-    "selm": ("#E69F00", "v"),
-    "ppo": ("#56B4E9", "P"),
-    "sft": ("#444444", "x"),
-}
+SFT_LOOK = ("#444444", "x")
+# For methods that declare no look; the others have colours of Okabe & Ito (2008), without the yellow that white hides.
 SPARE_COLORS = ("#7f3b08", "#542788", "#1b7837", "#4d4d4d", "#b35806", "#2166ac", "#8c510a", "#762a83")
 SPARE_MARKERS = ("<", ">", "p", "h", "X", "*", "d", "8")
 
@@ -81,11 +74,12 @@ class Drawn:
 
 def look_of(method: str, methods: Sequence[str]) -> dict[str, str]:
     """Colour and marker of a method, the same in every figure of an experiment."""
-    if method in LOOKS:
-        color, marker = LOOKS[method]
+    declared = {name: own.look for name, own in known_declarations().items() if own.look} | {"sft": SFT_LOOK}
+    if method in declared:
+        color, marker = declared[method]
     else:
-        place = [name for name in methods if name not in LOOKS].index(method)
-        color, marker = SPARE_COLORS[place % len(SPARE_COLORS)], SPARE_MARKERS[place % len(SPARE_MARKERS)]
+        number = [name for name in methods if name not in declared].index(method)
+        color, marker = SPARE_COLORS[number % len(SPARE_COLORS)], SPARE_MARKERS[number % len(SPARE_MARKERS)]
     return {"color": color, "marker": marker}
 
 

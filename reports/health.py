@@ -16,12 +16,9 @@ import numpy as np
 from eval import stats
 from eval.benchmark import benchmark as declaration
 from metaapo.data import check_row, write_json
+from reports import roles
 from reports.runs import Results
 
-SIGNAL = (
-    "dpo",
-    "online_dpo",
-)  # the methods that must show that there is something to learn; never the method under test
 CHANCE = 0.5
 KL_RANGE = (0.0, 15.0)  # nats, per response of some 15 tokens: beyond it samples no longer resemble the SFT policy's
 LENGTH_RANGE = (0.5, 2.0)  # times the SFT policy's length: beyond it answers are cut short or padded
@@ -39,9 +36,9 @@ def _signal(results: Results) -> list[dict[str, Any]]:
     pairwise = [b for b in experiment.benchmarks if declaration(b).pairwise and results.baseline(b) == "sft"]
     rows = []
     for benchmark in pairwise[:1]:  # one test per method, not many
-        items = results.natural(results.items(benchmark, experiment.judges[0]))
+        items = results.at_full_budget(results.items(benchmark, experiment.judges[0]))
         items = items[items["iteration"] == experiment.iterations]
-        for method in (m for m in SIGNAL if m in experiment.methods):
+        for method in (m for m in roles.modules_that(roles.shows_signal) if m in experiment.methods):
             table = items[items["method"] == method].pivot(index="seed", columns="question", values="value")
             estimate = stats.mean_over_seeds_and_prompts(table.to_numpy())
             witnesses = f"{estimate.n_seeds} seeds and {estimate.n_prompts} prompts"
@@ -61,10 +58,14 @@ def _drift(results: Results) -> list[dict[str, Any]]:
     start = probes[(probes["iteration"] == 1) & (probes["step"] == 0)]["tokens"].mean() if len(probes) else None
     if start and "mean_length" in frame:
         ratio = frame["mean_length"] / start
-        place = np.log(ratio.clip(lower=1e-9)).abs().idxmax()
+        furthest = np.log(ratio.clip(lower=1e-9)).abs().idxmax()
         rows.append(
             check_row(
-                "response length", ratio[place], *LENGTH_RANGE, "times the SFT policy's", _furthest(frame.loc[place])
+                "response length",
+                ratio[furthest],
+                *LENGTH_RANGE,
+                "times the SFT policy's",
+                _furthest(frame.loc[furthest]),
             )
         )
     return rows
@@ -83,7 +84,7 @@ def _endings(results: Results) -> list[dict[str, Any]]:
     answers = results.answers
     if not len(answers):
         return []
-    last = results.natural(answers[answers["iteration"] == results.experiment.iterations])
+    last = results.at_full_budget(answers[answers["iteration"] == results.experiment.iterations])
     ended = 1 - last.groupby(["benchmark", "method"], sort=False)["cut"].mean()
     rows = []
     for benchmark, own in ended.groupby("benchmark", sort=False):

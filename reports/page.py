@@ -76,7 +76,7 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
         shared=shared_provenance(list(results.records.values())),
         timings=rule_seconds(results.folder),
         browser=browser,
-        rubric=samples.rubric(results),
+        rubric=results.gold_rubric,
         browser_json=_script_json(browser_payload(browser)),
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         js=Markup((HERE / "page.js").read_text(encoding="utf-8")),

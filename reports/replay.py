@@ -100,6 +100,7 @@ def unpack(source: Path, out: Path) -> Experiment:
 
 def replay(source: Path, out: Path) -> dict[str, bool]:
     """Score, collect, decide, draw; returns for each computed file whether it equals the stored experiment's."""
+    from eval.grade import grade
     from eval.score import score_benchmark
     from reports.__main__ import build
 
@@ -107,6 +108,7 @@ def replay(source: Path, out: Path) -> dict[str, bool]:
     for benchmark in experiment.benchmarks:
         for judge in experiment.judges:
             score_benchmark(experiment, benchmark, judge)
+    grade(experiment)
     build(experiment)
     return {name: sha256_file(experiment.results / name) == digest for name, digest in expected(source).items()}
 

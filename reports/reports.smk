@@ -1,5 +1,8 @@
 """From scores to the page: scores.csv, verdicts on the claims, health, figures, tables and notebooks."""
 
+from eval.grade import gold_files
+from metaapo.method import known_declarations
+
 REPORT = f"{RESULTS}/report"
 
 
@@ -11,6 +14,7 @@ rule report:
             judge=EXPERIMENT.judges,
             kind=["json", "items.csv.gz"],
         ),
+        gold=gold_files(EXPERIMENT),
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
         looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
@@ -31,6 +35,7 @@ rule report:
     params:
         config=CONFIG_FILE,
         code=code_hash("reports.__main__"),
+        changes=[str(declared) for declared in known_declarations().values()],
     shell:
         "python -m reports --config {params.config} > {log} 2>&1"
 

@@ -115,28 +115,28 @@ class Results:
     @cached_property
     def probe_gold(self) -> pd.Series | None:
         """Gold reward of each probed response, in the rows of `probes`; None where the world has no gold reward."""
-        probes = self.probes
-        asked = self._probe_prompts()
-        if not len(probes) or not asked:
+        path = self.folder / "probe_gold.csv"
+        if not len(self.probes) or not path.exists():
             return None
-        from metaapo.worlds.tiny.gold import PromptError, gold  # the world's grader: text in, number out, no torch
+        keys = [*KEYS, "iteration", "step", "id"]
+        graded = pd.read_csv(path, dtype={"budget": str, "id": str}, float_precision="round_trip")
+        asked = self.probes[keys].astype({"id": str})
+        # a prompt may be probed twice at a step: the n-th row of one file is the n-th of the other
+        asked, graded = (frame.assign(nth=frame.groupby(keys).cumcount()) for frame in (asked, graded))
+        return asked.merge(graded, "left", [*keys, "nth"])["gold"].set_axis(self.probes.index)
 
-        def grade(world: int, id: str, response: str) -> float:
-            try:
-                return gold(asked[world, id], response).reward
-            except (KeyError, PromptError):
-                return np.nan
+    @cached_property
+    def answer_gold(self) -> dict[tuple[str, str, str], list[dict[str, float] | None]]:
+        """Gold rubric of each turn's answer by (benchmark, run id, question); empty where the world has none."""
+        path = self.folder / "answer_gold.jsonl.gz"
+        rows = read_jsonl(path) if path.exists() else []
+        return {(row["benchmark"], _run_id(row), row["question"]): row["turns"] for row in rows}
 
-        worlds = [self.experiment.world_of(int(seed)) for seed in probes["seed"]]
-        rewards = [grade(*row) for row in zip(worlds, probes["id"], probes["response"])]
-        return pd.Series(rewards, index=probes.index)
-
-    def _probe_prompts(self) -> dict[tuple[int, str], list[dict[str, str]]]:
-        """Messages of the offline pairs by (world, id); empty where the world is not the tiny one."""
-        if self.experiment.world.name != "tiny":
-            return {}
-        paths = {world: self.folder / f"world{world}" / "data" / "pairs.jsonl" for world in self.experiment.world.seeds}
-        return {(w, row["id"]): row["messages"] for w, p in paths.items() if p.exists() for row in read_jsonl(p)}
+    @property
+    def gold_rubric(self) -> dict[str, str]:
+        """What the parts of the gold reward mean; empty where the world has none."""
+        path = self.folder / "gold_rubric.json"
+        return read_json(path) if path.exists() else {}
 
     @cached_property
     def annotations(self) -> pd.DataFrame:
@@ -183,7 +183,7 @@ class Results:
         path = self.folder / "scores" / benchmark / f"{self.experiment.judges[0]}.json"
         return read_json(path)["baseline"]
 
-    def natural(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def at_full_budget(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Only the runs at each method's largest budget: the main comparison, without a budget sweep's points."""
         largest = {name: str(max(method.budget)) for name, method in self.experiment.methods.items()}
         return frame[[budget == largest.get(method, budget) for method, budget in zip(frame.method, frame.budget)]]
@@ -196,8 +196,8 @@ class Results:
 
     def main(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Only the methods of the main comparison, at their largest budgets: variants have figures of their own."""
-        natural = self.natural(frame)
-        return natural[~natural["method"].isin(self.variants)] if "metaapo" in self.experiment.methods else natural
+        frame = self.at_full_budget(frame)
+        return frame[~frame["method"].isin(self.variants)] if "metaapo" in self.experiment.methods else frame
 
     def _iteration_folders(self) -> list[tuple[Run, int, Path]]:
         return [
@@ -219,6 +219,10 @@ class Results:
 
 def _keys(run: Run) -> dict[str, Any]:
     return {"method": run.method, "budget": str(run.budget), "seed": run.seed}
+
+
+def _run_id(row: dict[str, Any]) -> str:
+    return Run(method=row["method"], budget=float(row["budget"]), seed=row["seed"]).id
 
 
 def _with_progress(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,14 +1,13 @@
 """The data of the sample browser: for a question, what every method answered and what the judge said.
 
 Read from the upstream-format answers and judgments, after the last iteration, at each method's largest budget. A judge
-is no part of training, so its verdict is shown as it stands in the judgment file; the gold rubric is computed from the
-texts where the world has one.
+is no part of training, so its verdict is shown as it stands in the judgment file; the gold rubric of an answer is what
+`eval.grade` found, where the world has one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from reports.runs import Results
 
 MAX_BYTES = 2_500_000  # of the browser's data: leaves the page below 5 MB with its figures
 VERDICT_CHARS = 160  # of a judge's text that is shown
-Grader = Callable[[list[dict[str, str]], str], dict[str, float] | None]
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,14 @@ class Model:
     iteration: int
     world: int
 
+    @property
+    def run_id(self) -> str:
+        """Its run's folder, such as "dpo/budget1.0/seed0"."""
+        return f"{self.method}/budget{self.budget}/seed{self.seed}"
+
     def path(self, folder: Path) -> Path:
         """Its file of answers or judgments below `folder`."""
-        stem = folder / self.method / f"budget{self.budget}" / f"seed{self.seed}" / f"iter{self.iteration}"
+        stem = folder / self.run_id / f"iter{self.iteration}"
         for suffix in (".json", ".jsonl", ".json.gz", ".jsonl.gz"):
             if stem.with_name(stem.name + suffix).exists():
                 return stem.with_name(stem.name + suffix)
@@ -84,7 +87,6 @@ def browse(results: Results, limit: int = MAX_BYTES) -> dict[str, Any]:
 def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dict[str, Any]]:
     """The questions of one benchmark with all answers; those of models without a file are missing, not an error."""
     judge = results.experiment.judges[0]
-    grade = _grader(results)
     asked = {
         q.id: q for q in load_questions(results.experiment, benchmark, results.experiment.world.seeds[0]).questions
     }
@@ -104,45 +106,9 @@ def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dic
             turns = list(asked[id].turns)
             question = table.setdefault(id, {"b": benchmark, "q": id, "c": asked[id].category, "p": turns, "a": []})
             answer = {"m": place, "x": texts, "v": verdicts, "s": value, "n": sum(map(len, texts))}
-            answer["g"] = [grade(messages, text) for messages, text in _conversations(turns, texts)]
+            answer["g"] = results.answer_gold.get((benchmark, model.run_id, id), [None] * len(texts))
             question["a"].append(answer)
     for question in table.values():
         values = [answer["s"] for answer in question["a"] if answer["s"] is not None]
         question["d"] = round(float(np.std(values)), 4) if values else 0.0
     return list(table.values())
-
-
-def _conversations(turns: list[str], texts: list[str]) -> list[tuple[list[dict[str, str]], str]]:
-    """Each answer with the conversation before it."""
-    messages: list[dict[str, str]] = []
-    pairs = []
-    for turn, text in zip(turns, texts):
-        messages = [*messages, {"role": "user", "content": turn}]
-        pairs.append((messages, text))
-        messages = [*messages, {"role": "assistant", "content": text}]
-    return pairs
-
-
-def _grader(results: Results) -> Grader:
-    """The gold rubric of an answer, where the world has one."""
-    if results.experiment.world.name != "tiny":
-        return lambda messages, text: None
-    from metaapo.worlds.tiny.gold import PromptError, gold  # the world's grader: text in, numbers out, no torch
-
-    def grade(messages: list[dict[str, str]], text: str) -> dict[str, float] | None:
-        try:
-            graded = gold(messages, text)
-        except PromptError:
-            return None
-        return {"reward": round(graded.reward, 2)} | {part: round(value, 2) for part, value in graded.rubric.items()}
-
-    return grade
-
-
-def rubric(results: Results) -> dict[str, str]:
-    """What the parts of the gold reward mean; empty where the world has none."""
-    if results.experiment.world.name != "tiny":
-        return {}
-    from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC
-
-    return {"reward": f"{LOW:g} to {HIGH:g}: the sum of the parts"} | RUBRIC

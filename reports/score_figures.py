@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from eval import stats
+from reports import roles
 from reports.collect import responses_per_prompt
-from reports.drawing import LOOKS, Drawn, look_of, mean_and_half_width, offset
+from reports.drawing import SFT_LOOK, Drawn, look_of, mean_and_half_width, offset
 from reports.runs import KEYS, Results
 from reports.tables import BENCHMARKS, TITLES, name_of
 
@@ -101,8 +102,8 @@ def _budget_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], label: st
     axes.errorbar(
         x, y, yerr=dy, xerr=dx, label=label, elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.6, **look
     )
-    for i, place, height in zip(iteration, x, y):
-        axes.annotate(str(i), (place, height), (4, 4), textcoords="offset points", fontsize=7, color=look["color"])
+    for i, spent, score in zip(iteration, x, y):
+        axes.annotate(str(i), (spent, score), (4, 4), textcoords="offset points", fontsize=7, color=look["color"])
 
 
 def _ratio_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], offset: float) -> None:
@@ -119,7 +120,7 @@ def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None
     sft = sft[sft["method"] == "sft"]["value"]
     level = sft.mean() if len(sft) else (50.0 if results.baseline(benchmark) == "sft" else None)
     if level is not None:
-        axes.axhline(level, color=LOOKS["sft"][0], linestyle="--", linewidth=1, label="SFT policy")
+        axes.axhline(level, color=SFT_LOOK[0], linestyle="--", linewidth=1, label="SFT policy")
 
 
 def _budget_alt(results: Results, points: pd.DataFrame) -> str:
@@ -135,19 +136,19 @@ def curves(results: Results) -> Drawn | None:
     if not benchmarks:
         return None
     figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks) + 0.3, 3.1), squeeze=False)
-    for place, benchmark in zip(axes[0], benchmarks):
+    for ax, benchmark in zip(axes[0], benchmarks):
         frame = results.main(_scores(results, benchmark, RAW[benchmark]))
         for method, own in frame[frame["method"] != "sft"].groupby("method", sort=False):
             rows = [(i, *mean_and_half_width(cell["value"])) for i, cell in own.groupby("iteration")]
             i, y, dy = map(np.array, zip(*rows))
             look = look_of(method, list(results.experiment.methods))
-            place.errorbar(i + offset(results, method), y, yerr=dy, label=name_of(method), elinewidth=0.9, **look)
-        _baseline(place, results, benchmark, RAW[benchmark])
-        place.set(xlabel="iteration", ylabel=_label(benchmark, RAW[benchmark], short=True))
-        place.set_title(TITLES[benchmark])
+            ax.errorbar(i + offset(results, method), y, yerr=dy, label=name_of(method), elinewidth=0.9, **look)
+        _baseline(ax, results, benchmark, RAW[benchmark])
+        ax.set(xlabel="iteration", ylabel=_label(benchmark, RAW[benchmark], short=True))
+        ax.set_title(TITLES[benchmark])
         low, high = BENCHMARKS[benchmark].scale
-        place.set_ylim(top=min(place.get_ylim()[1], high + (high - low) / 100))  # room for a marker at the top
-        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_ylim(top=min(ax.get_ylim()[1], high + (high - low) / 100))  # room for a marker at the top
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if len(benchmarks) > 1 else 2
     )
@@ -181,19 +182,19 @@ def contrasts(results: Results) -> Drawn | None:
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(6.8, height), height_ratios=[len(p) + 1 for p in panels], squeeze=False
     )
-    for place, panel in zip(axes[:, 0], panels):
+    for ax, panel in zip(axes[:, 0], panels):
         for y, part in enumerate(panel):
             color = look_of(part["label"].split(" - ")[1], list(results.experiment.methods))["color"]
-            place.plot([part["ci_low"], part["ci_high"]], [y, y], color=color, linewidth=1.6)
-            place.plot([part["effect"]], [y], marker="o", color=color, markersize=5)
-        place.axvline(0, color="#333333", linewidth=0.9)
-        place.axvline(panel[0]["margin"], color="#777777", linewidth=0.9, linestyle=":")
-        place.set_yticks(range(len(panel)), [_contrast_label(part) for part in panel])
-        place.set_ylim(len(panel) - 0.4, -0.6)
-        place.set_xlabel(
+            ax.plot([part["ci_low"], part["ci_high"]], [y, y], color=color, linewidth=1.6)
+            ax.plot([part["effect"]], [y], marker="o", color=color, markersize=5)
+        ax.axvline(0, color="#333333", linewidth=0.9)
+        ax.axvline(panel[0]["margin"], color="#777777", linewidth=0.9, linestyle=":")
+        ax.set_yticks(range(len(panel)), [_contrast_label(part) for part in panel])
+        ax.set_ylim(len(panel) - 0.4, -0.6)
+        ax.set_xlabel(
             "difference, points of win rate" if panel[0]["unit"] == "points" else "difference, MT-Bench grades"
         )
-        place.grid(axis="y", visible=False)
+        ax.grid(axis="y", visible=False)
     n_seeds = max(part["n_seeds"] for part in rows.values())
     judge = results.claims[0]["judge"]
     caption = (
@@ -263,34 +264,35 @@ def ablations(results: Results) -> Drawn | None:
     methods, variants = results.experiment.methods, results.variants
     if not variants or "metaapo" not in methods:
         return None
-    shown = ["metaapo", *variants, *[n for n in ("random", "online_dpo") if n in methods]]
+    beside = [roles.first_that(results.experiment, test) for test in (roles.matched_random, roles.full_budget)]
+    shown = ["metaapo", *variants, *[name for name in beside if name]]
     benchmarks = results.experiment.benchmarks
     figure, axes = plt.subplots(
         1, len(benchmarks), figsize=(2.2 * len(benchmarks) + 1.4, 0.27 * len(shown) + 1.1), sharey=True, squeeze=False
     )
-    for place, benchmark in zip(axes[0], benchmarks):
-        frame = results.natural(_scores(results, benchmark, RAW[benchmark]))
+    for ax, benchmark in zip(axes[0], benchmarks):
+        frame = results.at_full_budget(_scores(results, benchmark, RAW[benchmark]))
         frame = frame[frame["iteration"] == results.experiment.iterations]
         for y, method in enumerate(shown):
             own = frame[frame["method"] == method]["value"]
             if len(own):
                 value, width = mean_and_half_width(own)
-                place.errorbar(value, y, xerr=width, **look_of(method, list(results.experiment.methods)))
+                ax.errorbar(value, y, xerr=width, **look_of(method, list(results.experiment.methods)))
                 if method == "metaapo":
-                    place.axvline(value, color=LOOKS["metaapo"][0], linewidth=0.8, linestyle=":")
-        place.set_yticks(range(len(shown)), [name_of(method) for method in shown])
-        place.set_ylim(len(shown) - 0.5, -0.5)
-        left, right = place.get_xlim()
+                    ax.axvline(value, color=look_of(method, list(methods))["color"], linewidth=0.8, linestyle=":")
+        ax.set_yticks(range(len(shown)), [name_of(method) for method in shown])
+        ax.set_ylim(len(shown) - 0.5, -0.5)
+        left, right = ax.get_xlim()
         low, high = BENCHMARKS[benchmark].scale
-        place.set_xlim(max(left, low), min(right, high))
-        place.set_xlabel(_label(benchmark, RAW[benchmark], short=True))
-        place.set_title(TITLES[benchmark])
+        ax.set_xlim(max(left, low), min(right, high))
+        ax.set_xlabel(_label(benchmark, RAW[benchmark], short=True))
+        ax.set_title(TITLES[benchmark])
     caption = (
         "MetaAPO with one part changed, and the controls, after the last iteration. "
         f"{_provenance(results, *benchmarks)} Bars: 95 % t-intervals over seeds (the paired comparisons are in the "
         "verdicts)."
     )
-    data = _raw_scores(results, results.natural(results.scores))
+    data = _raw_scores(results, results.at_full_budget(results.scores))
     data = data[data["method"].isin(shown) & (data["iteration"] == results.experiment.iterations)]
     return Drawn("ablations", "results", "Ablations and controls", caption, "Dot chart of variants.", figure, data)
 
@@ -302,19 +304,19 @@ def judges(results: Results) -> Drawn | None:
         return None
     benchmarks = results.experiment.benchmarks
     figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks), 2.9), squeeze=False)
-    for place, benchmark in zip(axes[0], benchmarks):
+    for ax, benchmark in zip(axes[0], benchmarks):
         a, b = (_model_scores(results, benchmark, judge) for judge in names[:2])
         both = a.index.intersection(b.index)
         for method, own in a[both].groupby("method", sort=False):
             if method != "sft":
                 look = look_of(method, list(results.experiment.methods))
-                place.plot(own, b[own.index], linestyle="", alpha=0.7, label=name_of(method), **look)
-        place.set(xlabel=f"judge {names[0]}", ylabel=f"judge {names[1]}")
+                ax.plot(own, b[own.index], linestyle="", alpha=0.7, label=name_of(method), **look)
+        ax.set(xlabel=f"judge {names[0]}", ylabel=f"judge {names[1]}")
         tau = stats.kendall_tau(a[both], b[both]) if a[both].nunique() > 1 < b[both].nunique() else None
-        place.set_title(TITLES[benchmark])
+        ax.set_title(TITLES[benchmark])
         if tau:
             text = f"τ = {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
-            place.text(0.02, 0.98, text, transform=place.transAxes, va="top", fontsize=7)
+            ax.text(0.02, 0.98, text, transform=ax.transAxes, va="top", fontsize=7)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
         f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and "

@@ -20,22 +20,9 @@ from eval import stats
 from eval.benchmark import benchmarks
 from metaapo.data import write_text
 from metaapo.experiment import Run
+from metaapo.method import known_declarations
 from reports.runs import KEYS, Results
 
-METHOD_NAMES = {
-    "sft": "SFT",
-    "dpo": "DPO",
-    "online_dpo": "Online DPO",
-    "selm": "SELM",
-    "ppo": "PPO",
-    "metaapo": "MetaAPO",
-    "random": "Random selection",
-    "simpo": "SimPO",
-    "ipo": "IPO",
-    "kto": "KTO",
-    "adpo": "ADPO",
-    "selective_dpo": "Selective DPO",
-}
 BENCHMARKS = benchmarks()
 TITLES = {name: declared.title for name, declared in BENCHMARKS.items()}
 MAIN_COLUMNS = tuple(
@@ -160,7 +147,8 @@ def _latex(text: str) -> str:
 
 def name_of(method: str, budget: str | None = None) -> str:
     """A method's name for readers, with its budget cap where one is set."""
-    name = METHOD_NAMES.get(method, method.replace("metaapo_", "MetaAPO, ").replace("_", " "))
+    titles = {name: declared.title for name, declared in known_declarations().items()} | {"sft": "SFT"}
+    name = titles.get(method, method.replace("metaapo_", f"{titles['metaapo']}, ").replace("_", " "))
     return name if budget in (None, "0.0", "1.0") else f"{name} (at most {float(budget):.0%})"
 
 

@@ -41,7 +41,7 @@ def rule_seconds(results: Path) -> list[dict[str, float | int | str]]:
 
 
 def main() -> None:
-    """Print the table and the place of the report."""
+    """Print the table and the path of the report."""
     results = Path(sys.argv[1])
     print(f"{'rule':24} {'jobs':>5} {'seconds':>9} {'longest':>9} {'MB':>6}")
     for row in rule_seconds(results):

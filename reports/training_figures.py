@@ -23,14 +23,14 @@ STAGES = ("score", "sample", "annotate", "train")
 
 def meta_map(results: Results) -> Drawn | None:
     """h_phi at the start of training and after each iteration, over the histogram of the scores that it met."""
-    maps = results.natural(results.maps)
+    maps = results.at_full_budget(results.maps)
     if not len(maps):
         return None
     methods = list(dict.fromkeys(maps["method"]))[:3]
     figure, axes = plt.subplots(
         2, len(methods), figsize=(max(4.6, 3.0 * len(methods)), 4.3), sharex=True, height_ratios=(2, 1), squeeze=False
     )
-    ledger = results.natural(results.annotations)
+    ledger = results.at_full_budget(results.annotations)
     low = 0.0
     for column, method in zip(axes.T, methods):
         own = maps[maps["method"] == method]
@@ -42,11 +42,11 @@ def meta_map(results: Results) -> Drawn | None:
         column[1].set_xlabel("score of the offline pair, log σ(βΔ), nats")
     axes[0][0].set_ylabel(r"weight $w = h_\phi$(score)")
     axes[1][0].set_ylabel("share of pairs")
-    for place in axes[1]:  # a policy that equals its reference scores every pair log 1/2: one spike beside a wide curve
-        place.set(yscale="log", ylim=(1e-3, 1.5))
-    for place in axes[0]:
-        place.set_ylim(0, 1)
-        place.set_xlim(max(low * 1.1, maps["score"].min()), 0)
+    for ax in axes[1]:  # a policy that equals its reference scores every pair log 1/2: one spike beside a wide curve
+        ax.set(yscale="log", ylim=(1e-3, 1.5))
+    for ax in axes[0]:
+        ax.set_ylim(0, 1)
+        ax.set_xlim(max(low * 1.1, maps["score"].min()), 0)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(methods))
     seeds = maps["seed"].nunique()
     caption = (
@@ -90,7 +90,7 @@ def sampling_rate(results: Results) -> Drawn | None:
     chosen = [m for m, own in frame.groupby("method", sort=False) if 0 < own["sampling_rate"].mean() < 1]
     if not chosen:
         return None
-    ledger = results.natural(results.annotations)
+    ledger = results.at_full_budget(results.annotations)
     by_task = ledger[ledger["method"].isin(chosen[:1])]
     tasks = by_task["task"].nunique() > 1 if "task" in by_task else False
     figure, axes = plt.subplots(1, 2 if tasks else 1, figsize=(7.0 if tasks else 3.8, 3.2), squeeze=False)
@@ -205,16 +205,16 @@ def _progress_figure(
     frame = results.main(frame)
     rows = math.ceil(len(columns) / 2)
     figure, axes = plt.subplots(rows, 2, figsize=(7.0, 2.2 * rows + 0.5), squeeze=False)
-    for place, (column, label) in zip(axes.flat, columns.items()):
+    for ax, (column, label) in zip(axes.flat, columns.items()):
         for method, own in frame.groupby("method", sort=False):
-            _progress_curve(place, own, column, look_of(method, list(results.experiment.methods)), name_of(method))
+            _progress_curve(ax, own, column, look_of(method, list(results.experiment.methods)), name_of(method))
         for t in range(1, results.experiment.iterations):
-            place.axvline(t, color="#bbbbbb", linewidth=0.8)
-        place.set(xlabel="iterations done", ylabel=label)
-        place.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for place in axes.flat[len(columns) :]:
-        place.set_axis_off()
-    handles = {text: handle for place in axes.flat for handle, text in zip(*place.get_legend_handles_labels())}
+            ax.axvline(t, color="#bbbbbb", linewidth=0.8)
+        ax.set(xlabel="iterations done", ylabel=label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in axes.flat[len(columns) :]:
+        ax.set_axis_off()
+    handles = {text: handle for ax in axes.flat for handle, text in zip(*ax.get_legend_handles_labels())}
     order = [name for name in map(name_of, results.experiment.methods) if name in handles]
     figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=4)
     seeds = frame["seed"].nunique()
@@ -252,9 +252,9 @@ def overoptimisation(results: Results) -> Drawn | None:
     for method, own in cells.groupby("method", sort=False):
         look = look_of(method, list(results.experiment.methods))
         mean = own.groupby(["iteration", "step"])[["distance", "reward", "gold"]].mean()
-        for place, column in zip(axes, ("reward", "gold")):
-            place.plot(own["distance"], own[column], linestyle="", alpha=0.25, markersize=3.5, **look)
-            place.plot(mean["distance"], mean[column], label=name_of(method), markersize=4, **look)
+        for ax, column in zip(axes, ("reward", "gold")):
+            ax.plot(own["distance"], own[column], linestyle="", alpha=0.25, markersize=3.5, **look)
+            ax.plot(mean["distance"], mean[column], label=name_of(method), markersize=4, **look)
     axes[0].set(xlabel="√KL to the SFT policy", ylabel="reward model's score (proxy)")
     axes[1].set(xlabel="√KL to the SFT policy", ylabel="gold reward")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -269,7 +269,7 @@ def overoptimisation(results: Results) -> Drawn | None:
 
 def costs(results: Results) -> Drawn | None:
     """Seconds by stage and responses scored, per method."""
-    frame = results.natural(results.iterations)
+    frame = results.at_full_budget(results.iterations)
     stages = [stage for stage in STAGES if f"seconds_{stage}" in frame]
     if not stages:
         return None
@@ -291,8 +291,8 @@ def costs(results: Results) -> Drawn | None:
     left.set(xlabel="seconds a run")
     right.set(xlabel="responses scored a run")
     right.xaxis.set_major_locator(MaxNLocator(nbins=4))
-    for place in (left, right):
-        place.grid(axis="y", visible=False)
+    for ax in (left, right):
+        ax.grid(axis="y", visible=False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
         f"Mean over {frame['seed'].nunique()} seeds; wall time of a training run by stage, on its own machine, "

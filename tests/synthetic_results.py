@@ -20,6 +20,7 @@ import yaml
 from eval.arenahard.answers import count_words, style_metadata
 from metaapo.data import write_bytes, write_json, write_jsonl, write_text
 from metaapo.loop.ledger import LedgerRow, run_totals, totals
+from metaapo.method import known_methods
 from metaapo.worlds.tiny import tasks
 
 PROMPTS = 48  # prompts of an iteration's part
@@ -43,6 +44,11 @@ class FakeMethod:
     reinforces: bool = False  # logs PPO's vital signs
     config: dict = field(default_factory=dict)
 
+    @property
+    def looks_at_offline_pairs(self) -> bool:
+        """A purely online method does not, so its ledger has no scores of them."""
+        return min(self.rates) < 1 or bool(self.config)
+
 
 BASIC = {
     "dpo": FakeMethod(54, (0.0, 0.0, 0.0)),
@@ -52,9 +58,11 @@ BASIC = {
 }
 
 
-def _page(name: str, method: FakeMethod) -> str:
-    """MetaAPO's page for MetaAPO and its variants; DPO's for all others, since nothing is trained here."""
-    return "metaapo" if name == "metaapo" or {"map", "select", "weights"} & set(method.config) else "dpo"
+def _module(name: str, method: FakeMethod) -> str:
+    """The module of that name; for others MetaAPO's where it is a variant of it, else DPO's: nothing is trained."""
+    if name in known_methods():
+        return name
+    return "metaapo" if {"map", "select", "weights"} & set(method.config) else "dpo"
 
 
 def everything(**win_rates: float) -> dict[str, FakeMethod]:
@@ -124,7 +132,7 @@ def write_results(
         "seeds": list(seeds),
         "iterations": iterations,
         "world": {"seeds": list(worlds)},
-        "methods": {name: {"module": _page(name, method), **method.config} for name, method in methods.items()},
+        "methods": {name: {"module": _module(name, method), **method.config} for name, method in methods.items()},
         "evaluation": {
             "judges": list(judges),
             "benchmarks": list(benchmarks),
@@ -231,7 +239,7 @@ class _Tree:
             LedgerRow(
                 id=f"{t}-{i}",
                 task=("list", "describe")[i % 2],
-                offline_score=float(scores[i]),
+                offline_score=float(scores[i]) if method.looks_at_offline_pairs else None,
                 sample_probability=rate,
                 sampled=bool(sampled[i]),
                 responses_generated=K * int(sampled[i]),

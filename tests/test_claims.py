@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from reports import claims
+from reports import claims, roles
 from reports.claims import CLAIMS, decide, rule
+from reports.evidence import FULL_BUDGET, MATCHED_RANDOM
 
 SEEDS, PROMPTS = 5, 150
 VARIANTS = (*claims.ADAPTIVE_SAMPLING, *claims.META_WEIGHTING, *claims.META_LEARNER, claims.UNTRAINED)
-EVERYTHING = {name: name for name in ("metaapo", "random", *claims.REQUIRED_BASELINES)} | {v: v for v in VARIANTS}
+REQUIRED = roles.modules_that(roles.required)
+PARTS = {FULL_BUDGET: "online_dpo", MATCHED_RANDOM: "random"}
+EVERYTHING = ("metaapo", "random", *REQUIRED, *VARIANTS)
 
 
 class Constructed:
@@ -23,7 +26,9 @@ class Constructed:
         self.gain, self.gains = gain, gains or {}
         self.measures = {"annotation_ratio": 0.5, "sampling_decline": 0.15, "map_change": 0.3} | (measures or {})
         self.seeds, self.seed_sd = seeds, seed_sd
-        self.methods = EVERYTHING if methods is None else {name: name for name in methods}
+        present = EVERYTHING if methods is None else methods
+        self.baselines = [name for name in present if name in REQUIRED]
+        self.methods = {name: name for name in present} | {p: name for p, name in PARTS.items() if name in present}
         self.budgets = budgets or {}
         self.drawn = {}
 
@@ -159,7 +164,7 @@ def test_claims_whose_methods_are_absent_are_not_tested():
         assert needed in records[id]["reason"]
         assert records[id]["effect"] is None
     assert records["C1"]["verdict"] == "undecided"
-    assert records["C1"]["missing"] == ["selm", "ppo"]
+    assert records["C1"]["missing"] == ["ppo", "selm"]
 
 
 def test_without_metaapo_nothing_is_tested():

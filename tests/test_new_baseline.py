@@ -25,7 +25,7 @@ def copy(tmp_path):
 
 @pytest.fixture
 def with_my_method(copy):
-    """The copy with the README's page and entry, both in files of their own."""
+    """The copy with the README's module and entry, both in files of their own."""
     readme = (copy / "README.md").read_text()
     section = "**Add a baseline.**"
     page = re.search(r"`(baselines/\w+\.py)`", readme[readme.index(section) :]).group(1)
@@ -62,3 +62,58 @@ def test_the_workflow_has_a_rule_for_the_readmes_method(with_my_method):
     plan = run(with_my_method, *snakemake)
     assert re.search(r"train_my_method\s+1\b", plan)
     assert re.search(r"train_dpo\s+1\b", plan)
+
+
+OFFLINE = '''"""DPO under another name, which declares that it samples nothing."""
+
+from baselines.dpo import build
+from metaapo.method import Declaration
+
+DECLARATION = Declaration(title="My offline method", family="offline", sampled=0.0)
+'''
+REPORT = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "tests")
+from synthetic_results import BASIC, FakeMethod, write_results
+
+from metaapo.experiment import load
+from reports.__main__ import build
+
+added = {"my_method": FakeMethod(80), "my_offline": FakeMethod(50, (0, 0, 0))}
+build(load(write_results(Path("made_up"), methods=BASIC | added, seeds=(0, 1), questions=8)))
+"""
+
+
+@pytest.fixture
+def with_two_methods(with_my_method):
+    """The README's method, which declares nothing, and an offline one, which does."""
+    (with_my_method / "baselines" / "my_offline.py").write_text(OFFLINE)
+    return with_my_method
+
+
+def test_new_baselines_are_held_against_metaapo_and_shown_with_no_existing_file_edited(with_two_methods):
+    run(with_two_methods, sys.executable, "-c", REPORT)
+    results = with_two_methods / "made_up" / "results" / "synthetic"
+    first = next(claim for claim in read_json(results / "claims.json") if claim["id"] == "C1")
+    compared = {part["label"] for part in first["parts"]}
+    assert compared == {f"metaapo - {name}" for name in ("dpo", "my_offline", "online_dpo", "my_method")}
+    page = (results / "report" / "index.html").read_text()
+    assert "My offline method" in page
+    assert "MetaAPO − my method, AlpacaEval 2" in page
+
+
+def test_the_estimate_prices_a_new_method_by_what_it_declares(with_two_methods):
+    code = """
+from metaapo.estimate import estimate
+from metaapo.experiment import load
+
+plain = load("config/smollm2.yaml")
+for name in ("my_method", "online_dpo", "my_offline"):
+    entry = plain.methods["online_dpo"].model_copy(update={"module": name})
+    print(estimate(plain.model_copy(update={"methods": {name: entry}}))["gpu_hours"]["sample"])
+"""
+    undeclared, online, offline = map(float, run(with_two_methods, sys.executable, "-c", code).split())
+    assert undeclared == online > 0
+    assert offline == 0

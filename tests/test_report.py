@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from synthetic_results import BASIC, FakeMethod, everything, write_results
 
+from eval.grade import grade
 from eval.score import score_benchmark
 from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
 from metaapo.experiment import load, write_resolved
 from metaapo.worlds.tiny.gold import RUBRIC
-from reports import claims, collect, drawing, figures, health_gate, page, replay, samples, tables
+from reports import claims, collect, drawing, evidence, figures, health_gate, page, replay, samples, tables
 from reports.__main__ import build
 from reports.runs import Results
 
@@ -28,6 +29,7 @@ def scored(folder, **truth):
     for benchmark in experiment.benchmarks:
         for judge in experiment.judges:
             score_benchmark(experiment, benchmark, judge)
+    grade(experiment)
     return Results(experiment)
 
 
@@ -254,7 +256,7 @@ def test_the_default_methods_leave_ablations_untested(results):
     records = {record["id"]: record for record in results.claims}
     assert records["C3"]["verdict"] == "undecided"
     assert "metaapo with weights: uniform" in records["C3"]["reason"]
-    assert records["C1"]["missing"] == ["selm", "ppo"]
+    assert records["C1"]["missing"] == ["ppo", "selm"]
 
 
 def test_variants_are_found_by_what_they_change_not_by_their_name(tmp_path):
@@ -264,19 +266,19 @@ def test_variants_are_found_by_what_they_change_not_by_their_name(tmp_path):
         "two_changes": FakeMethod(55, config={"map": "untrained", "weights": "uniform"}),
     }
     results = with_scores(tmp_path, methods=methods, seeds=(0, 1), questions=6)
-    found = claims.Logs(results, "gold").methods
+    found = evidence.Logs(results, "gold").methods
     assert found["map: untrained"] == "anything"
     assert "two_changes" not in {found[key] for key in found if ": " in key}
 
 
 def test_several_worlds_count_as_witnesses_not_their_seeds(tmp_path):
     results = with_scores(tmp_path, seeds=(0, 1, 2, 3), worlds=(0, 1), questions=10)
-    table = claims.Logs(results, "gold").contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
+    table = evidence.Logs(results, "gold").contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
     assert table.shape == (2, 10)
 
 
 def test_a_controlled_score_keeps_its_own_mean_and_the_prompts_spread_of_the_raw_rate(results):
-    logs = claims.Logs(results, "gold")
+    logs = evidence.Logs(results, "gold")
     raw = logs.contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
     controlled = logs.contrast("metaapo", "dpo", "alpacaeval2", "length_controlled_winrate")
     frame = results.scores[

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,6 +86,31 @@ def git_commit() -> str:
 def package_versions() -> dict[str, str]:
     """Versions of the installed packages that numbers depend on."""
     return {d.name: d.version for d in distributions() if d.name in PACKAGES} | {"python": sys.version.split()[0]}
+
+
+def machine() -> dict[str, str | int]:
+    """What numbers are computed on: system, processor, cores; where torch is loaded, its instruction set and GPU."""
+    found: dict[str, str | int] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    }
+    torch = sys.modules.get("torch")  # a process that trains has it; nobody else should wait for it
+    if torch is not None:
+        found["instructions"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _processor() -> str:
+    """The processor's name as Linux gives it; elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
 
 
 @lru_cache(maxsize=1024)

@@ -3,7 +3,14 @@
 from eval.grade import gold_files
 from metaapo.method import known_declarations
 
+from metaapo.method import module_of
+
 REPORT = f"{RESULTS}/report"
+# Methods and benchmarks are found by name, so following imports does not meet them.
+DESCRIBED = [
+    *(module_of(name, entry) for name, entry in EXPERIMENT.methods.items()),
+    *(f"eval.{benchmark}.samples" for benchmark in EXPERIMENT.benchmarks),
+]
 
 
 rule report:
@@ -34,7 +41,7 @@ rule report:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
-        code=code_hash("reports.__main__"),
+        code=code_hash("reports.__main__", *DESCRIBED),
         changes=[str(declared) for declared in known_declarations().values()],
     shell:
         "python -m reports --config {params.config} > {log} 2>&1"
@@ -57,7 +64,7 @@ rule notebook:
         "../environment.yml"
     params:
         config=CONFIG_FILE,
-        code=code_hash("reports.figures", "reports.tables"),
+        code=code_hash("reports.figures", "reports.tables", *DESCRIBED),
     shell:
         "python -m papermill --no-progress-bar --kernel python3 --cwd ."
         " {input.notebook} {output} -p config {params.config} > {log} 2>&1"

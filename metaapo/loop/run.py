@@ -27,7 +27,7 @@ from metaapo.data import read_json, sha256_file, write_json
 from metaapo.experiment import Experiment, Run
 from metaapo.loop.ledger import run_totals
 from metaapo.method import module_of
-from metaapo.provenance import code_hash, git_commit, package_versions
+from metaapo.provenance import code_hash, git_commit, machine, package_versions
 
 A = TypeVar("A")
 
@@ -205,6 +205,7 @@ def run_iterations(
             "commit": git_commit(),
             "code_sha256": context.code_hash(),
             "packages": package_versions(),
+            "machine": machine(),
             "data": data,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "iterations": summaries,

@@ -1,7 +1,5 @@
 """Every method page through the real loop on a miniature world, and each decision against a computation by hand."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -194,9 +192,10 @@ def test_the_loss_of_a_selm_pair_by_hand():
 def test_optimism_takes_probability_from_the_greedy_response():
     """The term's slope in log pi(y_0) is +alpha beta: a step down the gradient lowers it."""
     from baselines import selm
+    from metaapo.losses import PairLogps
 
     greedy = torch.tensor([-4.0, -9.0], requires_grad=True)
-    pairs = SimpleNamespace(greedy=greedy, reference_greedy=torch.tensor([-5.0, -7.0]))
+    pairs = PairLogps(*torch.zeros(6, 2), greedy=greedy, reference_greedy=torch.tensor([-5.0, -7.0]))
     bonus = selm.build(selm.Params(alpha=1e-3), None).at(2).bonus(pairs, 0.2)
     bonus.sum().backward()
     assert bonus.tolist() == pytest.approx([2e-4, -4e-4])

@@ -23,9 +23,7 @@ from metaapo.config import WorldConfig
 from metaapo.data import DataError, Message, sha256_file, write_json, write_jsonl
 from metaapo.experiment import Experiment, load
 from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC, TAU, gold, prefer
-from metaapo.worlds.tiny.tasks import FAMILIES, parse, parse_first, random_clause
-from metaapo.worlds.tiny.tasks import ask as _ask
-from metaapo.worlds.tiny.tasks import random_follow_up as _follow_up
+from metaapo.worlds.tiny.tasks import FAMILIES, ask, parse, parse_first, random_clause, random_follow_up
 from metaapo.worlds.tiny.tokenizer import write_tokenizer
 from metaapo.worlds.tiny.writers import BLUNT, DEMONSTRATOR, answer, model_answer, offline_answer
 
@@ -44,7 +42,7 @@ def _first_turn(family: str, rng: random.Random, reserved: bool) -> str:
         else:
             prompt = f"{random_clause(family, rng)}."
         # two clauses can ask for the same word twice, which no answer can satisfy: draw again
-        if _is_reserved(prompt) == reserved and gold(_ask(prompt), model_answer(parse_first(prompt))).reward == HIGH:
+        if _is_reserved(prompt) == reserved and gold(ask(prompt), model_answer(parse_first(prompt))).reward == HIGH:
             return prompt
 
 
@@ -63,10 +61,10 @@ def training_prompts(
     """
     while True:
         family = "compose" if rng.random() < composed else rng.choice(FAMILIES)
-        messages = _ask(_first_turn(family, rng, reserved=False))
+        messages = ask(_first_turn(family, rng, reserved=False))
         if family != "compose" and rng.random() < two_turns:
             said = answer(parse(messages), DEMONSTRATOR, rng)
-            second = _follow_up(family, messages[0]["content"], rng)
+            second = random_follow_up(family, messages[0]["content"], rng)
             messages = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": second}]
         yield family, messages
 
@@ -135,7 +133,7 @@ def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
     mixed = [(family, [prompt]) for family, prompt in _distinct(FAMILIES, config.questions.mixed, rng)]
     composed = [(family, [prompt]) for family, prompt in _distinct(["compose"], config.questions.composed, rng)]
     two_turn = [
-        (family, [prompt, _follow_up(family, prompt, rng)])
+        (family, [prompt, random_follow_up(family, prompt, rng)])
         for family, prompt in _distinct(FAMILIES, config.questions.two_turn, rng)
     ]
     kinds = {"mixed": mixed, "composed": composed, "two_turn": two_turn}
@@ -153,7 +151,7 @@ def baseline_answers(questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     """
     rng = random.Random("tiny/evaluation/baseline")
     return [
-        row | {"model": "blunt-writer", "answer": answer(parse(_ask(row["turns"][0])), BLUNT, rng)} for row in questions
+        row | {"model": "blunt-writer", "answer": answer(parse(ask(row["turns"][0])), BLUNT, rng)} for row in questions
     ]
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark import Judged, Scores, metric
-from eval.mtbench.ratings import UNPARSED
+from eval.mtbench.ratings import HIGHEST_GRADE, LOWEST_GRADE, UNPARSED
 from eval.stats import percentile_interval, resample_counts
 from metaapo.command import print_score
 from metaapo.config import EvaluationConfig
@@ -35,7 +35,6 @@ VERSION = "mt_bench-2023"
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_QUESTION = 81  # the official ids are 81 to 160, ten a category, in the order of CATEGORIES
 TURNS = (1, 2)
-LOWEST_GRADE, HIGHEST_GRADE = 1, 10
 # With 2 % of 160 grades missing, the true mean differs from the reported one by 0.18 at most; models are told apart at
 # 0.1 to 0.3.
 MIN_COVERAGE = 0.98

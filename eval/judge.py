@@ -32,7 +32,7 @@ from eval.questions import (
     baseline_of,
     load_questions,
 )
-from metaapo.data import read_json, sha256_file, write_json, write_jsonl
+from metaapo.data import DataError, read_json, sha256_file, write_json, write_jsonl
 from metaapo.experiment import Experiment, load
 
 Record = dict[str, Any]
@@ -75,8 +75,15 @@ def _journal_path(experiment: Experiment, benchmark: str, judge: str, run_id: st
     return experiment.results / "judgments" / ".journal" / benchmark / judge / f"{run_id}.json"
 
 
-def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str) -> None:
+def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str, ask_again: bool = False) -> None:
     """Have the judge of that name judge all checkpoints of a run; write their files, then the manifest.
+
+    Args:
+        experiment: names questions, judges and settings.
+        name: of the judge.
+        benchmark: on which.
+        run_id: whose answers.
+        ask_again: judge again where judgments could not be read; a judge that is paid for is asked for those only.
 
     Raises:
         ConfigError: no such judge or run, or the judge is past its end of life.
@@ -85,6 +92,9 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str) ->
     models = models_of_run(experiment, run_id)
     world = models[0].world
     judge = open_judge(experiment, name, world)
+    client = getattr(judge, "client", None)  # only judges that are paid for have one
+    if client is not None:
+        client.ask_again = ask_again
     questions = load_questions(experiment, benchmark, world).questions
     baseline = baseline_rows(experiment, benchmark, world, questions)
     shared = _shared_stamp(experiment, judge, benchmark, questions, baseline)
@@ -94,8 +104,10 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str) ->
     for model in models:
         path = model.judgments(experiment, benchmark, name)
         stamp = shared | {"answers": sha256_file(model.answers(experiment, benchmark))}
-        if not _is_finished(journal, path, stamp):
+        again = ask_again and journal.get(str(path), {}).get("unreadable", 0) > 0
+        if again or not _is_finished(journal, path, stamp):
             records = _judge(experiment, judge, benchmark, model, questions, baseline)
+            _check_readable(judge, benchmark, model, records)
             journal[str(path)] = _write(path, benchmark, records) | {"depends_on": stamp}
             write_json(journal_path, journal)
             entry = {key: journal[str(path)][key] for key in ("n", "unreadable")}
@@ -103,7 +115,6 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str) ->
         else:
             print(f"{model.id}: judgments by {name} on {benchmark} are finished, reused", file=sys.stderr)
         judged[str(path)] = journal[str(path)]
-    client = getattr(judge, "client", None)  # only judges that are paid for have one
     if client is not None:
         print(f"ledger of {name}: {client.store.ledger()}", file=sys.stderr)
     write_json(
@@ -120,6 +131,20 @@ def _write(path: Path, benchmark: str, records: list[Record]) -> Record:
         "n": len(records),
         "unreadable": judging_of(benchmark).unreadable(records),
     }
+
+
+def _check_readable(judge: Judge, benchmark: str, model: EvaluatedModel, records: list[Record]) -> None:
+    """A model without a single judgment has no score, and a file of nothing would keep the judge from being asked.
+
+    Raises:
+        DataError: none of the records holds a judgment.
+    """
+    unreadable = judging_of(benchmark).unreadable
+    if records and all(unreadable([record]) for record in records):
+        raise DataError(
+            f"judge {judge.name}: none of its {len(records)} judgments of {model.id} on {benchmark} can be read; look at "
+            "what it says (its entry's url, model and prompts) and judge again"
+        )
 
 
 def _shared_stamp(
@@ -184,6 +209,9 @@ def main() -> None:
     parser.add_argument("--benchmark", nargs="+", help="names of benchmarks; default: the experiment's")
     parser.add_argument("--run", nargs="+", default=[], help="METHOD/budgetB/seedS, sft/budget0.0/seedW; default: all")
     parser.add_argument("--quote", action="store_true", help="print calls, tokens and dollars; send nothing")
+    parser.add_argument(
+        "--ask-again", action="store_true", help="ask a judge behind an endpoint again for answers that cannot be read"
+    )
     arguments = parser.parse_args()
     try:
         experiment = load(arguments.config)
@@ -193,7 +221,7 @@ def main() -> None:
             return
         for benchmark in benchmarks:
             for run_id in arguments.run or judged_runs(experiment, benchmark):
-                judge_run(experiment, arguments.judge, benchmark, run_id)
+                judge_run(experiment, arguments.judge, benchmark, run_id, arguments.ask_again)
     except ValueError as error:  # ConfigError, DataError, PromptError
         sys.exit(f"error: {error}")
 

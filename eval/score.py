@@ -14,7 +14,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from eval.benchmark import Judged, questions_of, score_of, scoring_code
+from eval.benchmark import Judged, Scores, questions_of, score_of, scoring_code
 from eval.checkpoints import (
     EvaluatedModel,
     evaluated_models,
@@ -26,7 +26,7 @@ from eval.checkpoints import (
 from eval.judge import describe_judge
 from eval.questions import SFT_BASELINE, Question, baseline_answers, baseline_of, load_questions
 from metaapo.command import errors_in_one_sentence, experiment_arguments
-from metaapo.data import read_records, sha256_file, write_bytes, write_json
+from metaapo.data import DataError, read_records, sha256_file, write_bytes, write_json
 from metaapo.experiment import Experiment, load
 
 Record = dict[str, Any]
@@ -93,6 +93,7 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
     asked = load_questions(experiment, benchmark, models[0].world)
     judged = judged_records(experiment, benchmark, judge, models, asked.questions)
     scores = score_of(benchmark).score_models(judged, experiment.evaluation, BOOTSTRAP_SEED)
+    _check_scored(scores, benchmark, judge)
     columns = {model.id: _model_columns(model) for model in models}
     order = [model.id for model in evaluated_models(experiment)]
     rows = [columns[name] | scores.rows[name] for name in sorted(scores.rows, key=order.index)]
@@ -114,6 +115,20 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
         "notes": scores.notes,
     }
     write_json(path, document | scores.details | {"rows": rows})
+
+
+def _check_scored(scores: Scores, benchmark: str, judge: str) -> None:
+    """A model without one readable judgment has no score that a report could show.
+
+    Raises:
+        DataError: naming the model and the way out.
+    """
+    for model, row in scores.rows.items():
+        if not row["n"]:
+            raise DataError(
+                f"{benchmark}: no judgment of {model} by {judge} can be read, so it has no score; judge it again "
+                "(python -m eval.judge --ask-again), or take the judge out of evaluation.judges"
+            )
 
 
 def items_csv(items: Iterable[Record]) -> bytes:

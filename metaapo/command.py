@@ -26,6 +26,22 @@ def world_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def seed_argument(text: str) -> int:
+    """An argument that is a seed: a whole number of 0 or more, below 2^32."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected a whole number from 0 to 2^32 - 1")
+    return value
+
+
+def share_argument(text: str) -> float:
+    """An argument that is a share, from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; expected a number from 0 to 1")
+    return value
+
+
 @contextmanager
 def errors_in_one_sentence() -> Iterator[None]:
     """End the command with "error: ..." and exit status 1 where files or configuration are not what was expected."""

@@ -9,7 +9,9 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import tempfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -26,6 +28,10 @@ class DataError(ValueError):
     """A file or record is not what was expected; the message names the place and the way out."""
 
 
+_LONGEST_INTEGER = 300  # digits; what is longer is no number that anything can be computed with
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
 def _read_text(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
@@ -35,8 +41,62 @@ def _read_text(path: str | Path) -> str:
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); delete it so that it is made again") from error
+
+
+def parse_json(text: str, where: str, expected: str, strict: bool = False) -> Any:
+    """JSON as plain data.
+
+    Args:
+        text: one document.
+        where: its place, for the message.
+        expected: what should be there, likewise.
+        strict: refuse infinite numbers, and replace lone surrogates, which no file can hold, by U+FFFD.
+
+    Raises:
+        DataError: not JSON, nested too deeply, or (strict) a number that is infinite.
+    """
+    try:
+        document = json.loads(
+            text, parse_int=_integer, **({"parse_constant": _constant, "parse_float": _finite} if strict else {})
+        )
+        return _without_surrogates(document) if strict and "\\u" in text else document
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not valid JSON ({error.msg}); expected {expected}") from error
+    except RecursionError:
+        raise DataError(f"{where}: nested too deeply; expected {expected}") from None
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; expected {expected}") from error
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {digits[:40]} is infinite")
+    return value
+
+
+def _constant(name: str) -> float:
+    if name != "NaN":  # which files of pandas hold where there is no value
+        raise ValueError(f"the number {name}")
+    return float("nan")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
 
 
 def read_json(path: str | Path) -> Any:
@@ -45,10 +105,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DataError: the file is missing, truncated or not JSON.
     """
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); expected one JSON document") from error
+    return parse_json(_read_text(path), str(path), "one JSON document")
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -63,12 +120,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not valid JSON ({error.msg}); expected one JSON object a line"
-            ) from error
+        row = parse_json(line, f"{path}:{number}", "one JSON object a line", strict=True)
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
         rows.append(row)
@@ -81,9 +133,10 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         DataError: neither a JSON list of objects nor JSONL.
     """
-    if _read_text(path).lstrip()[:1] != "[":
+    text = _read_text(path)
+    if text.lstrip()[:1] != "[":
         return read_jsonl(path)
-    rows = read_json(path)
+    rows = parse_json(text, str(path), "a list of JSON objects", strict=True)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(f"{path}: item {number} is {type(row).__name__}; expected a list of JSON objects")
@@ -109,15 +162,23 @@ def require_keys(row: Mapping[str, Any], keys: Iterable[str], where: str) -> Non
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a part."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise DataError(f"{path}: is no regular file, which writing would replace; name a new file, or remove it")
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror}); free or choose another place and run again"
+            ) from error
         raise
 
 
@@ -126,18 +187,24 @@ def write_text(path: str | Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+def _dump(document: Any, indent: int | None = None) -> str:
+    """JSON in which a lone surrogate, which UTF-8 cannot hold, is escaped."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def write_json(path: str | Path, document: Any) -> None:
     """Write one JSON document atomically; NaN and infinity are refused, since JSON has neither.
 
     Raises:
         ValueError: the document holds NaN or infinity.
     """
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _dump(document, indent=2) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically, gzipped (reproducibly) where the name ends in .gz."""
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    text = "".join(_dump(row) + "\n" for row in rows)
     content = text.encode("utf-8")
     write_bytes(path, gzip.compress(content, mtime=0) if str(path).endswith(".gz") else content)
 

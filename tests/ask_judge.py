@@ -25,8 +25,14 @@ def make_judge(url, store, concurrency=16, **settings):
         url=url,
         api_key_env="LOOPBACK_KEY",
         concurrency=concurrency,
-        price={"input": 10.0, "output": 30.0},
-        **{"timeout": 5.0, "attempts": 20, "backoff": 0.01} | settings,
+        **{
+            "timeout": 5.0,
+            "attempts": 20,
+            "backoff": 0.01,
+            "price": {"input": 10.0, "output": 30.0},
+            "max_unreadable": 0.5,  # a loopback endpoint has its share of odd answers
+        }
+        | settings,
     )
     return OpenAIJudge("loopback", config, Client(config, Store(store)), "v0.1-2024")
 

@@ -14,9 +14,9 @@ HANG = 6.0  # seconds; longer than the clients' timeout in the tests, which a lo
 KEY = "sk-loopback-secret"
 
 
-def digest(body):
-    """The hash under which a client must store a request."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def digest(body, url=""):
+    """The hash under which a client must store a request to the endpoint of that url."""
+    return hashlib.sha256(json.dumps([f"openai {url}", body], sort_keys=True).encode()).hexdigest()
 
 
 def verdict_of(body):
@@ -59,6 +59,7 @@ class Endpoint:
         url: its address, up to and including /v1.
         answered: digest of a request -> how often it was answered well.
         requests: digests in the order of arrival.
+        forgetful: digests of those that were answered without the log-probabilities that they asked for.
         did: what was done, counted: "200" and the names of faults.
         most_at_once: requests under way at the same time, at most.
     """
@@ -66,6 +67,7 @@ class Endpoint:
     def __init__(self, fault_rate=0.0, faults=FAULTS, seed=0, status=None, latency=0.0):
         self.fault_rate, self.faults, self.status, self.latency = fault_rate, faults, status, latency
         self.answered, self.did, self.requests = Counter(), Counter(), []
+        self.forgetful = set()
         self.most_at_once = self._under_way = 0
         self.authorizations = set()
         self._random, self._lock = random.Random(seed), threading.Lock()
@@ -100,7 +102,7 @@ class Endpoint:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 endpoint.authorizations.add(self.headers.get("Authorization"))
-                key = digest(body)
+                key = digest(body, endpoint.url)
                 fault = endpoint._next(key)
                 try:
                     time.sleep(endpoint.latency)
@@ -156,6 +158,8 @@ class Endpoint:
                 }
                 with endpoint._lock:
                     endpoint.answered[key] += 1
+                    if logprobs is None and body.get("logprobs"):
+                        endpoint.forgetful.add(key)
                 self._send(200, json.dumps(document | {"choices": [choice]}).encode())
 
         return Handler

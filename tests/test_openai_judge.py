@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from eval.alpacaeval2.preferences import is_switched
 from eval.alpacaeval2.prompts import alpacaeval2_prompt
 from eval.arenahard.prompts import arenahard_prompts
 from eval.judges import Comparison, Conversation
-from eval.judges.client import JudgeError, _retry_after
+from eval.judges.client import BLANK_TRIES, READY, JudgeError
 from eval.judges.prompts import fill
-from eval.judges.store import Cost, Store
+from eval.judges.store import ANSWERED, Cost, Intent, Outcome, Store, Stored
+from eval.judges.transport import retry_after
 from eval.mtbench.prompts import mtbench_prompts
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "evaldata"
@@ -40,8 +42,10 @@ def test_every_fault_is_survived_and_every_try_is_in_the_ledger(tmp_path):
     with Endpoint(fault_rate=0.2) as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
         judgments = judge.prefer(comparisons)
-    assert set(endpoint.answered.values()) == {1}
     assert len(endpoint.answered) == 300
+    without_logprobs = len(endpoint.forgetful)
+    assert without_logprobs
+    assert Counter(endpoint.answered.values()) == {1: 300 - without_logprobs, BLANK_TRIES: without_logprobs}
     ledger = judge.client.store.ledger()
     names = {"hang": "timeout", "cut": "connection cut", "invalid JSON": "invalid answer"}
     expected = {}
@@ -51,10 +55,11 @@ def test_every_fault_is_survived_and_every_try_is_in_the_ledger(tmp_path):
             expected[name] = expected.get(name, 0) + count
     assert ledger["failed"] == expected
     assert set(expected) == {"429", "500", "timeout", "connection cut", "invalid answer"}
-    assert ledger["answered"] == 300
-    assert ledger["prompt_tokens"] == 30_000
-    assert ledger["completion_tokens"] == 3_000
-    assert ledger["dollars"] == pytest.approx(300 * (100 * 10 + 10 * 30) / 1e6)
+    answered = 300 + (BLANK_TRIES - 1) * without_logprobs
+    assert ledger["answered"] == sum(ledger["finish_reasons"].values()) == answered
+    assert ledger["prompt_tokens"] == 100 * answered
+    assert ledger["completion_tokens"] == 10 * answered
+    assert ledger["dollars"] == pytest.approx(answered * (100 * 10 + 10 * 30) / 1e6)
     unread = sum(judgment.value is None for judgment in judgments)
     assert 0 < unread < 30
     assert all(1 <= judgment.value <= 2 for judgment in judgments if judgment.value is not None)
@@ -77,8 +82,9 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
         first.wait()
         assert not out.exists()
         time.sleep(HANG + 1)  # what was under way at the endpoint ends
-        stored = {row[0] for row in sqlite3.connect(store).execute("SELECT key FROM answers")}
-        assert 800 - concurrency <= len(stored) < 2000
+        rows = sqlite3.connect(store).execute("SELECT key, answer FROM answers").fetchall()
+        stored = {key for key, answer in rows if is_readable(json.loads(answer))}
+        assert 0.9 * (800 - concurrency) <= len(stored) < 2000
         before = len(endpoint.requests)
         subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
         assert not stored & set(endpoint.requests[before:])  # nothing is asked twice after success
@@ -86,13 +92,15 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
         subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
         assert len(endpoint.requests) == after
     assert len(endpoint.answered) == 2000
-    # Only what the kill took from the client between the endpoint's answer and the disk was answered twice.
-    assert sum(endpoint.answered.values()) <= 2000 + concurrency
+    # Only what the kill took from the client between the endpoint's answer and the disk was answered more often.
+    most = Counter(endpoint.answered.values())
+    assert sum(count for times, count in most.items() if times not in (1, BLANK_TRIES)) <= concurrency
     ledger = Store(store).ledger()
-    assert ledger["answered"] == 2000
-    assert ledger["dollars"] == pytest.approx(2000 * (100 * 10 + 10 * 30) / 1e6)
-    served = sum(endpoint.did.values())
-    assert 0 <= served - sum(ledger["failed"].values()) - 2000 <= concurrency
+    served, ready = sum(endpoint.did.values()), READY + concurrency // 8
+    assert served <= ledger["answered"] + sum(ledger["failed"].values()) <= served + ready
+    assert ledger["failed"]["sent"] <= concurrency + ready
+    billed = sum(endpoint.answered.values()) * (100 * 10 + 10 * 30) / 1e6
+    assert ledger["dollars"] <= billed + 1e-9 <= ledger["dollars"] + ledger["unsure_dollars"]
     values = json.loads(out.read_text())
     bodies = [
         make_judge("http://127.0.0.1:9/v1", tmp_path / "t.sqlite")._preference_body(
@@ -102,6 +110,10 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
     ]
     unreadable = [verdict_of(body)[2] is None or verdict_of(body)[0] == "x" for body in bodies]
     assert [value is None for value in values] == unreadable
+
+
+def is_readable(choice):
+    return choice.get("logprobs") is not None and choice["message"]["content"] != "x"
 
 
 def test_the_key_is_in_no_error_and_in_no_store(tmp_path, capfd):
@@ -142,7 +154,8 @@ def test_the_cap_stops_before_it_is_crossed_and_keeps_what_was_bought(tmp_path):
         assert ledger["answered"] == sum(endpoint.answered.values())
         richer = make_judge(endpoint.url, tmp_path / "s.sqlite", max_dollars=10)
         richer.prefer(make_pairs(100))
-    assert set(endpoint.answered.values()) == {1}
+    asked_again = {key for key, times in endpoint.answered.items() if times > 1}
+    assert asked_again == endpoint.forgetful  # the answer held nothing to read
 
 
 def test_an_endpoint_that_never_answers_ends_the_run_soon(tmp_path):
@@ -168,10 +181,10 @@ def test_a_quote_sends_nothing(tmp_path):
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date():
-    assert _retry_after("7") == 7
-    assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") < 0 or _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert _retry_after("soon") is None
-    assert _retry_after(None) is None
+    assert retry_after("7") == 7
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") < 0 or retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert retry_after("soon") is None
+    assert retry_after(None) is None
 
 
 @needs_packages
@@ -241,8 +254,8 @@ def test_ten_thousand_stored_judgments_are_read_in_a_second(tmp_path):
     store = Store(tmp_path / "s.sqlite")
     answer = {"message": {"content": "My final verdict is [[A>B]] " * 20}}
     store._connection.execute("BEGIN")
-    rows = [(f"{i:064x}", "{}", json.dumps(answer)) for i in range(10_000)]
-    store._connection.executemany("INSERT INTO answers VALUES (?, ?, ?)", rows)
+    rows = [(f"{i:064x}", "{}", json.dumps(answer), "m", 1) for i in range(10_000)]
+    store._connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", rows)
     store._connection.execute("COMMIT")
     start = time.process_time()
     found = store.read([row[0] for row in rows])
@@ -252,12 +265,15 @@ def test_ten_thousand_stored_judgments_are_read_in_a_second(tmp_path):
 
 def test_an_answer_and_its_cost_are_stored_together_or_not_at_all(tmp_path):
     store = Store(tmp_path / "s.sqlite")
+    (row,) = store.write([Intent("k", 3.0)])
+    assert store.ledger() | {"unsure_dollars": 3.0, "dollars": 0.0, "failed": {"sent": 1}} == store.ledger()
     with pytest.raises(TypeError):
-        store.add("k", {"a": object()}, {}, Cost(1, 1, 1.0))
-    assert store.ledger()["answered"] == 0
-    store.add("k", {"a": 1}, {"text": "\ud800"}, Cost(1, 2, 0.5))
-    assert store.read(["k", "other"]) == {"k": {"text": "\ud800"}}
-    assert store.ledger()["dollars"] == 0.5
+        store.write([Outcome(row, ANSWERED, Cost(1, 1, 1.0), "k", "{}", Stored({"a": object()}, "m"))])
+    assert store.ledger()["failed"] == {"sent": 1}
+    answer = Stored({"text": "\ud800"}, "m")
+    store.write([Outcome(row, ANSWERED, Cost(1, 2, 0.5), "k", "{}", answer)])
+    assert store.read(["k", "other"]) == {"k": answer}
+    assert (store.ledger()["dollars"], store.ledger()["unsure_dollars"]) == (0.5, 0.0)
 
 
 def test_a_file_that_is_no_store_is_named(tmp_path):
@@ -272,4 +288,4 @@ def test_equal_requests_are_asked_once(tmp_path):
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
         judge.prefer([comparison] * 20)
         body = judge._preference_body(comparison, is_switched(comparison.prompt[0]["content"]))
-    assert endpoint.requests == [digest(body)]
+    assert endpoint.requests == [digest(body, endpoint.url)]

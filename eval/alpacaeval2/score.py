@@ -46,6 +46,7 @@ import gzip
 import hashlib
 import io
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ from numpy.typing import NDArray
 from eval.alpacaeval2.length_control import design_of, length_controlled, undefined
 from eval.alpacaeval2.preferences import is_switched
 from eval.benchmark import Judged, Scores, metric
+from eval.records import is_number, refuse_repeats, require_count, require_text, shown
 from eval.stats import percentile_interval, resample_counts
-from metaapo.command import print_score
+from metaapo.command import print_score, seed_argument
 from metaapo.config import EvaluationConfig
 from metaapo.data import DataError, read_records, require_keys
 
@@ -190,17 +192,21 @@ def _read_csv(path: str | Path) -> list[dict[str, str]]:
     try:
         raw = Path(path).read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        return list(csv.DictReader(io.StringIO(text)))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected a CSV file, plain or gzipped") from error
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def _number(row: Mapping[str, str | None], column: str, where: str) -> float:
+    """A finite number; only a preference may be missing (NaN)."""
     require_keys(row, (column,), where)
     try:
-        return float(row[column] or math.nan)
-    except ValueError as error:
-        raise DataError(f"{where}: column {column!r} holds {row[column]!r}; expected a number") from error
+        value = float(row[column] or math.nan)
+    except (TypeError, ValueError):
+        value = math.inf
+    if math.isinf(value) or (math.isnan(value) and column != "preference"):
+        raise DataError(f"{where}: column {column!r} holds {shown(row[column])}; expected a number")
+    return value
 
 
 def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Record]:
@@ -208,11 +214,16 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
     for number, row in enumerate(rows, start=1):
         where = f"annotations, record {number}"
         require_keys(row, ("preference", "generator_1", "generator_2"), where)
-        if not isinstance(row["preference"], int | float | None):
-            raise DataError(f"{where}: preference is {row['preference']!r}; expected a number from 1 to 2, or null")
+        if row["preference"] is not None and not is_number(row["preference"]):
+            value = shown(row["preference"])
+            raise DataError(f"{where}: preference is {value}; expected a number from 1 to 2, or null")
+        for key in ("generator_1", "generator_2", *(["instruction"] if "instruction" in row else [])):
+            require_text(row, key, where)
         for length, output in (("len_1", "output_1"), ("len_2", "output_2")):
-            if length not in row:
-                require_keys(row, (output,), where)
+            if length in row:
+                require_count(row[length], length, where)
+            else:
+                require_text(row, output, where, null=True)
     rows = [row for row in rows if model is None or row["generator_2"] == model]
     if not rows:
         raise DataError(f"annotations: nothing to score{f' of model {model!r}' if model else ''}")
@@ -224,6 +235,12 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
         found = sorted({str(row.get(key)) for row in rows})
         if len(found) > 1:
             raise DataError(f"annotations: {len(found)} values of {key} are mixed ({', '.join(found)}); {way_out}")
+    if all("instruction" in row for row in rows):
+        # A set may ask an instruction twice; the same answer to it, of the same lengths, is a row that stands twice.
+        lengths = [_lengths(row) for row in rows]
+        refuse_repeats(
+            [(row["instruction"], *pair, row.get("output_2")) for row, pair in zip(rows, lengths)], "annotations"
+        )
     return rows
 
 
@@ -325,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--gamed", help="CSV like upstream's df_gamed.csv; gives the published v1 form")
     command.add_argument("--C", help="inverse penalty strength, or cv; default: cv, without --difficulty/--gamed 10000")
     command.add_argument("--model", help="keep this generator_2 only")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    command.add_argument("--seed", type=seed_argument, default=0, help="of the bootstrap")
     command.add_argument("--out", help="also write the JSON object to this file")
     args = parser.parse_args(arguments)
     return print_score(

@@ -10,9 +10,11 @@ from typing import Any
 
 from eval.arenahard.verdicts import labels
 from eval.questions import answer_id
+from eval.records import require_count, shown, turns_of
 from metaapo.data import DataError
 
 Record = Mapping[str, Any]
+STYLE = ("token_len", "header_count", "list_count", "bold_count")
 
 # tiktoken's encodings of the two versions, and the names under which its cache stores them (SHA-1 of their addresses)
 _ENCODINGS = {
@@ -104,12 +106,34 @@ def token_counter(version: str) -> Callable[[str], int]:
 
 def answer_text(answer: Record) -> str | None:
     """The text of an answer record of either version; None where the file keeps metadata only."""
+    content = _content(answer, "answers")
+    return content if isinstance(content, str | None) else content.get("answer", content.get("content"))
+
+
+def _content(answer: Record, where: str) -> Any:
     if "messages" in answer:
-        content = answer["messages"][-1]["content"]
-    elif "choices" in answer:
-        content = answer["choices"][0]["turns"][0]
-    else:
-        return None
-    if isinstance(content, str):
-        return content
-    return content["answer"] if "answer" in content else content["content"]
+        messages = answer["messages"]
+        last = messages[-1] if isinstance(messages, list) and messages else None
+        if not isinstance(last, dict) or "content" not in last:
+            raise DataError(f"{where}: messages is {shown(messages)}; expected a list with {{role, content}}")
+        return last["content"]
+    return turns_of(answer, where)[0] if "choices" in answer else None
+
+
+def check_answer(answer: Record, where: str) -> None:
+    """Check an answer record of either version: a text, style counts, or both.
+
+    Raises:
+        DataError: it is something else.
+    """
+    content = _content(answer, where)
+    text = content.get("answer", content.get("content", False)) if isinstance(content, dict) else content
+    if not isinstance(text, str | None):
+        raise DataError(f"{where}: the answer is {shown(content)}; expected a text, or {{answer: text}}")
+    metadata = answer.get("metadata") or answer.get("conv_metadata")
+    if metadata is None:
+        return
+    for name in STYLE:
+        value = metadata.get(name) if isinstance(metadata, dict) else None
+        for count in value.values() if isinstance(value, dict) else [value]:
+            require_count(count, f"metadata: {name}", where)

@@ -46,14 +46,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.arenahard.answers import answer_text, count_words
+from eval.arenahard.answers import answer_text, check_answer, count_words
 from eval.arenahard.official import official_scores
 from eval.arenahard.pool import Pool, pool_notes, pool_of, question_id
 from eval.arenahard.style import STYLE, metadata_of, standardise, style_controlled, style_features
-from eval.arenahard.verdicts import VERSIONS, labels
+from eval.arenahard.verdicts import LABELS, VERSIONS, labels
 from eval.benchmark import Judged, Scores, metric
+from eval.records import refuse_copies, require_id, require_text, shown
 from eval.stats import percentile_interval, resample_counts
-from metaapo.command import print_score
+from metaapo.command import print_score, seed_argument
 from metaapo.config import EvaluationConfig
 from metaapo.data import DataError, read_records, require_keys
 
@@ -117,6 +118,7 @@ def score(
     baselines = _baselines(rows, baseline)
     pool = pool_of([row for row in rows if row["model"] != baselines[row["model"]]], baselines, version)
     records = _by_model_and_question(answers)
+    _check_baselines(pool.baselines, records)
     opponents = sorted(set(pool.baselines))
     notes = pool_notes(rows, pool)
     counts = resample_counts(len(pool.questions), n_bootstrap, seed)
@@ -191,11 +193,14 @@ def _selected(judgments: Iterable[Record], judge: str | None, category: str | No
     rows = list(judgments)
     for number, row in enumerate(rows, start=1):
         where = f"judgments, record {number}"
-        require_keys(row, ("model", "games"), where)
-        if "uid" not in row:
-            require_keys(row, ("question_id",), where)
-        if not isinstance(row["games"], list) or not all(isinstance(game, dict | None) for game in row["games"]):
-            raise DataError(f"{where}: games is {row['games']!r}; expected a list of two games {{score, judgment}}")
+        require_text(row, "model", where)
+        require_id(row, "uid" if "uid" in row else "question_id", where)
+        for key in ("judge", "baseline", "category"):
+            if row.get(key) is not None:
+                require_text(row, key, where)
+        require_keys(row, ("games",), where)
+        _check_games(row["games"], where)
+    refuse_copies(rows, "judgments")
     rows = [row for row in rows if (judge is None or row.get("judge") == judge)]
     rows = [row for row in rows if (category is None or row.get("category") == category)]
     judges = sorted({str(row.get("judge")) for row in rows})
@@ -204,6 +209,18 @@ def _selected(judgments: Iterable[Record], judge: str | None, category: str | No
     if not rows:
         raise DataError(f"judgments: nothing to score (judge {judge or 'any'}, category {category or 'any'})")
     return rows
+
+
+def _check_games(games: Any, where: str) -> None:
+    """Two games, each null or with a text as verdict; one that is no label is null, as upstream, unless by its case."""
+    if not isinstance(games, list) or len(games) != 2 or not all(isinstance(game, dict | None) for game in games):
+        raise DataError(f"{where}: games is {shown(games)}; expected a list of two games {{score, judgment}}")
+    for game in games:
+        verdict = (game or {}).get("score")
+        known = LABELS["v2.0-2025"]
+        lower = isinstance(verdict, str) and verdict not in known and verdict.strip().upper() in known
+        if lower or not isinstance(verdict, str | None):
+            raise DataError(f"{where}: score is {shown(verdict)}; expected a label such as 'A>>B', or null")
 
 
 def _baselines(rows: Sequence[Record], baseline: str | Mapping[str, str]) -> dict[str, str]:
@@ -253,12 +270,25 @@ def _by_model_and_question(answers: Iterable[Record]) -> dict[tuple[str, str], R
     records = {}
     for number, answer in enumerate(answers, start=1):
         model = answer.get("model_id", answer.get("model"))
+        where = f"answers, record {number}"
         if model is None or not ("uid" in answer or "question_id" in answer):
-            raise DataError(
-                f"answers, record {number}: expected model or model_id, and uid or question_id; found {sorted(answer)}"
-            )
+            raise DataError(f"{where}: expected model or model_id, and uid or question_id; found {sorted(answer)}")
+        require_text(answer, "model_id" if "model_id" in answer else "model", where)
+        require_id(answer, "uid" if "uid" in answer else "question_id", where)
+        check_answer(answer, where)
         records[model, question_id(answer)] = answer
     return records
+
+
+def _check_baselines(baselines: Iterable[str], records: Mapping[tuple[str, str], Record]) -> None:
+    """Files of 2024 do not name their baseline, but where there are answers they must hold its own."""
+    known = sorted({model for model, _ in records})
+    for baseline in sorted(set(baselines)):
+        if known and baseline not in known:
+            raise DataError(
+                f"answers: none of the baseline {baseline!r}; they are by {', '.join(known)[:200]}; correct --baseline "
+                "or give the baseline's answers too"
+            )
 
 
 def _length(answer: Record | None) -> int | None:
@@ -330,7 +360,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--category", help="keep this category only")
     command.add_argument("--judge", help="keep this judge only")
     command.add_argument("--official-quirks", action="store_true", help="add upstream's own numbers")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstraps")
+    command.add_argument("--seed", type=seed_argument, default=0, help="of the bootstraps")
     command.add_argument("--out", help="also write the JSON object to this file")
     args = parser.parse_args(arguments)
     return print_score(

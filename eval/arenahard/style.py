@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from eval.arenahard.answers import answer_text, style_metadata, token_counter
+from eval.arenahard.answers import STYLE, answer_text, style_metadata, token_counter
 from eval.arenahard.official import sklearn_ratings
 from eval.arenahard.pool import Pool
 from eval.stats import percentile_interval
@@ -20,8 +20,6 @@ from metaapo.data import DataError
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
-
-STYLE = ("token_len", "header_count", "list_count", "bold_count")
 
 
 def metadata_of(answer: Record) -> Mapping[str, Any] | None:

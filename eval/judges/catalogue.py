@@ -6,14 +6,18 @@ import importlib
 
 from eval.judges import Judge
 from eval.judges.config import find_judge, gold_module
+from eval.judges.wire import endpoint_of
 from metaapo.experiment import Experiment
 from metaapo.provenance import code_hash
 
 
 def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
     """What a judge's judgments depend on, as plain data: its entry without what only steers the asking."""
-    steering = {"concurrency", "timeout", "attempts", "backoff", "max_dollars", "price", "api_key_env", "url"}
-    return find_judge(experiment.evaluation.judges_file, name).model_dump(mode="json", exclude=steering)
+    steering = {"concurrency", "timeout", "attempts", "backoff", "max_dollars", "price", "api_key_env", "url", "batch"}
+    steering |= {"batch_poll", "requests_per_minute", "tokens_per_minute", "checked", "sources", "max_unreadable"}
+    config = find_judge(experiment.evaluation.judges_file, name)
+    asked = {"endpoint": endpoint_of(config)} if config.kind == "openai" else {}
+    return config.model_dump(mode="json", exclude=steering) | asked
 
 
 def judging_code(experiment: Experiment, benchmark: str, name: str) -> str:

@@ -1,74 +1,71 @@
-"""Ask an OpenAI-compatible endpoint many questions side by side, surviving its faults, never asking twice.
+"""Ask an endpoint many questions side by side, surviving its faults, never asking twice, never losing what was paid.
 
-What is worth another try (429, 5xx, timeouts, cut connections, answers that are no JSON) is tried again after a wait
-that doubles, with jitter, or after the time that the endpoint names (Retry-After). What is not (a wrong key, an unknown
-model) ends the run at once. A request that the endpoint refuses for itself (400: too long, filtered) is reported as
-refused and never stored.
+| what happens | what follows |
+| --- | --- |
+| 429, 5xx, timeout, cut connection, no answer of the API | another try, after a doubling wait or Retry-After |
+| nothing but faults, over all requests | one request at a time, then the run stops and quotes the endpoint |
+| quota gone, wrong key, unknown model | the run stops at once and quotes the endpoint |
+| 400 and the like: too long, filtered | refused: no judgment; a later run asks again |
+| nothing to read: empty, thinking only, a tool call, no log-probabilities | `BLANK_TRIES` tries, then unreadable |
+| words without a judgment | unreadable: no judgment, as in the protocols; not asked again while they are few |
+| too many refused or unreadable (`max_unreadable`) | the run stops and quotes the last; the next run asks them again |
+| another model answers | the run stops and names both |
+| the next request could cross `max_dollars` | it waits for those under way; if it still could, the run stops |
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
-import json
 import os
 import random
 import sys
-import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tqdm import tqdm
 
+from eval.judges.answers import Answer, InvalidAnswer, parse_body, reply_of, words_of_error
+from eval.judges.breaker import LONGEST_WAIT, Breaker, Broken
 from eval.judges.config import JudgeConfig
-from eval.judges.store import Cost, Store, key_of
+from eval.judges.money import TYPICAL_ANSWER, Body, CapReached, Prices, Purse, Size, size_of
+from eval.judges.pace import Pace
+from eval.judges.store import ANSWERED, NOT_SENT, Cost, Intent, Outcome, Store, Stored, Writer, key_of
+from eval.judges.transport import Fault, Response, Transport, encode, retry_after
+from eval.judges.wire import endpoint_of, headers_of, url_of
 from metaapo.data import DataError
 
-Body = Mapping[str, Any]
-CHARACTERS_PER_TOKEN = 4  # of English text in current tokenizers, for estimates only
-TOKENS_PER_MESSAGE = 8  # role and separators, an upper bound for known chat templates
-LONGEST_WAIT = 60.0  # seconds between two tries
 LONGEST_RETRY_AFTER = 3600.0  # seconds; an endpoint that asks for more is a matter for a person
-REFUSALS_ALLOWED = (
-    0.05  # share of refused requests beyond which the endpoint or the settings are wrong, not the request
-)
+FEW = 4  # refused or unreadable judgments that stop no run, however small it is
+READY = 2  # requests ready to be sent beyond one per connection and one per eight
+BLANK_TRIES = 3  # of a request; an endpoint that says nothing often says something the next time
+# Codes with which endpoints say that waiting does not help.
+GONE = {
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "account_deactivated",
+    "invalid_api_key",
+    "model_not_found",
+}
+Reader = Callable[[Answer], bool]
 
 
 class JudgeError(DataError):
     """A judge could not be asked; the message says why and what to do. Everything answered so far is stored."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the endpoint said: `choice` as in the API, or the reason of a refusal."""
-
-    choice: dict[str, Any] | None
-    refusal: str = ""
-
-    @property
-    def text(self) -> str:
-        """The judge's words, empty if refused."""
-        content = self.choice["message"]["content"] if self.choice else None
-        return (content or "").encode(errors="replace").decode()  # lone surrogates cannot be written to a file
-
-
-class _Retry(Exception):
-    """A fault that another try may cure."""
-
-    def __init__(self, outcome: str, retry_after: float | None = None, may_have_cost: bool = False) -> None:
-        super().__init__(outcome)
-        self.outcome = outcome
-        self.retry_after = retry_after
-        self.may_have_cost = may_have_cost
-
-
 class _Refused(Exception):
     """The endpoint will not answer this request, now or later."""
+
+
+class _NotSent(Exception):
+    """The endpoint failed, or the run was stopped, while this request waited for a connection."""
+
+
+OUTCOMES: dict[type[Exception], str] = {_Refused: "refused", _NotSent: NOT_SENT}
 
 
 @dataclass
@@ -87,47 +84,71 @@ class Quote:
 class Client:
     """An endpoint, the store of its answers, and the money that may be spent on it."""
 
-    def __init__(self, config: JudgeConfig, store: Store, quote: bool = False) -> None:
+    def __init__(self, config: JudgeConfig, store: Store, quote: bool = False, ask_again: bool = False) -> None:
+        """Connect an endpoint and a store.
+
+        Args:
+            config: the judge's entry.
+            store: its answers and ledger.
+            quote: send nothing, note what would be asked.
+            ask_again: ask again for every answer that cannot be read, however few they are.
+        """
         self.config = config
         self.store = store
+        self.ask_again = ask_again
+        self.prices = Prices(config)
         self.quote = Quote() if quote else None
-        self._key = os.environ.get(config.api_key_env, "")
-        self.spent = 0.0  # dollars, by answers
-        self._committed = 0.0  # dollars spent, or possibly spent by requests under way
 
-    def ask(self, bodies: Sequence[Body]) -> list[Answer]:
+    def ask(self, bodies: Sequence[Body], readable: Reader | None = None, of: int = 0) -> list[Answer]:
         """The endpoint's answers, from the store where they are there.
 
         Args:
-            bodies: JSON bodies of chat completions; equal ones are asked once.
+            bodies: JSON bodies (`wire.body_of`); equal ones are asked once.
+            readable: whether an answer holds a judgment; default: whether it has words. Too many others stop the run,
+                and are asked again by the next one.
+            of: how many judgments these requests are a part of, where they are fewer than all; for that share.
+
+        Returns:
+            an answer for each body; one that was refused or could not be read is among them.
 
         Raises:
-            JudgeError: wrong key or model, the cap is reached, or requests stayed unanswered; all answers are stored.
+            JudgeError: wrong key or model, the cap is reached, the endpoint fails, too many answers were refused or
+                cannot be read, or requests stayed unanswered. All answers are stored.
+            DataError: the store cannot be read or written.
         """
-        keys = [key_of(body) for body in bodies]
+        readable = readable or (lambda answer: not answer.is_blank)
+        keys = [key_of(endpoint_of(self.config), body) for body in bodies]
+        asked = dict(zip(keys, bodies))
         if self.quote is not None:
-            self._note_quote(dict(zip(keys, bodies)), self.quote)
+            self._note_quote(asked, self.quote)
             return [Answer(None, "not asked: a quote") for _ in keys]
-        answers = {key: Answer(choice) for key, choice in self.store.read(list(dict.fromkeys(keys))).items()}
-        missing = {key: body for key, body in zip(keys, bodies) if key not in answers}
-        if missing:
-            with self.store.exclusive():  # the process before us may have asked the same
-                found = {key: Answer(choice) for key, choice in self.store.read(list(missing)).items()}
-                answers |= found
-                missing = {key: body for key, body in missing.items() if key not in found}
-                answers |= asyncio.run(self._ask_missing(missing, stored=len(answers)))
+        total = max(of, len(asked))
+        answers = self._known(asked, readable, total)
+        if len(answers) < len(asked):
+            with self.store.exclusive(self.config.concurrency):
+                answers = self._known(asked, readable, total)  # the process before us may have asked the same
+                missing = {key: body for key, body in asked.items() if key not in answers}
+                if missing:
+                    asking = Asking(self.config, self.store, self.prices, readable, answers, total)
+                    answers |= asyncio.run(asking.ask(missing))
+        self._check_models(answers.values())
         return [answers[key] for key in keys]
 
-    # -- money ------------------------------------------------------------------------------------------------------
+    def _known(self, asked: Mapping[str, Body], readable: Reader, total: int) -> dict[str, Answer]:
+        """Stored answers that need not be asked for again."""
+        stored = self.store.read(list(asked))
+        answers = {key: Answer(row.choice, model=row.model) for key, row in stored.items()}
+        unreadable = {key for key, answer in answers.items() if not readable(answer)}
+        again = {
+            key for key in unreadable if _lacks_words(asked[key], answers[key]) and stored[key].times < BLANK_TRIES
+        }
+        if self.ask_again or too_many(len(unreadable - again), total, self.config.max_unreadable):
+            again = unreadable
+        return {key: answer for key, answer in answers.items() if key not in again}
 
-    def _dollars(self, prompt_tokens: float, completion_tokens: float) -> float:
-        price = self.config.price
-        return (prompt_tokens * price.input + completion_tokens * price.output) / 1e6
-
-    def _most_dollars(self, body: Body) -> float:
-        """An upper bound of a request's price: a token has a byte at least, an answer max_tokens at most."""
-        prompt = sum(len(m["content"].encode()) + TOKENS_PER_MESSAGE for m in body["messages"])
-        return self._dollars(prompt, body["max_tokens"])
+    def _check_models(self, answers: Any) -> None:
+        for name in {answer.model for answer in answers if answer.choice is not None}:
+            check_model(self.config, name)
 
     def _note_quote(self, asked: Mapping[str, Body], quote: Quote) -> None:
         new = {key: body for key, body in asked.items() if key not in quote.seen}
@@ -136,208 +157,319 @@ class Client:
         quote.stored += len(stored)
         for key, body in new.items():
             if key not in stored:
-                prompt = sum(len(m["content"]) // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE for m in body["messages"])
-                # Judges that explain themselves write a few hundred tokens, whatever they are allowed.
-                completion = min(body["max_tokens"], 500)
+                size = size_of(body, self.config)
+                completion = min(size.limit or TYPICAL_ANSWER, TYPICAL_ANSWER)
                 quote.calls += 1
-                quote.prompt_tokens += prompt
+                quote.prompt_tokens += size.counted
                 quote.completion_tokens += completion
-                quote.dollars += self._dollars(prompt, completion)
-                quote.most_dollars += self._most_dollars(body)
+                quote.dollars += self.prices.dollars(size.counted, completion)
+                quote.most_dollars += self.prices.most(size)
 
-    def _commit(self, body: Body) -> float:
-        """Set a request's price aside before it is sent.
+
+def too_many(failed: int, total: int, share: float) -> bool:
+    """Whether so many refused or unreadable judgments mean that something is wrong with the judge, not with them."""
+    return failed > max(FEW, share * total) or (failed == total and total > 1 and share < 1)
+
+
+def check_model(config: JudgeConfig, name: str) -> None:
+    """Check who answered.
+
+    Raises:
+        JudgeError: another model than the one that was asked, as far as names tell.
+    """
+    if name and not _same_model(config.model, name) and name not in config.answers_as:
+        raise JudgeError(
+            f"judge {config.model}: the endpoint answers as {name[:80]!r}; if that is the model you mean, add the name "
+            "to answers_as, otherwise correct the judge's model or url: its answers are kept"
+        )
+
+
+def _same_model(asked: str, answered: str) -> bool:
+    """Equal but for the organisation, the case, and a date or "latest" at the end.
+
+    >>> _same_model("gpt-4.1", "gpt-4.1-2025-04-14"), _same_model("gpt-4.1", "gpt-4.1-mini-2025-04-14")
+    (True, False)
+    """
+    one, two = (name.lower().rsplit("/", 1)[-1].removesuffix("-latest") for name in (asked, answered))
+    short, long = sorted((one, two), key=len)
+    rest = long.removeprefix(short)
+    return long.startswith(short) and not rest.strip("-.:@0123456789")
+
+
+def _lacks_words(body: Body, answer: Answer) -> bool:
+    """Whether an answer lacks what was asked for altogether, which another try may cure; a refusal is an answer."""
+    if answer.choice is None or answer.was_refused:
+        return False
+    return answer.is_blank or bool(body.get("logprobs") and not answer.choice.get("logprobs"))
+
+
+class Asking:
+    """One run of asking: its queue, its connections, its money."""
+
+    def __init__(
+        self,
+        config: JudgeConfig,
+        store: Store,
+        prices: Prices,
+        readable: Reader,
+        known: Mapping[str, Answer],
+        total: int,
+    ) -> None:
+        self.config, self.store, self.prices, self.readable = config, store, prices, readable
+        self.key = os.environ.get(config.api_key_env, "")
+        self._total = total
+        self._unreadable = sum(not readable(answer) for answer in known.values())
+        self._answers: dict[str, Answer] = {}
+        self._lost: list[Fault] = []
+        self._queue: deque[tuple[str, Body]] = deque()
+        self._saving: set[asyncio.Future[int]] = set()
+
+    async def ask(self, missing: Mapping[str, Body]) -> dict[str, Answer]:
+        """Ask what is missing; raises as `Client.ask`."""
+        ledger = self.store.ledger()
+        self._stop = asyncio.Event()
+        self.purse = Purse(self.config.max_dollars, ledger["dollars"] + ledger["unsure_dollars"])
+        self.breaker = Breaker(2 * self.config.backoff, self.pause)
+        self.pace = Pace(self.config.requests_per_minute, self.config.tokens_per_minute, self.pause)
+        self.writer = Writer(self.store)
+        self._url, self._headers = url_of(self.config), headers_of(self.config, self.key)
+        self._queue.extend(missing.items())
+        self._check_limits(missing)
+        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file needs no animation
+        self._bar = tqdm(total=len(missing), desc=f"asking {self.config.model}", mininterval=every)
+        try:
+            async with Transport(self.config.concurrency, self.config.timeout) as self.transport:
+                if self.config.batch:
+                    from eval.judges.batch import ask_in_batches
+
+                    await ask_in_batches(self, missing)
+                else:
+                    await self._ask_side_by_side()
+        finally:
+            await self.writer.close()
+            self._bar.close()
+        if self._lost:
+            raise JudgeError(
+                f"judge {self.config.model}: {len(self._lost)} of {len(missing)} requests got no answer in "
+                f"{self.config.attempts} tries each (the last fault: {self._lost[-1]}); run again: what is answered is "
+                "kept"
+            )
+        return self._answers
+
+    def _check_limits(self, missing: Mapping[str, Body]) -> None:
+        costs = self.config.price.output > 0 or self.config.max_dollars is not None
+        if costs and any(not size_of(body, self.config).limit for body in missing.values()):
+            raise JudgeError(
+                f"judge {self.config.model}: nothing limits an answer, so its price is unknown; give the judge's "
+                "context, or max_tokens or max_completion_tokens in its parameters"
+            )
+
+    # -- many at once -------------------------------------------------------------------------------------------------
+
+    async def _ask_side_by_side(self) -> None:
+        # A few more workers than connections: their requests are on disk, ready to be sent, when a connection is free.
+        count = min(self.config.concurrency + READY + self.config.concurrency // 8, len(self._queue))
+        self._connections = asyncio.Semaphore(self.config.concurrency)
+        workers = [asyncio.create_task(self._work()) for _ in range(count)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            # After an error nothing new is sent; what is under way is waited for: it may be answered and billed.
+            self._stop.set()
+            await self.purse.stop()
+            await asyncio.gather(*workers, return_exceptions=True)
+            saved = await asyncio.gather(*self._saving, return_exceptions=True)
+        for error in saved:
+            if isinstance(error, BaseException):
+                raise error
+
+    async def _work(self) -> None:
+        while self._queue and not self._stop.is_set():
+            key, body = self._queue.popleft()
+            try:
+                self.note(key, await self._ask_one(key, body))
+            except Fault as fault:
+                self._lost.append(fault)
+            except _Refused as refusal:
+                self.note(key, Answer(None, str(refusal)))
+            except Broken as broken:
+                self._stop.set()
+                raise JudgeError(self._broken(broken)) from None
+            except CapReached:
+                self._stop.set()
+                raise JudgeError(self._cap_reached(size_of(body, self.config))) from None
+            except DataError:
+                self._stop.set()  # before any other worker goes on
+                raise
+            self._bar.set_postfix_str(f"${self.purse.spent:.4f}", refresh=False)
+            self._bar.update()
+
+    def note(self, key: str, answer: Answer) -> None:
+        """Take an answer; stop where too many hold no judgment.
 
         Raises:
-            JudgeError: it could cross the cap.
+            JudgeError: too many were refused or cannot be read.
         """
-        most = self._most_dollars(body)
-        cap = self.config.max_dollars
-        if cap is not None and self._committed + most > cap:
+        self._answers[key] = answer
+        if self.readable(answer):
+            return
+        self._unreadable += 1
+        if too_many(self._unreadable, self._total, self.config.max_unreadable):
+            self._stop.set()
             raise JudgeError(
-                f"judge {self.config.model}: the next request could cross the cap of ${cap:.2f} (max_dollars; "
-                f"${self._committed:.4f} is spent or under way); raise the cap and run again: answers are kept"
+                f"judge {self.config.model}: {self._unreadable} of {self._total} judgments were refused or cannot be "
+                f"read, the last one: {answer.why_unreadable}; correct the judge's settings and run again (these are "
+                "asked again), or raise max_unreadable"
             )
-        self._committed += most
-        return most
 
-    # -- asking -----------------------------------------------------------------------------------------------------
-
-    async def _ask_missing(self, missing: Mapping[str, Body], stored: int) -> dict[str, Answer]:
-        ledger = self.store.ledger()
-        self.spent, self._committed = ledger["dollars"], ledger["dollars"] + ledger["unsure_dollars"]
-        self._stop = asyncio.Event()
-        queue = deque(missing.items())
-        answers: dict[str, Answer] = {}
-        lost: list[str] = []
-        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file needs no animation
-        bar = tqdm(total=stored + len(missing), initial=stored, desc=f"asking {self.config.model}", mininterval=every)
-
-        async def work(http: httpx.AsyncClient) -> None:
-            while queue and not self._stop.is_set():
-                key, body = queue.popleft()
-                try:
-                    answers[key] = await self._ask_one(http, key, body)
-                except _Retry as error:
-                    lost.append(error.outcome)
-                    self._check_alive(answers, lost)
-                except _Refused as error:
-                    answers[key] = Answer(None, str(error))
-                    self._check_refusals(answers, len(missing))
-                bar.set_postfix_str(f"${self.spent:.4f}", refresh=False)
-                bar.update()
-
-        limits = httpx.Limits(max_connections=self.config.concurrency)
-        async with httpx.AsyncClient(limits=limits) as http:
-            workers = [asyncio.create_task(work(http)) for _ in range(min(self.config.concurrency, len(missing)))]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                # After an error nothing new is sent; what is under way is waited for: it may be answered and billed.
-                self._stop.set()
-                await asyncio.gather(*workers, return_exceptions=True)
-                bar.close()
-        if lost:
-            raise JudgeError(
-                f"judge {self.config.model}: {len(lost)} of {len(missing)} requests got no answer in "
-                f"{self.config.attempts} tries each (the last fault: {lost[-1]}); run again: what is answered is kept"
-            )
-        return answers
-
-    def _check_alive(self, answers: Mapping[str, Answer], lost: Sequence[str]) -> None:
-        if not answers and len(lost) >= min(3, self.config.concurrency):
-            raise JudgeError(
-                f"judge {self.config.model}: {self.config.url} answers nothing ({lost[-1]}); start the server, or "
+    def _broken(self, broken: Broken) -> str:
+        if broken.fault.outcome == "no connection" and not self._answers:
+            return (
+                f"judge {self.config.model}: {self.config.url} answers nothing ({broken.fault}); start the server, or "
                 "correct the judge's url"
             )
-
-    def _check_refusals(self, answers: Mapping[str, Answer], asked: int) -> None:
-        refused = [answer.refusal for answer in answers.values() if answer.choice is None]
-        if len(refused) > max(4, REFUSALS_ALLOWED * asked) or len(refused) == asked:
-            raise JudgeError(
-                f"judge {self.config.model}: {len(refused)} requests were refused, the last with: {refused[-1]}; "
-                "correct the judge's settings"
-            )
-
-    async def _ask_one(self, http: httpx.AsyncClient, key: str, body: Body) -> Answer:
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.config.attempts),
-            wait=self._wait,
-            retry=retry_if_exception_type(_Retry),
-            sleep=self._pause,
-            reraise=True,
+        return (
+            f"judge {self.config.model}: {self.config.url} gives no answers{' any more' if self._answers else ''} "
+            f"({broken.in_a_row} faults in a row, the last one {broken.fault}); run again when that is over: what is "
+            "answered is kept"
         )
-        async for attempt in retrying:
-            with attempt:
-                return await self._try(http, key, body)
-        raise AssertionError("tenacity either returns or raises")
 
-    async def _pause(self, seconds: float) -> None:
+    def _cap_reached(self, size: Size) -> str:
+        return (
+            f"judge {self.config.model}: the next request could cross the cap of ${self.config.max_dollars:.2f} "
+            f"(max_dollars; ${self.purse.spent:.4f} is spent or may be, ${self.prices.most(size):.4f} is what it can "
+            "cost); raise the cap and run again: answers are kept"
+        )
+
+    async def _ask_one(self, key: str, body: Body) -> Answer:
+        """One request until it is answered.
+
+        Raises:
+            Fault: it failed as often as the judge's attempts allow.
+        """
+        blank = faults = 0
+        size, content = size_of(body, self.config), encode(body)
+        while True:
+            try:
+                async with self.breaker.turn() as alone:
+                    answer = await self._try(key, body, size, content, alone)
+            except _NotSent:
+                continue
+            except Fault as fault:
+                faults += 1
+                if faults >= self.config.attempts or self._stop.is_set():
+                    raise
+                if not self.breaker.is_open:  # which waits by itself
+                    await self.pause(self._wait(faults, fault))
+                continue
+            if self.readable(answer) or not _lacks_words(body, answer) or blank + 1 >= BLANK_TRIES:
+                return answer
+            blank += 1
+            if too_many(self._unreadable + 1, self._total, self.config.max_unreadable):
+                return answer  # the endpoint as a whole says nothing
+
+    async def _try(self, key: str, body: Body, size: Size, content: bytes, alone: bool) -> Answer:
+        if self._stop.is_set():
+            raise Fault("stopped")
+        most = self.prices.most(size)
+        await self.pace.wait(size.tokens)
+        await self.purse.reserve(most)
+        if self._stop.is_set():
+            await self.purse.settle(most, 0.0)
+            raise Fault("stopped")
+        cost = Cost(unsure_dollars=most)
+        try:
+            row = await self.writer.put(Intent(key, most))  # on disk before the request is on the wire
+            try:
+                async with self._connections:
+                    if self._stop.is_set() or (self.breaker.is_open and not alone):
+                        raise _NotSent
+                    response = await self.transport.send("POST", self._url, self._headers, content)
+                answer, cost = self.read(row, key, content.decode(), size, response)
+            except Fault as fault:
+                cost = Cost(unsure_dollars=most if fault.may_have_cost else 0.0)
+                self.save(Outcome(row, fault.outcome, cost))
+                self.breaker.failed(fault)
+                raise
+            except (_Refused, _NotSent, JudgeError) as error:
+                cost = Cost()
+                self.save(Outcome(row, OUTCOMES.get(type(error), "stopped the run"), cost))
+                if isinstance(error, JudgeError):
+                    self._stop.set()
+                raise
+        finally:
+            self.pace.used(size.tokens, cost.prompt_tokens + cost.completion_tokens)
+            await self.purse.settle(most, cost.dollars + cost.unsure_dollars)
+        check_model(self.config, answer.model)
+        return answer
+
+    def save(self, outcome: Outcome) -> None:
+        """Write how a request ended, while the next one is asked."""
+        saving = self.writer.put(outcome)
+        self._saving.add(saving)
+
+        def check(done: asyncio.Future[int]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._saving.discard(done)  # errors are raised when the run ends
+            else:
+                self._stop.set()
+
+        saving.add_done_callback(check)
+
+    # -- what came back -----------------------------------------------------------------------------------------------
+
+    def read(self, row: int, key: str, request: str, size: Size, response: Response) -> tuple[Answer, Cost]:
+        """The answer in a response, saved with its cost.
+
+        Raises:
+            Fault: worth another try.
+            _Refused: this request will not be answered.
+            JudgeError: no request will be.
+        """
+        status = response.status
+        if status != 200:
+            self._raise_for(status, response)
+        try:
+            reply = reply_of(parse_body(response.body, self.key), anthropic=self.config.api == "anthropic")
+        except InvalidAnswer as error:
+            raise Fault("invalid answer", str(error), may_have_cost=True) from None
+        self.breaker.answered()
+        cost = self.prices.cost(size, reply)
+        self.save(Outcome(row, ANSWERED, cost, key, request, Stored(reply.choice, reply.model)))
+        return Answer(reply.choice, model=reply.model), cost
+
+    def _raise_for(self, status: int, response: Response) -> None:
+        said = words_of_error(response.body, self.key)
+        if any(code in said for code in GONE):
+            raise JudgeError(self._stopped(status, said))
+        if status in (408, 409, 425, 429) or status >= 500:
+            wait = retry_after(response.headers.get("Retry-After"))
+            if wait is not None and wait > LONGEST_RETRY_AFTER:
+                raise JudgeError(
+                    f"judge {self.config.model}: the endpoint asks to wait {wait:.0f} s ({said}); run again then: what "
+                    "is answered is kept"
+                )
+            # Behind a gateway's 502 or 504 the model may have answered, and billed.
+            may_have_cost = status >= 500 and status not in (503, 529)
+            raise Fault(str(status), said, may_have_cost, wait)
+        if status in (400, 413, 422):
+            raise _Refused(f"{status}: {said}")
+        moved = response.headers.get("Location")
+        raise JudgeError(self._stopped(status, f"moved to {moved[:100]}" if moved else said))
+
+    def _stopped(self, status: int, said: str) -> str:
+        return (
+            f"judge {self.config.model}: {self.config.url} answered {status} ({said}); check the url, the model's "
+            f"name, the account and the key in {self.config.api_key_env}, and run again: what is answered is kept"
+        )
+
+    async def pause(self, seconds: float) -> None:
         """Wait, but no longer once the run is to stop."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    async def _try(self, http: httpx.AsyncClient, key: str, body: Body) -> Answer:
-        if self._stop.is_set():
-            raise _Retry("stopped")
-        most = self._commit(body)
-        unsure = 0.0
-        try:
-            document = await self._post(http, body)
-        except _Retry as error:
-            unsure = most if error.may_have_cost else 0.0
-            self.store.note_failure(key, error.outcome, Cost(unsure_dollars=unsure))
-            raise
-        except _Refused:
-            self.store.note_failure(key, "refused", Cost())
-            raise
-        else:
-            cost = self._cost(body, document)
-            unsure = cost.dollars
-            self.spent += cost.dollars
-            choice = document["choices"][0]
-            self.store.add(key, body, choice, cost)
-            return Answer(choice)
-        finally:
-            self._committed += unsure - most
-
-    def _cost(self, body: Body, document: Mapping[str, Any]) -> Cost:
-        usage = document.get("usage") or {}
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if not isinstance(prompt, int) or not isinstance(completion, int):  # an endpoint that does not count
-            prompt = sum(len(m["content"]) // CHARACTERS_PER_TOKEN + TOKENS_PER_MESSAGE for m in body["messages"])
-            completion = len(document["choices"][0]["message"]["content"] or "") // CHARACTERS_PER_TOKEN + 1
-        return Cost(prompt, completion, self._dollars(prompt, completion))
-
-    async def _post(self, http: httpx.AsyncClient, body: Body) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        url = self.config.url.rstrip("/") + "/chat/completions"
-        try:
-            async with asyncio.timeout(self.config.timeout):  # httpx's own limits each part of a request only
-                response = await http.post(url, json=dict(body), headers=headers, timeout=None)
-        except TimeoutError:
-            raise _Retry("timeout", may_have_cost=True) from None
-        except httpx.ConnectError:
-            raise _Retry("no connection") from None
-        except httpx.HTTPError:
-            raise _Retry("connection cut", may_have_cost=True) from None
-        status = response.status_code
-        if status == 429 or status == 408 or status >= 500:
-            raise _Retry(str(status), retry_after=_retry_after(response.headers.get("retry-after")))
-        if status in (400, 413, 422):
-            raise _Refused(f"{status}: {self._said(response)}")
-        if status != 200:
-            raise JudgeError(
-                f"judge {self.config.model}: {self.config.url} answered {status} ({self._said(response)}); check the "
-                f"url, the model's name and the key in {self.config.api_key_env}"
-            )
-        return _checked(self._without_key(response.text))
-
-    def _said(self, response: httpx.Response) -> str:
-        """The endpoint's words without the key, which some endpoints repeat."""
-        return " ".join(self._without_key(response.text).split())[:300]
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
-
-    def _wait(self, state: RetryCallState) -> float:
+    def _wait(self, tries: int, fault: Fault) -> float:
         """Seconds until the next try: what the endpoint asks for and a little more, or doubling with full jitter."""
-        fault = state.outcome.exception() if state.outcome else None
-        if isinstance(fault, _Retry) and fault.retry_after is not None:
-            if fault.retry_after > LONGEST_RETRY_AFTER:
-                raise JudgeError(
-                    f"judge {self.config.model}: the endpoint asks to wait {fault.retry_after:.0f} s; run again then"
-                )
+        if fault.retry_after is not None:
             return fault.retry_after + random.uniform(0, self.config.backoff)
-        longest = min(LONGEST_WAIT, 2 * self.config.backoff * 2 ** (state.attempt_number - 1))
-        return random.uniform(0, longest)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date; None where it says nothing."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _checked(text: str) -> dict[str, Any]:
-    """A chat completion with a choice.
-
-    Raises:
-        _Retry: the body is no JSON, or no chat completion.
-    """
-    try:
-        document = json.loads(text)
-        content = document["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise _Retry("invalid answer", may_have_cost=True) from None
-    if content is not None and not isinstance(content, str):
-        raise _Retry("invalid answer", may_have_cost=True)
-    return document
+        return random.uniform(0, min(LONGEST_WAIT, 2 * self.config.backoff * 2 ** (tries - 1)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from metaapo.config import ConfigError, Section
 
@@ -15,8 +16,12 @@ from metaapo.config import ConfigError, Section
 class Price(Section):
     """Dollars per million tokens."""
 
-    input: float = Field(0.0, ge=0)
-    output: float = Field(0.0, ge=0)
+    input: float = Field(0.0, ge=0, allow_inf_nan=False)
+    output: float = Field(0.0, ge=0, allow_inf_nan=False)
+
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a judge; it becomes a file's name
+PARAMETERS_OF_OURS = ("model", "messages", "stream", "n")  # which decide what is asked, or how the answer is read
 
 
 class JudgeConfig(Section):
@@ -24,23 +29,78 @@ class JudgeConfig(Section):
 
     kind: Literal["gold", "reward-model", "openai", "replay"]
     model: str = Field("", description="openai: the model's name at the endpoint; otherwise for the record")
+    answers_as: list[str] = Field(
+        [], description="openai: other names under which the endpoint may say that this model answered"
+    )
     date: datetime.date | None = Field(None, description="release of the model, or of the judgments that are replayed")
     end_of_life: datetime.date | None = Field(None, description="from this day on nobody can ask it")
     price: Price = Price()
+    checked: datetime.date | None = Field(None, description="the day on which date, end_of_life and price were checked")
+    sources: dict[Literal["date", "end_of_life", "price"], str] = Field(
+        {}, description="where each of these stands: an address, or a sentence on how to fill it in"
+    )
     context: int = Field(0, ge=0, description="longest request plus answer, in tokens; 0: unknown")
-    url: str = Field("http://localhost:8000/v1", description="openai: the endpoint, up to and including /v1")
-    api_key_env: str = Field("OPENAI_API_KEY", description="openai: environment variable with the key; may be unset")
-    concurrency: int = Field(16, ge=1, description="openai: requests side by side")
-    timeout: float = Field(300.0, gt=0, description="openai: seconds for one request")
+    api: Literal["openai", "azure", "anthropic"] = Field(
+        "openai", description="openai: how the endpoint is addressed and how a request and its key look"
+    )
+    api_version: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]*$", description="openai: of Azure's or Anthropic's API; empty: the one we know"
+    )
+    url: str = Field(
+        "http://localhost:8000/v1",
+        pattern=r"^https?://[^\s\x00-\x1f]+$",
+        description="openai: the endpoint, up to and including /v1 (azure: up to the deployment's name)",
+    )
+    endpoint: str = Field(
+        "", description="openai: tells this endpoint from others in the store, if its url may change; empty: the url"
+    )
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="openai: environment variable with the key; may be unset",
+    )
+    token_limit: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="openai: the field that limits an answer; reasoning models want the second"
+    )
+    thinking_tokens: int = Field(
+        0, ge=0, description="openai: tokens for thinking, beyond the benchmark's limit of an answer; 0: does not think"
+    )
+    logprobs: bool = Field(
+        True,
+        description="openai: whether the endpoint gives log-probabilities; without them AlpacaEval's preference is 1 "
+        "or 2, by the judge's one letter",
+    )
+    batch: bool = Field(False, description="openai: ask through the batch endpoint, at half the price, within a day")
+    batch_poll: float = Field(30.0, gt=0, description="openai: seconds between two looks at a batch")
+    concurrency: int = Field(16, ge=1, le=4096, description="openai: requests side by side")
+    requests_per_minute: float = Field(0, ge=0, description="openai: what the endpoint allows; 0: no limit")
+    tokens_per_minute: float = Field(
+        0, ge=0, description="openai: likewise, of requests and answers together; 0: no limit"
+    )
+    timeout: float = Field(300.0, gt=0, allow_inf_nan=False, description="openai: seconds for one request")
     attempts: int = Field(8, ge=1, description="openai: tries of one request before it counts as lost")
-    backoff: float = Field(1.0, gt=0, description="openai: seconds, mean of the first wait between tries; then doubled")
-    max_dollars: float | None = Field(None, ge=0, description="openai: never spend more, over all experiments together")
-    parameters: dict[str, object] = Field({}, description="openai: more fields of each request")
+    backoff: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="openai: seconds, mean of the first wait between tries; then doubled",
+    )
+    max_unreadable: float = Field(
+        0.05, ge=0, le=1, description="openai: share of judgments refused or unreadable beyond which a run stops"
+    )
+    max_dollars: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="openai: never spend more, over all experiments together"
+    )
+    parameters: dict[str, object] = Field(
+        {}, description="openai: more fields of each request; null removes one that the benchmark sets"
+    )
     prompts: dict[str, str] = Field({}, description="openai: benchmark -> file with its prompts, not the package's")
     checkpoint: str = Field("", description="reward-model: a folder; empty: the reward model of the model's own world")
-    tau: float = Field(1.0, gt=0, description="reward-model: Bradley-Terry temperature, in units of reward")
-    lowest: float = Field(-4.0, description="reward-model: the reward that gets the lowest grade")
-    highest: float = Field(4.0, description="reward-model: the reward that gets the highest grade")
+    tau: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="reward-model: Bradley-Terry temperature, in units of reward"
+    )
+    lowest: float = Field(-4.0, allow_inf_nan=False, description="reward-model: the reward that gets the lowest grade")
+    highest: float = Field(4.0, allow_inf_nan=False, description="reward-model: the reward that gets the highest grade")
     path: str = Field("", description="replay: stored judgments, a file or folder; {benchmark} stands for its name")
 
     @model_validator(mode="after")
@@ -51,7 +111,30 @@ class JudgeConfig(Section):
             raise ValueError("a judge of kind replay needs the path of stored judgments")
         if self.lowest >= self.highest:
             raise ValueError("lowest must be below highest")
+        if self.api == "anthropic" and self.logprobs:
+            raise ValueError("Anthropic's API gives no log-probabilities; set logprobs: false")
+        if self.thinking_tokens and self.logprobs:
+            raise ValueError("a thinking judge gives no log-probabilities of its answer; set logprobs: false")
         return self
+
+    @field_validator("parameters")
+    @classmethod
+    def _leaves_ours(cls, parameters: dict[str, object]) -> dict[str, object]:
+        for name in PARAMETERS_OF_OURS:
+            if name in parameters:
+                raise ValueError(f"{name!r} cannot be a parameter: the judge's entry and the benchmark decide it")
+        for name in ("max_tokens", "max_completion_tokens"):
+            value = parameters.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is {value!r}; expected a whole number above 0, or null to leave it out")
+        return parameters
+
+    def unsourced(self) -> list[str]:
+        """Facts of this entry that say neither where they come from nor when that was checked."""
+        facts = [name for name in ("date", "end_of_life") if getattr(self, name) is not None]
+        if self.price.input or self.price.output:
+            facts.append("price")
+        return [name for name in facts if self.checked is None or not self.sources.get(name, "").strip()]
 
     def is_live(self, today: datetime.date) -> bool:
         """Whether the judge can still be asked."""
@@ -79,6 +162,8 @@ def read_judges(path: str | Path) -> dict[str, JudgeConfig]:
         raise ConfigError(f"{path}: expected a mapping of judges' names to their settings")
     judges = {}
     for name, entry in document.items():
+        if not re.fullmatch(NAME, str(name)):
+            raise ConfigError(f"{path}: {name!r} cannot be a judge's name; use letters, digits, '.', '_' and '-'")
         try:
             judges[str(name)] = JudgeConfig.model_validate(entry)
         except ValidationError as error:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from eval.alpacaeval2.prompts import alpacaeval2_prompt
 from eval.arenahard import verdicts
 from eval.arenahard.prompts import arenahard_prompts
 from eval.judges import Comparison, Conversation, Judgment
-from eval.judges.client import Answer, Body, Client
+from eval.judges.answers import Answer
+from eval.judges.client import Client
 from eval.judges.config import JudgeConfig
+from eval.judges.money import Body, size_of
 from eval.judges.prompts import fill
 from eval.judges.store import Store
+from eval.judges.wire import body_of
 from eval.mtbench import ratings
 from eval.mtbench.prompts import NEED_REFERENCE, mtbench_prompts
 from metaapo.data import DataError, Message
@@ -36,7 +39,6 @@ ARENAHARD = {
 }
 GO_ON = "continue your judgment and finish by outputting a final verdict label"  # gen_judgment.py of 2024
 MTBENCH = {"max_tokens": 2048, "temperature": 0}
-CHARACTERS_PER_TOKEN = 4  # an estimate, for the check of the context only
 
 
 def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: int, quote: bool) -> OpenAIJudge:
@@ -72,24 +74,24 @@ class OpenAIJudge:
         return mtbench_prompts(self.config.prompts.get("mtbench", ""))
 
     def _body(self, messages: list[Message], settings: Mapping[str, Any]) -> Body:
-        return {"model": self.config.model, "messages": messages, **settings, **self.config.parameters}
+        return body_of(self.config, messages, settings)
 
-    def _ask(self, bodies: Sequence[Body]) -> list[Answer]:
+    def _ask(self, bodies: Sequence[Body], readable: Callable[[Answer], bool], of: int = 0) -> list[Answer]:
         """Answers; a request that cannot fit into the judge's context is refused without being sent."""
-        fits = [self._fits(body) for body in bodies]
-        answers = iter(self.client.ask([body for body, fit in zip(bodies, fits) if fit]))
-        long = Answer(None, f"longer than the judge's context of {self.config.context} tokens")
+        context = self.config.context
+        fits = [not context or size_of(body, self.config).counted <= context for body in bodies]
+        asked = [body for body, fit in zip(bodies, fits) if fit]
+        answers = iter(self.client.ask(asked, readable, max(of, len(bodies))))
+        long = Answer(None, f"longer than the judge's context of {context} tokens")
         return [next(answers) if fit else long for fit in fits]
-
-    def _fits(self, body: Body) -> bool:
-        prompt = sum(len(message["content"]) for message in body["messages"]) / CHARACTERS_PER_TOKEN
-        return not self.config.context or prompt <= self.config.context
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """AlpacaEval's preference, weighted by the log-probabilities of the judge's one token."""
         switched = [preferences.is_switched(comparison.prompt[-1]["content"]) for comparison in comparisons]
-        answers = self._ask([self._preference_body(c, swap) for c, swap in zip(comparisons, switched)])
-        return [_preference(answer, swap) for answer, swap in zip(answers, switched)]
+        bodies = [self._preference_body(c, swap) for c, swap in zip(comparisons, switched)]
+        read = _preference if self.config.logprobs else _letter
+        answers = self._ask(bodies, lambda answer: read(answer, False).value is not None)
+        return [read(answer, swap) for answer, swap in zip(answers, switched)]
 
     def _preference_body(self, comparison: Comparison, switched: bool) -> Body:
         first, second = (comparison.second, comparison.first) if switched else (comparison.first, comparison.second)
@@ -106,26 +108,37 @@ class OpenAIJudge:
             for comparison in comparisons
         ]
         settings = ARENAHARD[self._version]
-        answers = self._ask([self._body(messages, settings) for messages in games])
-        again = [i for i, a in enumerate(answers) if a.choice and verdicts.wants_retry(a.text, self._version)]
+        wants_retry = partial(verdicts.wants_retry, version=self._version)
+
+        def has_verdict(answer: Answer) -> bool:
+            return verdicts.parse_verdict(answer.text, self._version) is not None
+
+        def is_settled(answer: Answer) -> bool:  # a judgment without any label is asked to go on below
+            return has_verdict(answer) or (not answer.is_blank and wants_retry(answer.text))
+
+        answers = self._ask([self._body(messages, settings) for messages in games], is_settled)
+        again = [i for i, a in enumerate(answers) if not a.is_blank and wants_retry(a.text)]
         continued = [
             [*games[i], {"role": "assistant", "content": answers[i].text}, {"role": "user", "content": GO_ON}]
             for i in again
         ]
-        more = dict(zip(again, self._ask([self._body(messages, settings) for messages in continued])))
+        bodies = [self._body(messages, settings) for messages in continued]
+        more = dict(zip(again, self._ask(bodies, has_verdict, of=len(games))))
         judgments = []
         for i, answer in enumerate(answers):
-            text = answer.text + (f"\n{more[i].text}" if i in more else "") or answer.refusal
-            value = verdicts.parse_verdict(text, self._version) if answer.choice else None
+            text = answer.text + (f"\n{more[i].text}" if i in more else "")
+            value = verdicts.parse_verdict(text, self._version)
+            text = text if text.strip() else answer.why_unreadable
             judgments.append(Judgment(value, text, games[i][-1]["content"]))
         return judgments
 
     def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """MT-Bench's single-answer grades."""
         asked = [self._grade_messages(conversation) for conversation in conversations]
-        answers = self._ask([self._body(messages, MTBENCH) for _, messages in asked])
+        bodies = [self._body(messages, MTBENCH) for _, messages in asked]
+        answers = self._ask(bodies, lambda answer: ratings.parse_grade(answer.text) is not None)
         return [
-            _read(answer, ratings.parse_rating, messages[-1]["content"], {"template": name})
+            _read(answer, ratings.parse_grade, messages[-1]["content"], {"template": name})
             for answer, (name, messages) in zip(answers, asked)
         ]
 
@@ -156,14 +169,23 @@ def _preference(answer: Answer, switched: bool) -> Judgment:
     try:
         top = answer.choice["logprobs"]["content"][0]["top_logprobs"] if answer.choice else []
         value = preferences.preference_from_logprobs(top, switched)
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, ValueError):
         value = float("nan")
-    text = answer.text or answer.refusal
+    return _annotation(answer, None if value != value else value)
+
+
+def _letter(answer: Answer, switched: bool) -> Judgment:
+    """The preference of a judge without log-probabilities: 1 or 2, by its one letter."""
+    value = {"m": 1.0, "M": 2.0}.get(answer.text.strip().strip("'\"`.*"))
+    return _annotation(answer, 3 - value if value is not None and switched else value)
+
+
+def _annotation(answer: Answer, value: float | None) -> Judgment:
     details = {"preference_raw_completion": answer.choice or answer.refusal}
-    return Judgment(None if value != value else value, text, details=details)
+    return Judgment(value, answer.text or answer.why_unreadable, details=details)
 
 
 def _read(answer: Answer, parse: Callable[[str], Any], prompt: str, details: dict[str, Any]) -> Judgment:
-    if answer.choice is None:
-        return Judgment(None, answer.refusal, prompt, details)
+    if answer.is_blank:
+        return Judgment(None, answer.why_unreadable, prompt, details)
     return Judgment(parse(answer.text), answer.text, prompt, details)

@@ -12,7 +12,8 @@ from typing import Any
 
 from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.config import JudgeConfig
-from metaapo.data import DataError, read_records, sha256_file
+from eval.records import shown
+from metaapo.data import DataError, read_json, read_records, sha256_file
 from metaapo.experiment import Experiment
 
 MISSING = "no stored judgment"
@@ -48,7 +49,8 @@ class ReplayJudge:
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """AlpacaEval's annotations, by instruction and models; the outputs must be the same where they are kept."""
         records = self._records(comparisons[0].benchmark) if comparisons else []
-        stored = {(row["instruction"], row["generator_1"], row["generator_2"]): row for row in records}
+        names = ("instruction", "generator_1", "generator_2")
+        stored = _by_key([(tuple(row.get(name) for name in names), row) for row in records], "preference")
         found = [stored.get((comparison.prompt[-1]["content"], *comparison.models)) for comparison in comparisons]
         self._check(found)
         for comparison, row in zip(comparisons, found):
@@ -64,12 +66,14 @@ class ReplayJudge:
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """Arena-Hard's games, by question and both models."""
-        stored: dict[tuple[str, ...], Any] = {}
+        rows = []
         for row in self._records(comparisons[0].benchmark) if comparisons else []:
-            question, model = str(row.get("uid", row.get("question_id"))), row["model"]
-            games = [*row["games"], None, None]
-            for game, key in zip(games, ((question, None, model), (question, model, None))):
-                stored[key] = (game, row.get("baseline"))
+            question, model, games = str(row.get("uid", row.get("question_id"))), row.get("model"), row["games"]
+            if not isinstance(games, list):
+                raise DataError(f"judge {self.name}: games is {shown(games)}; expected a list of two")
+            keys = ((question, None, model), (question, model, None))
+            rows += [(key, (game, row.get("baseline"))) for key, game in zip(keys, [*games, None, None])]
+        stored = _by_key(rows)
         found = []
         for comparison in comparisons:
             first, second = comparison.models
@@ -85,7 +89,8 @@ class ReplayJudge:
     def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """FastChat's single-answer judgments, by question, model and turn."""
         records = self._records(conversations[0].benchmark) if conversations else []
-        stored = {(str(r["question_id"]), r["model"], r["turn"]): r for r in records}
+        keys = [(str(row.get("question_id")), row.get("model"), row.get("turn")) for row in records]
+        stored = _by_key(list(zip(keys, records)), "score")
         found = [stored.get((c.question, c.model, len(c.messages) // 2)) for c in conversations]
         self._check(found)
         return [_judgment(row, "score", "judgment", UNPARSED) for row in found]
@@ -101,16 +106,33 @@ def _files(root: Path) -> list[Path]:
 
 def _judgments(file: Path) -> list[dict[str, Any]]:
     """The judgments in a file; manifests, which lie beside them here, hold none."""
-    try:
-        records = read_records(file)
-    except DataError:
+    if file.suffix == ".json" and isinstance(document := read_json(file), dict) and "judgments" in document:
         return []
-    return [row for row in records if {"preference", "games", "score"} & row.keys()]
+    return [row for row in read_records(file) if {"preference", "games", "score"} & row.keys()]
+
+
+def _by_key(rows: Sequence[tuple[tuple[Any, ...], Any]], value: str | None = None) -> dict[tuple[Any, ...], Any]:
+    """Judgments by what they are about.
+
+    Raises:
+        DataError: two of them contradict each other.
+    """
+    found: dict[tuple[Any, ...], Any] = {}
+    for key, row in rows:
+        try:
+            other = found.setdefault(key, row)
+        except TypeError:
+            raise DataError(f"stored judgments: {shown(key)} holds a list or mapping; expected texts") from None
+        if other is not row and (other if value is None else other[value]) != (row if value is None else row[value]):
+            raise DataError(f"stored judgments: two of {shown(key)} contradict each other; remove one")
+    return found
 
 
 def _judgment(row: dict[str, Any] | None, value: str, text: str, unparsed: Any = None) -> Judgment:
     if row is None:
         return Judgment(None, MISSING)
+    if value not in row:
+        raise DataError(f"stored judgments: {shown(row)} has no {value}; expected files such as upstream's tools write")
     found = None if row[value] == unparsed else row[value]
     prompt = row.get("user_prompt") or row.get("prompt") or ""
     details = {"template": row["judge"][1]} if isinstance(row.get("judge"), list) and len(row["judge"]) > 1 else {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 UNPARSED = -1
+LOWEST_GRADE, HIGHEST_GRADE = 1, 10
+LONGEST_GRADE = 100  # characters; what is longer is no grade, and Python refuses to convert 5,000 digits
 
 
 def parse_rating(text: str) -> int | float | None:
@@ -19,4 +21,16 @@ def parse_rating(text: str) -> int | float | None:
     if match is None:
         return None
     number = match[1]
+    if len(number) > LONGEST_GRADE:
+        return None
     return float(number) if "." in number else int(number)
+
+
+def parse_grade(text: str) -> int | float | None:
+    """The grade in a judge's answer; None where there is none from 1 to 10.
+
+    >>> parse_grade("Rating: [[10]]"), parse_grade("Rating: [[95]]")
+    (10, None)
+    """
+    rating = parse_rating(text)
+    return rating if rating is not None and LOWEST_GRADE <= rating <= HIGHEST_GRADE else None

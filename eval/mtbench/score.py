@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark import Judged, Scores, metric
-from eval.mtbench.ratings import UNPARSED
+from eval.mtbench.ratings import HIGHEST_GRADE, LOWEST_GRADE, UNPARSED
+from eval.records import is_number, refuse_copies, require_id, require_text, shown, turns_of
 from eval.stats import percentile_interval, resample_counts
-from metaapo.command import print_score
+from metaapo.command import print_score, seed_argument, share_argument
 from metaapo.config import EvaluationConfig
 from metaapo.data import DataError, read_records, require_keys
 
@@ -35,7 +36,6 @@ VERSION = "mt_bench-2023"
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_QUESTION = 81  # the official ids are 81 to 160, ten a category, in the order of CATEGORIES
 TURNS = (1, 2)
-LOWEST_GRADE, HIGHEST_GRADE = 1, 10
 # With 2 % of 160 grades missing, the true mean differs from the reported one by 0.18 at most; models are told apart at
 # 0.1 to 0.3.
 MIN_COVERAGE = 0.98
@@ -54,7 +54,8 @@ def category_of(questions: Iterable[Record] | None = None) -> dict[Any, str]:
     if not questions:
         raise DataError("questions: the file holds none; give the questions that were judged, or leave it out")
     for number, question in enumerate(questions, start=1):
-        require_keys(question, ("question_id", "category"), f"questions, record {number}")
+        require_id(question, "question_id", f"questions, record {number}")
+        require_text(question, "category", f"questions, record {number}")
     return {question["question_id"]: question["category"] for question in questions}
 
 
@@ -81,8 +82,8 @@ def score(
 
     Returns:
         {benchmark, version, judge, judge_prompts, min_coverage, n_expected, models: [{model, average, ci_low, ci_high,
-        stderr, turn_1, turn_2, categories, n, n_unparsed, n_missing, n_failed, n_out_of_range, coverage, partial,
-        bounds, mean_length}, ...]}, best first; grades from 1 to 10; None where there is no grade. `bounds` is the
+        stderr, turn_1, turn_2, categories, n, n_unparsed, n_repeated, n_missing, n_failed, n_out_of_range, coverage,
+        partial, bounds, mean_length}, ...]}, best first; grades from 1 to 10; None where there is no grade. `bounds` is the
         range of the average if every missing grade were 1 or 10.
 
     Raises:
@@ -130,7 +131,8 @@ def items(
     for model, grades in _by_model(rows).items():
         by_question: dict[Any, list[float]] = {}
         for question, _, grade in grades:
-            by_question.setdefault(question, []).extend([] if grade is None else [grade])
+            counts = grade is not None and LOWEST_GRADE <= grade <= HIGHEST_GRADE
+            by_question.setdefault(question, []).extend([grade] if counts else [])
         for question, values in by_question.items():
             result.append(
                 {
@@ -157,14 +159,24 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
     for number, row in enumerate(rows, start=1):
         where = f"judgments, record {number}"
         require_keys(row, ("question_id", "model", "score", "turn"), where)
-        if not isinstance(row["score"], int | float | None):
-            raise DataError(f"{where}: score is {row['score']!r}; expected a number, or -1 where there is no grade")
+        require_id(row, "question_id", where)
+        require_text(row, "model", where)
+        judged_by = row.get("judge")
+        if not isinstance(judged_by, str | None) and not (isinstance(judged_by, list) and judged_by):
+            raise DataError(f"{where}: judge is {shown(judged_by)}; expected a name, or a list of name and prompt")
+        if row["score"] is not None and not is_number(row["score"]):
+            raise DataError(
+                f"{where}: score is {shown(row['score'])}; expected a number, or -1 where there is no grade"
+            )
+        if isinstance(row["turn"], bool) or row["turn"] not in TURNS:
+            raise DataError(f"{where}: turn is {shown(row['turn'])}; expected 1 or 2")
     rows = [row for row in rows if judge is None or _judge(row)[0] == judge]
     judges = sorted({str(_judge(row)[0]) for row in rows})
     if len(judges) > 1:
         raise DataError(f"judgments: {len(judges)} judges are mixed ({', '.join(judges)}); pick one with --judge")
     if not rows:
         raise DataError(f"judgments: nothing to score{f' by judge {judge!r}' if judge else ''}; expected single grades")
+    refuse_copies(rows, "judgments")  # a turn that was judged twice counts twice, as upstream; a copy must not
     return rows
 
 
@@ -178,17 +190,11 @@ def _expected_categories(rows: Sequence[Record], questions: Iterable[Record] | N
 
 
 def _by_model(rows: Sequence[Record]) -> dict[str, list[tuple[Any, int, float | None]]]:
-    """Model -> [(question, turn, grade or None)], in the file's order.
-
-    Raises:
-        DataError: a turn other than 1 and 2.
-    """
+    """Model -> [(question, turn, grade or None)], in the file's order."""
     models: dict[str, list[tuple[Any, int, float | None]]] = {}
     for row in rows:
         grade = row["score"]
         parsed = None if grade is None or grade == UNPARSED or grade != grade else float(grade)
-        if row["turn"] not in TURNS:
-            raise DataError(f"judgments: question {row['question_id']!r} has turn {row['turn']!r}; expected 1 or 2")
         models.setdefault(row["model"], []).append((row["question_id"], row["turn"], parsed))
     return models
 
@@ -199,6 +205,9 @@ def _score_model(
     counts: NDArray[np.int64],
 ) -> dict[str, Any]:
     """One model's numbers; counts: (resamples, questions), how often each question is drawn."""
+    impossible = sum(grade is not None and not LOWEST_GRADE <= grade <= HIGHEST_GRADE for _, _, grade in grades)
+    unparsed = sum(grade is None for _, _, grade in grades)
+    grades = [(q, t, g if g is not None and LOWEST_GRADE <= g <= HIGHEST_GRADE else None) for q, t, g in grades]
     position = {question: i for i, question in enumerate(categories)}
     unknown = [question for question, _, _ in grades if question not in position]
     if unknown:
@@ -225,10 +234,11 @@ def _score_model(
             if name is not None
         },
         "n": n,
-        "n_unparsed": sum(grade is None for _, _, grade in grades),
+        "n_unparsed": unparsed,
+        "n_repeated": n - len(cells),
         "n_missing": expected - len(judged),
         "n_failed": absent,
-        "n_out_of_range": sum(g is not None and not LOWEST_GRADE <= g <= HIGHEST_GRADE for _, _, g in grades),
+        "n_out_of_range": impossible,
         "coverage": len(cells) / expected,
         "bounds": [(sums.sum() + absent * grade) / (n + absent) for grade in (LOWEST_GRADE, HIGHEST_GRADE)],
     }
@@ -254,8 +264,13 @@ def _lengths(answers: Iterable[Record]) -> dict[tuple[str, Any], int]:
     """(model, question) -> characters of the first choice's turns."""
     lengths = {}
     for number, answer in enumerate(answers, start=1):
-        require_keys(answer, ("question_id", "model_id", "choices"), f"answers, record {number}")
-        lengths[answer["model_id"], answer["question_id"]] = sum(map(len, answer["choices"][0]["turns"]))
+        where = f"answers, record {number}"
+        require_id(answer, "question_id", where)
+        require_text(answer, "model_id", where)
+        turns = turns_of(answer, where)
+        if not all(isinstance(turn, str) for turn in turns):
+            raise DataError(f"{where}: turns is {shown(turns)}; expected a list of texts")
+        lengths[answer["model_id"], answer["question_id"]] = sum(map(len, turns))
     return lengths
 
 
@@ -292,8 +307,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--questions", help="question file; default: the official 80, or those found")
     command.add_argument("--answers", nargs="+", default=[], help="answer files, for the mean length")
     command.add_argument("--judge", help="keep this judge's rows only")
-    command.add_argument("--min-coverage", type=float, default=MIN_COVERAGE, help="share of grades a final score needs")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    command.add_argument(
+        "--min-coverage", type=share_argument, default=MIN_COVERAGE, help="share of grades a final score needs"
+    )
+    command.add_argument("--seed", type=seed_argument, default=0, help="of the bootstrap")
     command.add_argument("--out", help="also write the JSON object to this file")
     args = parser.parse_args(arguments)
     return print_score(

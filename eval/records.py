@@ -1,0 +1,106 @@
+"""What a scorer asks of a record before it believes it: texts are texts, numbers are finite, nothing appears twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from metaapo.data import DataError, require_keys
+
+Record = Mapping[str, Any]
+
+
+def require_text(row: Record, key: str, where: str, null: bool = False) -> None:
+    """Check that a key holds a text, or nothing where `null`.
+
+    Raises:
+        DataError: it is missing or holds something else.
+    """
+    require_keys(row, (key,), where)
+    value = row[key]
+    if not isinstance(value, str) and not (null and value is None):
+        raise DataError(f"{where}: {key} is {shown(value)}; expected a text{' or null' if null else ''}")
+
+
+def require_id(row: Record, key: str, where: str) -> None:
+    """Check that a key holds an identifier: a text or a whole number.
+
+    Raises:
+        DataError: it is missing or holds something else.
+    """
+    require_keys(row, (key,), where)
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{where}: {key} is {shown(value)}; expected a text or a whole number")
+
+
+def require_count(value: Any, what: str, where: str) -> None:
+    """Check that a value counts something: a number of 0 or more, finite, no truth value.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if not is_number(value) or not 0 <= value < math.inf:
+        raise DataError(f"{where}: {what} is {shown(value)}; expected a number of 0 or more")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that arithmetic can be done with: no truth value, not beyond a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 10**300
+
+
+def turns_of(answer: Record, where: str) -> Sequence[Any]:
+    """The turns of FastChat's answer record.
+
+    Raises:
+        DataError: it has no choice with a list of turns.
+    """
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    turns = first.get("turns") if isinstance(first, dict) else None
+    if not isinstance(turns, list) or not turns:
+        raise DataError(f"{where}: choices is {shown(choices)}; expected a list with {{turns: [text, ...]}}")
+    return turns
+
+
+def refuse_copies(rows: Iterable[Record], what: str) -> None:
+    """Check that no record is a copy of another.
+
+    Raises:
+        DataError: one is; the message names both.
+    """
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        content = json.dumps(row, sort_keys=True)
+        if content in seen:
+            raise DataError(f"{what}: record {number} is a copy of record {seen[content]}; remove it, since it counts")
+        seen[content] = number
+
+
+def refuse_repeats(keys: Iterable[Hashable], what: str) -> None:
+    """Check that nothing appears twice: it would count twice.
+
+    Raises:
+        DataError: a key does; the message names its two records.
+    """
+    seen: dict[Hashable, int] = {}
+    for number, key in enumerate(keys, start=1):
+        if key in seen:
+            raise DataError(
+                f"{what}, records {seen[key]} and {number}: both are about {shown(key)}; remove one, since each would "
+                "count"
+            )
+        seen[key] = number
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut to a line."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or an integer too long to print
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 80 else text[:77] + "..."

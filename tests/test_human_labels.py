@@ -116,6 +116,11 @@ def test_each_answer_is_graded_once_and_the_better_grade_wins(tmp_path):
     assert agreement(votes, decisions)["unreadable"] == 1
 
 
+def test_the_authors_of_the_benchmark_are_no_people(tmp_path):
+    votes = read(tmp_path, [vote(), vote(judge="author_1"), vote(82)])
+    assert [vote.rater for vote in votes] == ["expert_1", "expert_1"]
+
+
 def test_swapping_two_models_changes_nothing(tmp_path):
     straight = read(tmp_path, [vote(81, "gpt-4", "alpaca-13b", "model_a")])
     mirrored = read(tmp_path, [vote(81, "alpaca-13b", "gpt-4", "model_b")])

@@ -1,8 +1,9 @@
 """MT-Bench's human votes: does a judge decide as people did?
 
-3,355 votes of experts and authors on pairs of answers of six models to the 80 questions, each turn on its own, with
-the conversations that they saw (lmsys/mt_bench_human_judgments on the hub, CC-BY-4.0; `snakemake prefetch` fetches it
-where `evaluation.trust.human_labels` names it). The judge grades every answer once, as MT-Bench asks for; the better
+Votes on pairs of answers of six models to the 80 questions, each turn on its own, with the conversations that people
+saw (lmsys/mt_bench_human_judgments on the hub, CC-BY-4.0; `snakemake prefetch` fetches it where
+`evaluation.trust.human_labels` names it). Experts count as people, the benchmark's authors do not, as in FastChat. The
+judge grades every answer once, as MT-Bench asks for; the better
 grade wins, and grades within 0.1 are a tie (FastChat's TIE_DELTA).
 
 Agreement is that of Zheng et al. 2023 (table 5, FastChat's compute_agreement.py): over single human votes, with ties
@@ -67,6 +68,7 @@ def read_votes(path: str | Path) -> list[Vote]:
     path = Path(path)
     files = [path] if path.is_file() else sorted(f for f in path.rglob("human*") if f.suffix in (".parquet", ".jsonl"))
     votes = [_vote(row, f"{file}, record {n}") for file in files for n, row in enumerate(_rows(file), start=1)]
+    votes = [vote for vote in votes if not vote.rater.startswith("author")]
     if not votes:
         raise DataError(
             f"{path}: holds no human votes; expected files human*.parquet of lmsys/mt_bench_human_judgments (snakemake "

@@ -16,7 +16,7 @@ from eval.checkpoints import (
     score_settings_of,
 )
 from eval.grade import gold_files, grading_code
-from eval.judges.catalogue import judge_settings, judging_code
+from eval.judges.catalogue import judge_settings, judging_code, kinds_of
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
 JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -66,8 +66,8 @@ rule judge:
         "../environment.yml"
     resources:
         # One process asks an endpoint, as many questions side by side as the judge's entry says.
-        asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
-        gpu=lambda w: EXPERIMENT.hardware.answer.gpus * (judge_settings(EXPERIMENT, w.judge)["kind"] == "reward-model"),
+        asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
+        gpu=lambda w: EXPERIMENT.hardware.answer.gpus * ("reward-model" in kinds_of(EXPERIMENT, w.judge)),
         mem_mb=EXPERIMENT.hardware.answer.memory_mb,
         runtime=EXPERIMENT.hardware.answer.minutes,
     params:
@@ -137,7 +137,7 @@ rule canaries:
     conda:
         "../environment.yml"
     resources:
-        asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
+        asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
     params:
         config=CONFIG_FILE,
         code=lambda w: code_hash("eval.judge_checks", f"eval.{w.benchmark}.judging"),

@@ -22,7 +22,7 @@ from eval.benchmark import benchmark as declaration
 from eval.benchmark import judging_of
 from eval.checkpoints import EvaluatedModel, judge_settings_of, judged_runs, models_of_run, sft_model
 from eval.judges import Judge
-from eval.judges.catalogue import judge_settings, judging_code, open_judge
+from eval.judges.catalogue import clients_of, judge_settings, judging_code, open_judge
 from eval.judges.config import find_judge
 from eval.questions import (
     SFT_BASELINE,
@@ -103,9 +103,8 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str) ->
         else:
             print(f"{model.id}: judgments by {name} on {benchmark} are finished, reused", file=sys.stderr)
         judged[str(path)] = journal[str(path)]
-    client = getattr(judge, "client", None)  # only judges that are paid for have one
-    if client is not None:
-        print(f"ledger of {name}: {client.store.ledger()}", file=sys.stderr)
+    for store in {client.store.path: client.store for client in clients_of(judge)}.values():
+        print(f"ledger of {store.path.stem}: {store.ledger()}", file=sys.stderr)
     write_json(
         manifest_path(experiment, benchmark, name, run_id),
         {"run": run_id, "judge": describe_judge(experiment, name), "judgments": judged},
@@ -164,16 +163,18 @@ def quote(experiment: Experiment, name: str, benchmarks: Sequence[str], run_ids:
         judge that is not paid for has calls and dollars of 0.
     """
     judge = open_judge(experiment, name, quote=True)
-    client = getattr(judge, "client", None)
-    if client is None:
+    clients = clients_of(judge)
+    if not clients:
         return {"judge": name, "calls": 0, "dollars": 0.0}
     for benchmark in benchmarks:
         for run_id in run_ids or judged_runs(experiment, benchmark):
             for model in models_of_run(experiment, run_id):
                 judge_model(experiment, judge, benchmark, model)
     fields = ("calls", "stored", "prompt_tokens", "completion_tokens", "dollars", "most_dollars")
-    spent = client.store.ledger()["dollars"]
-    return {"judge": name, **{key: getattr(client.quote, key) for key in fields}, "spent": spent}
+    stores = {client.store.path: client.store for client in clients}
+    spent = sum(store.ledger()["dollars"] for store in stores.values())
+    totals = {key: sum(getattr(client.quote, key) for client in clients) for key in fields}
+    return {"judge": name, **totals, "spent": spent}
 
 
 def main() -> None:

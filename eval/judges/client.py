@@ -104,7 +104,8 @@ class Client:
         Raises:
             JudgeError: wrong key or model, the cap is reached, or requests stayed unanswered; all answers are stored.
         """
-        keys = [key_of(body) for body in bodies]
+        sample = {"sample": self.config.sample} if self.config.sample else {}
+        keys = [key_of({**body, **sample}) for body in bodies]
         if self.quote is not None:
             self._note_quote(dict(zip(keys, bodies)), self.quote)
             return [Answer(None, "not asked: a quote") for _ in keys]

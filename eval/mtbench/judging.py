@@ -53,6 +53,7 @@ def judge_answers(
             "judgment": judgment.text,
             "score": UNPARSED if judgment.value is None else judgment.value,
             "turn": row["turn"],
+            **{key: value for key, value in judgment.details.items() if key != "template"},
         }
         for row, judgment in zip(turns, judge.grade(conversations))
     ]

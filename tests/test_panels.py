@@ -1,11 +1,11 @@
-"""Relatives among models are known by name, panels pool their members, and a swapped judge mirrors itself."""
+"""Relatives among models are known by name, panels pool their members, and both orders cancel the love of a place."""
 
 import pytest
 
 from eval.families import families_of, family_warnings
 from eval.judges import Comparison, Judgment
+from eval.judges.both_orders import BothOrders
 from eval.judges.panel import LEVELS, PanelJudge, median_verdict
-from eval.judges.swapped import MIRRORED, SwappedJudge
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ ONE = [Comparison([{"role": "user", "content": "q"}], "first", "second", models=
 
 
 def test_a_panel_takes_the_mean_of_preferences_and_keeps_each():
-    panel = PanelJudge("jury", [Saying("x", 1.2), Saying("y", 1.6), Saying("z", None)])
+    panel = PanelJudge("jury", [Saying("x", 1.2), Saying("y", 1.6), Saying("z", None)], "xyz")
     (judgment,) = panel.prefer(ONE)
     assert judgment.value == pytest.approx(1.4)
     assert judgment.details == {"panel": {"x": 1.2, "y": 1.6, "z": None}}
@@ -67,8 +67,12 @@ def test_a_panel_takes_the_mean_of_preferences_and_keeps_each():
 
 
 def test_a_panel_of_which_most_cannot_be_read_gives_no_judgment():
-    panel = PanelJudge("jury", [Saying("x", 7), Saying("y", None), Saying("z", None)])
+    panel = PanelJudge("jury", [Saying("x", 7), Saying("y", None), Saying("z", None)], "xyz")
     assert panel.grade(["conversation"])[0].value is None
+
+
+def mirrored(verdict):
+    return LEVELS[len(LEVELS) - 1 - LEVELS.index(verdict)]
 
 
 @pytest.mark.parametrize(
@@ -84,18 +88,37 @@ def test_a_panel_of_which_most_cannot_be_read_gives_no_judgment():
 )
 def test_a_panels_verdict_is_the_median_nearer_to_a_tie(values, median):
     assert median_verdict(values) == median
-    assert median_verdict([MIRRORED[v] for v in values]) == MIRRORED[median]
+    assert median_verdict([mirrored(v) for v in values]) == mirrored(median)
 
 
-def test_a_swapped_judge_sees_the_answers_in_the_other_order():
-    inner = Saying("x", 1.3)
-    (judgment,) = SwappedJudge("x@swapped", inner).prefer(ONE)
-    assert judgment.value == pytest.approx(1.7)
-    (seen,) = inner.asked
-    assert (seen.first, seen.second, seen.models) == ("second", "first", ("b", "a"))
+class FirstLover(Saying):
+    """Prefers what is shown first, whatever it is."""
+
+    def __init__(self):
+        super().__init__("x", 1.3)
 
 
-def test_a_swapped_verdict_is_mirrored_and_what_is_unreadable_stays_so():
-    for value in (*LEVELS, None):
-        (judgment,) = SwappedJudge("x@swapped", Saying("x", value)).verdicts(ONE)
-        assert judgment.value == (None if value is None else MIRRORED[value])
+def test_both_orders_cancel_the_love_of_a_place():
+    inner = FirstLover()
+    (judgment,) = BothOrders(inner).prefer(ONE)
+    assert judgment.value == 1.5
+    assert judgment.details["orders"] == [1.3, pytest.approx(1.7)]
+    straight, other = inner.asked
+    assert (straight.first, straight.second, straight.models) == (other.second, other.first, other.models[::-1])
+
+
+def test_half_of_a_comparison_is_none():
+    class Once(Saying):
+        def prefer(self, asked):
+            return [Judgment(value, "") for value in (1.3, None)]
+
+    (judgment,) = BothOrders(Once("x", 1.3)).prefer(ONE)
+    assert judgment.value is None
+    assert judgment.details["orders"] == [1.3, None]
+
+
+def test_what_has_both_orders_or_none_is_asked_once():
+    inner = Saying("x", "A>B")
+    assert BothOrders(inner).verdicts(ONE)[0].value == "A>B"
+    assert BothOrders(inner).grade(["conversation"])[0].value == "A>B"
+    assert len(inner.asked) == 2

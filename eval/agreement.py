@@ -96,6 +96,8 @@ def krippendorff_alpha(ratings: ArrayLike, level: Level = "nominal") -> float:
     values = np.unique(table[present])
     if len(values) < 2:
         return float("nan")
+    if level == "interval":
+        return _alpha_of_intervals(table, present)
     counts = np.stack([(table == value).sum(axis=0) for value in values]).astype(float)  # (categories, items)
     raters = present.sum(axis=0)
     coincidence = (counts / (raters - 1)) @ counts.T - np.diag((counts / (raters - 1)).sum(axis=1))
@@ -105,12 +107,19 @@ def krippendorff_alpha(ratings: ArrayLike, level: Level = "nominal") -> float:
     return float(1 - (coincidence * distance).sum() / (expected * distance).sum())
 
 
+def _alpha_of_intervals(table: Floats, present: NDArray[np.bool_]) -> float:
+    """The same by sums of squares: continuous ratings have too many categories for a coincidence matrix."""
+    raters, kept = present.sum(axis=0), table[present]
+    squares = np.nansum((table - np.nanmean(table, axis=0)) ** 2, axis=0)
+    observed = 2 * (raters / (raters - 1) * squares).sum() / len(kept)
+    expected = 2 * ((kept - kept.mean()) ** 2).sum() / (len(kept) - 1)
+    return float(1 - observed / expected)
+
+
 def _distance(values: Floats, totals: Floats, level: Level) -> Floats:
     """Squared distance of each two categories, (categories, categories)."""
     if level == "nominal":
         return (values[:, None] != values).astype(float)
-    if level == "interval":
-        return (values[:, None] - values) ** 2
     below = np.cumsum(totals) - totals / 2  # ratings below the middle of each category
     return (below[:, None] - below) ** 2
 

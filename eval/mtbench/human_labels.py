@@ -25,8 +25,13 @@ import numpy as np
 from eval.agreement import bootstrap_items, cohen_kappa, krippendorff_alpha
 from eval.families import families_of
 from eval.judges import Conversation, Judge
+from eval.mtbench.judging import references
+from eval.mtbench.questions import package_questions
+from eval.questions import read_questions
 from eval.stats import Estimate
+from metaapo.assets.hub import human_labels
 from metaapo.data import DataError, Message, read_records, require_keys
+from metaapo.experiment import Experiment
 
 KEYS = ("question_id", "model_a", "model_b", "winner", "judge", "turn", "conversation_a", "conversation_b")
 TIE_DELTA = 0.1  # fastchat.llm_judge.common: grades this close are a tie
@@ -261,3 +266,20 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
     """A number of a JSON file: None for NaN."""
     values = {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
     return {k: None if np.isnan(v) else float(v) for k, v in values.items()} | {"n": estimate.n_prompts}
+
+
+def check(experiment: Experiment, judge: Judge, judge_model: str) -> dict[str, Any]:
+    """A judge against the people's votes that the configuration names.
+
+    Raises:
+        DataError: the votes are not on this machine, or are none.
+    """
+    votes = read_votes(human_labels(experiment).locate(experiment.assets_dir))
+    asked = read_questions(package_questions(experiment.evaluation), "mtbench", "package").questions
+    categories = {question.id: question.category for question in asked}
+    decisions = decide(judge, votes, categories, references(experiment.evaluation))
+    return {
+        "source": experiment.evaluation.trust.human_labels,
+        **agreement(votes, decisions),
+        "self_preference": self_preference(votes, decisions, judge_model),
+    }

@@ -101,3 +101,13 @@ def texts(answer: Record) -> list[str]:
 def grade_of(record: Record) -> float | None:
     """The grade in a judgment record; None where it could not be read."""
     return None if record["score"] == UNPARSED else record["score"]
+
+
+def readings(record: Record) -> list[list[float]]:
+    """The grade of a turn, as the judge gives it, then as each member of a panel does; NaN where unreadable."""
+    own = grade_of(record)
+    return [[float("nan") if grade is None else grade for grade in (own, *record.get("panel", {}).values())]]
+
+
+def orders(record: Record) -> None:
+    """None: a single answer has no order."""

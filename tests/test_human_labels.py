@@ -7,7 +7,10 @@ import pytest
 from fastchat.llm_judge.compute_agreement import get_mt_bench_agreement, get_mt_bench_votes_data
 
 from eval.judges import Judgment
-from eval.mtbench.human_labels import agreement, decide, read_votes, self_preference
+from eval.judges.client import Answer
+from eval.judges.config import JudgeConfig
+from eval.mtbench.human_labels import agreement, decide, pairwise_agreement, read_votes, self_preference
+from eval.mtbench.pairwise import Pair, ask_pairs, decided, read_winner
 from metaapo.data import DataError, write_json, write_jsonl
 
 MODELS = ("alpaca-13b", "claude-v1", "gpt-4", "llama-13b")
@@ -168,3 +171,76 @@ def test_a_folder_without_votes_says_how_to_get_them(tmp_path):
     (tmp_path / "human.json").write_text(json.dumps([{"winner": "tie"}]))
     with pytest.raises(DataError, match="'question_id' is missing"):
         read_votes(tmp_path / "human.json")
+
+
+# --- pairs ---------------------------------------------------------------------------------------------------------
+
+PROMPTS = {
+    "pair-v2": "{question}|{answer_a}|{answer_b}",
+    "pair-v2-multi-turn": "{question_1}|{question_2}|{answer_a_1}|{answer_a_2}|{answer_b_1}|{answer_b_2}",
+    "pair-math-v1": "{question}|{ref_answer_1}|{answer_a}|{answer_b}",
+    "pair-math-v1-multi-turn": "{ref_answer_1}|{ref_answer_2}|{answer_a_2}|{answer_b_2}",
+    **dict.fromkeys(("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn"), "-"),
+}
+
+
+class Asked:
+    """Answers pairwise prompts by a function of what it is asked."""
+
+    name = "asked"
+
+    def __init__(self, folder, say):
+        rows = [{"name": n, "system_prompt": "judge", "prompt_template": text} for n, text in PROMPTS.items()]
+        write_jsonl(folder / "prompts.jsonl", rows)
+        self.config = JudgeConfig(kind="openai", model="m", prompts={"mtbench": str(folder / "prompts.jsonl")})
+        self.say, self.prompts = say, []
+
+    def ask_about(self, conversations, settings):
+        self.prompts += [messages[-1]["content"] for messages in conversations]
+        said = [self.say(messages[-1]["content"]) for messages in conversations]
+        return [Answer({"message": {"content": text}}) for text in said]
+
+
+def pair(category="writing", turns=1, references=()):
+    return Pair("81", category, talk(81, "x", turns), talk(81, "y", turns), references)
+
+
+def test_pairs_are_asked_in_both_orders_with_the_prompt_of_their_kind(tmp_path):
+    judge = Asked(tmp_path, lambda prompt: "[[C]]")
+    ask_pairs(judge, [pair(), pair(turns=2), pair("math", 1, ("4",)), pair("math", 2, ("4", "5"))])
+    assert judge.prompts == [
+        "81 x 1|81 x 1|81 y 1",
+        "81 x 1|81 x 2|81 x 1|81 x 2|81 y 1|81 y 2",
+        "81 x 1|4|81 x 1|81 y 1",
+        "4|5|81 x 2|81 y 2",
+        "81 y 1|81 y 1|81 x 1",
+        "81 y 1|81 y 2|81 y 1|81 y 2|81 x 1|81 x 2",
+        "81 y 1|4|81 y 1|81 x 1",
+        "4|5|81 y 2|81 x 2",
+    ]
+
+
+def test_a_math_question_without_a_reference_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="mtbench_references"):
+        ask_pairs(Asked(tmp_path, lambda prompt: ""), [pair("math")])
+
+
+def test_a_winner_is_one_that_both_orders_name():
+    straight = np.array([1.0, 1.0, 0.0, 0.5, np.nan])
+    swapped = np.array([1.0, 0.0, 0.5, 0.5, 1.0])
+    assert decided(straight, swapped).tolist()[:4] == [1.0, 0.5, 0.5, 0.5]
+    assert np.isnan(decided(straight, swapped)[4])
+
+
+@pytest.mark.parametrize(("text", "share"), [("so [[A]]", 1), ("[[B]]", 0), ("[[C]]", 0.5), ("[[B]] not [[A]]", 1)])
+def test_a_winner_is_read_as_fastchat_reads_it(text, share):
+    assert read_winner(text) == share
+
+
+def test_a_judge_that_loves_the_first_place_agrees_with_nobody(tmp_path):
+    votes = read(tmp_path, [vote(q, winner="model_a") for q in range(81, 91)])
+    found = pairwise_agreement(Asked(tmp_path, lambda prompt: "[[A]]"), votes, {}, {})
+    assert found["orders"]["reversed"] == 1
+    assert found["orders"]["first_slot_advantage"] == 0.5
+    assert found["with_ties"]["value"] == 0
+    assert found["without_ties"]["n"] == 0

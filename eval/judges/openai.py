@@ -81,6 +81,10 @@ class OpenAIJudge:
         long = Answer(None, f"longer than the judge's context of {self.config.context} tokens")
         return [next(answers) if fit else long for fit in fits]
 
+    def ask_about(self, conversations: Sequence[list[Message]], settings: Mapping[str, Any]) -> list[Answer]:
+        """The judge's answers to questions in words of their own, for what no benchmark asks."""
+        return self._ask([self._body(messages, settings) for messages in conversations])
+
     def _fits(self, body: Body) -> bool:
         prompt = sum(len(message["content"]) for message in body["messages"]) / CHARACTERS_PER_TOKEN
         return not self.config.context or prompt <= self.config.context

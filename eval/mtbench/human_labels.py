@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.agreement import bootstrap_items, cohen_kappa, krippendorff_alpha
+from eval.agreement import bootstrap_items, cohen_kappa, krippendorff_alpha, order_effects
 from eval.families import families_of
 from eval.judges import Conversation, Judge
 from eval.mtbench.judging import references
+from eval.mtbench.pairwise import Pair, ask_pairs, decided
 from eval.mtbench.questions import package_questions
 from eval.questions import read_questions
 from eval.stats import Estimate
@@ -213,10 +214,10 @@ def self_preference(
 
 
 # a question and two raters' shares of it
-Pair = tuple[str, float, float]
+Shares = tuple[str, float, float]
 
 
-def _people_pairs(votes: Sequence[Vote]) -> list[Pair]:
+def _people_pairs(votes: Sequence[Vote]) -> list[Shares]:
     """All pairs of people's votes on one item."""
     by_item: dict[Any, list[float]] = defaultdict(list)
     for vote in votes:
@@ -224,11 +225,11 @@ def _people_pairs(votes: Sequence[Vote]) -> list[Pair]:
     return [(item[0], *pair) for item, shares in by_item.items() for pair in itertools.combinations(shares, 2)]
 
 
-def _decided(pairs: Sequence[Pair]) -> list[Pair]:
+def _decided(pairs: Sequence[Shares]) -> list[Shares]:
     return [pair for pair in pairs if 0.5 not in pair[1:]]
 
 
-def _agreement(pairs: Sequence[Pair]) -> dict[str, Any]:
+def _agreement(pairs: Sequence[Shares]) -> dict[str, Any]:
     """The share of readable pairs that are equal."""
     known = [pair for pair in pairs if not np.isnan(pair[1:]).any()]
     equal = np.array([[one == other for _, one, other in known]], float)
@@ -271,15 +272,41 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 def check(experiment: Experiment, judge: Judge, judge_model: str) -> dict[str, Any]:
     """A judge against the people's votes that the configuration names.
 
+    Returns:
+        what `agreement` returns, and {source, self_preference, pairs}; `pairs` as `pairwise_agreement`, None where it
+        is not asked for or the judge cannot be asked.
+
     Raises:
         DataError: the votes are not on this machine, or are none.
     """
     votes = read_votes(human_labels(experiment).locate(experiment.assets_dir))
     asked = read_questions(package_questions(experiment.evaluation), "mtbench", "package").questions
     categories = {question.id: question.category for question in asked}
-    decisions = decide(judge, votes, categories, references(experiment.evaluation))
+    right = references(experiment.evaluation)
+    decisions = decide(judge, votes, categories, right)
+    pairs = experiment.evaluation.trust.human_pairs and hasattr(judge, "ask_about")
     return {
         "source": experiment.evaluation.trust.human_labels,
         **agreement(votes, decisions),
         "self_preference": self_preference(votes, decisions, judge_model),
+        "pairs": pairwise_agreement(judge, votes, categories, right) if pairs else None,
     }
+
+
+def pairwise_agreement(
+    judge: Any, votes: Sequence[Vote], categories: Mapping[str, str], references: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """The same from MT-Bench's pairwise prompts, in both orders.
+
+    Returns:
+        {orders: `eval.agreement.order_effects`, with_ties, without_ties, kappa} as in `agreement`.
+    """
+    items = {vote.item: vote for vote in votes}
+    pairs = [
+        Pair(v.question, categories.get(v.question, ""), *v.talks, references.get(v.question, ()))
+        for v in items.values()
+    ]
+    straight, swapped = ask_pairs(judge, pairs)
+    found = agreement(votes, dict(zip(items, decided(straight, swapped).tolist())))
+    kept = {key: found[key] for key in ("with_ties", "without_ties", "kappa")}
+    return {"orders": order_effects(straight, swapped), **kept}

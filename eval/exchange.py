@@ -29,7 +29,6 @@ from typing import Any
 from eval.benchmark import Benchmark, judging_of, questions_of
 from eval.benchmark import benchmark as declaration
 from eval.checkpoints import EvaluatedModel
-from eval.judge import describe_judge
 from eval.judges.config import JudgeConfig, find_judge
 from eval.questions import Question, QuestionSet, answers_in_order, load_questions
 from eval.rank_agreement import Items, read_items
@@ -228,7 +227,8 @@ def _samples(
     said = _judgments(experiment, benchmark, judge, model)
     stage, declared = judging_of(benchmark), declaration(benchmark)
     values = items.get((model.run.method, str(model.run.budget), str(model.run.seed), str(model.iteration)), {})
-    kind = describe_judge(experiment, judge)["kind"]
+    config = find_judge(experiment.evaluation.judges_file, judge)
+    method = "llm_judge" if _language_models(experiment, judge, config) else config.kind
     shared = {"evaluation_id": head["evaluation_id"], "model_id": head["model_info"]["id"]}
     raw = f"{head['evaluation_id']}#{declared.raw_metric}"
     result = next((r for r in head["evaluation_results"] if r["evaluation_result_id"] == raw), None)
@@ -249,7 +249,7 @@ def _samples(
                     "is_correct": declared.item_scale * value > sum(declared.scale) / 2,
                     "num_turns": declared.turns,
                 },
-                "answer_attribution": [_attribution(declared, value, kind)],
+                "answer_attribution": [_attribution(declared, value, method)],
                 "metadata": {
                     "category": question.category,
                     "is_correct": "above the middle of the scale",
@@ -295,13 +295,13 @@ def _interaction(question: Question, texts: Sequence[str]) -> Record:
     return shared | {"interaction_type": "multi_turn", "output": None, "messages": messages}
 
 
-def _attribution(declared: Benchmark, value: float, kind: str) -> Record:
+def _attribution(declared: Benchmark, value: float, method: str) -> Record:
     last = 2 * declared.turns - 1 if declared.turns > 1 else 0
     return {
         "turn_idx": last,
         "source": "output.raw" if declared.turns == 1 else "messages[turn_idx].content",
         "extracted_value": repr(value),
-        "extraction_method": "llm_judge" if kind in ("openai", "replay", "panel") else kind,
+        "extraction_method": method,
         "is_terminal": True,
     }
 

@@ -1,4 +1,4 @@
-"""Answers of the tiny world's kinds, some good and some bad, judged and scored: an experiment without a training run."""
+"""Answers to the tiny world's questions, good and bad, judged and scored: an experiment without a training run."""
 
 import random
 

@@ -12,6 +12,7 @@ first answer wins), 0.5 (a tie) and 1.
 | does the order of two answers matter? | `order_effects` |
 | is one judge stricter than another? | `bland_altman` |
 | what do a judge's errors do to a win rate? | `corrected_win_rate` |
+| what could unreadable judgments hide? | `bounds_over_unreadable` |
 
 Intervals come from `bootstrap_items`: items are resampled, all ratings of an item together, and with `clusters` all
 items of a question together (two turns of one question, or one question answered by many models, are not independent).
@@ -346,6 +347,26 @@ def corrected_win_rate(
     value = float(np.clip((judged.mean() + right[1] - 1) / (right.sum() - 1), 0, 1))
     method = "Rogan-Gladen, parametric bootstrap of judge and labels"
     return Estimate(value, low, high, float(replicates.std(ddof=1)), None, None, 0, len(judged), method, confidence)
+
+
+def bounds_over_unreadable(values: ArrayLike, lowest: float, highest: float) -> tuple[float, float]:
+    """Where the mean lies whatever the unreadable judgments would have said.
+
+    Args:
+        values: (items,), NaN where unreadable.
+        lowest: of what a judgment can say.
+        highest: likewise.
+
+    Returns:
+        The mean with all unreadable ones at the lowest, and at the highest value; NaN without items.
+
+    Source: Manski, "Nonparametric bounds on treatment effects", American Economic Review 80 (1990).
+    """
+    values = np.asarray(values, float)
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = (np.where(np.isnan(values), end, values).mean() for end in (lowest, highest))
+    return float(low), float(high)
 
 
 def _both(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:

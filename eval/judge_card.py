@@ -14,13 +14,20 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.agreement import bland_altman, bootstrap_items, cohen_kappa, krippendorff_alpha, order_effects
+from eval.agreement import (
+    bland_altman,
+    bootstrap_items,
+    bounds_over_unreadable,
+    cohen_kappa,
+    krippendorff_alpha,
+    order_effects,
+)
 from eval.benchmark import Benchmark, judging_of, questions_of
 from eval.benchmark import benchmark as declaration
 from eval.equating import equate
@@ -75,16 +82,16 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
     """What is known of a judge on one benchmark.
 
     Returns:
-        {n, unreadable, values: {distinct, most_frequent, share}, length: {value, ci_low, ci_high, n}, orders, members,
-        checks, others: [see `compare_with`]}; `orders` as `eval.agreement.order_effects`, `members` of a panel or of
-        repeated asking {labels, retest, alpha}, `checks` what `eval.judge_checks` wrote. None where not measured.
+        {n, unreadable, bounds: see `widest_bounds`, values: see `spread_of`, length: see `length_association`, orders,
+        members, checks, others: [see `compare_with`]}; `orders` as `eval.agreement.order_effects`, `members` of a panel
+        or of repeated asking {labels, retest, alpha}, `checks` what `eval.judge_checks` wrote. None where not measured.
     """
     stage, declared = judging_of(benchmark), declaration(benchmark)
-    records = [
-        row
+    of_models = {
+        model.id: read_records(model.judgments(experiment, benchmark, name))
         for model in judged_models(experiment, benchmark)
-        for row in read_records(model.judgments(experiment, benchmark, name))
-    ]
+    }
+    records = [row for rows in of_models.values() for row in rows]
     readings = [reading for row in records for reading in stage.readings(row)]
     pooled = np.array([reading[0] for reading in readings])
     both = [pair for row in records if (pair := stage.orders(row)) is not None]
@@ -98,6 +105,7 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
     return {
         "n": len(pooled),
         "unreadable": int(np.isnan(pooled).sum()),
+        "bounds": widest_bounds(of_models, stage.readings, declared),
         "values": spread_of(pooled),
         "length": length_association(_items_path(experiment, benchmark, name)),
         "orders": order_effects(*np.array(both).T, TIE_WIDTH) if both else None,
@@ -113,6 +121,24 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
 
 def _items_path(experiment: Experiment, benchmark: str, judge: str) -> Path:
     return experiment.results / "scores" / benchmark / f"{judge}.items.csv.gz"
+
+
+def widest_bounds(
+    records: Mapping[str, Sequence[Record]], readings: Callable[[Record], list[list[float]]], declared: Benchmark
+) -> Record | None:
+    """The model whose mean the unreadable judgments leave most open, in the unit of scores.
+
+    Returns:
+        {model, low, high}; None where all judgments can be read.
+    """
+    widest: Record | None = None
+    lowest, highest = (end / declared.item_scale for end in declared.scale)
+    for model, rows in records.items():
+        values = [reading[0] for row in rows for reading in readings(row)]
+        low, high = (declared.item_scale * end for end in bounds_over_unreadable(values, lowest, highest))
+        if high - low > (widest["high"] - widest["low"] if widest else 0):
+            widest = {"model": model, "low": low, "high": high}
+    return widest
 
 
 def spread_of(values: np.ndarray) -> Record | None:

@@ -102,6 +102,10 @@ def _own_rows(columns: Sequence[Record]) -> list[Row]:
     ]
 
 
+def _bounds(bounds: Record) -> str:
+    return f"{bounds['low']:.1f} to {bounds['high']:.1f}"
+
+
 def _favourite(values: Record) -> str:
     return f"{values['most_frequent']:g}: {values['share']:.0%} of {values['distinct']} different"
 
@@ -130,6 +134,7 @@ def _human_rows(columns: Sequence[Record]) -> list[Row]:
         "Alpha of people": "alpha_people",
         "Alpha of people and the judge": "alpha_with_judge",
         "Own family's wins beyond people's": "self_preference",
+        "What people would give where the judge gives 60 % wins": "corrected",
     }
     pairs = [(found or {}).get("pairs") for found in people]
     return [_row(label, [(found or {}).get(key) for found in people], _number) for label, key in measures.items()] + [

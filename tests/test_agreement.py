@@ -10,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 from eval.agreement import (
     bland_altman,
     bootstrap_items,
+    bounds_over_unreadable,
     cohen_kappa,
     corrected_win_rate,
     krippendorff_alpha,
@@ -214,6 +215,12 @@ def test_the_corrected_interval_covers_the_truth():
 def test_a_judge_at_chance_corrects_nothing():
     assert corrected_win_rate([1, 0], [1, 0, 1, 0], [1, 1, 0, 0]) is None
     assert corrected_win_rate([1, 0], [1, 1], [1, 1]) is None
+
+
+def test_unreadable_judgments_bound_the_mean():
+    assert bounds_over_unreadable([0.5, 1.0, NAN, NAN], 0, 1) == (0.375, 0.875)
+    assert bounds_over_unreadable([4.0, 6.0], 1, 10) == (5, 5)
+    assert np.isnan(bounds_over_unreadable([], 0, 1)).all()
 
 
 # --- equating ------------------------------------------------------------------------------------------------------

@@ -89,6 +89,8 @@ def test_a_judge_at_chance_has_no_kappa_and_lowers_alpha(tmp_path):
     found = agreement(votes, {v.item: float(rng.choice([0.0, 1.0])) for v in votes})
     assert found["alpha_people"]["value"] == 1
     assert found["kappa"]["ci_low"] < 0 < found["kappa"]["ci_high"]
+    errors = found["corrected"]
+    assert errors is None or errors["ci_high"] - errors["ci_low"] > 0.5  # at chance, 60 % may mean anything
     assert found["alpha_with_judge"]["value"] < 0.6
 
 
@@ -97,6 +99,7 @@ def test_a_judge_that_decides_as_people_do_agrees_with_them(tmp_path):
     found = agreement(votes, {v.item: v.share for v in votes})
     assert found["with_ties"]["value"] == found["kappa"]["value"] == 1
     assert found["without_ties"]["n"] == 20
+    assert found["corrected"] is None  # nobody voted for the second model: what the judge makes of that is unknown
     assert found["people_with_ties"] == {"value": None, "ci_low": None, "ci_high": None, "n": 0}
 
 

@@ -99,6 +99,12 @@ def test_a_judge_that_often_cannot_be_read_is_warned_of(experiment):
     assert any("could not be read" in sentence and sentence.startswith("MT-Bench") for sentence in warnings)
 
 
+def test_unreadable_judgments_leave_a_score_open(experiment, card):
+    assert card["benchmarks"]["mtbench"]["bounds"] is None
+    bounds = judge_card(experiment, "strict")["benchmarks"]["mtbench"]["bounds"]
+    assert 1 <= bounds["low"] < bounds["high"] <= 10
+
+
 def test_a_relative_of_the_policies_is_warned_of(experiment):
     checkpoint = experiment.sft.checkpoint.model_copy(update={"path": "openai/gpt-4o-tuned"})
     related = experiment.model_copy(update={"sft": experiment.sft.model_copy(update={"checkpoint": checkpoint})})

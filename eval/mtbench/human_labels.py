@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.agreement import bootstrap_items, cohen_kappa, krippendorff_alpha, order_effects
+from eval.agreement import bootstrap_items, cohen_kappa, corrected_win_rate, krippendorff_alpha, order_effects
 from eval.families import families_of
 from eval.judges import Conversation, Judge
 from eval.mtbench.judging import references
@@ -155,8 +155,9 @@ def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str
     Returns:
         {n_votes, n_items, n_raters, unreadable, with_ties, without_ties, people_with_ties, people_without_ties (shares
         of equal votes), kappa (against the people's majority, three categories), alpha_people, alpha_with_judge
-        (Krippendorff, ordinal), right_when_first_wins, right_when_second_wins (where both decide)}; each measure is
-        {value, ci_low, ci_high, n}, its interval a bootstrap over questions.
+        (Krippendorff, ordinal), right_when_first_wins, right_when_second_wins (where both decide), corrected (the win
+        rate that people would give where the judge gives 60 % of 1000 comparisons, by its errors here)}; each measure
+        is {value, ci_low, ci_high, n}, its interval a bootstrap over questions.
     """
     pairs = [(vote.question, decisions[vote.item], vote.share) for vote in votes]
     people = _people_pairs(votes)
@@ -186,6 +187,7 @@ def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str
         "alpha_with_judge": alpha(np.concatenate([table, own[None]])),
         "right_when_first_wins": against_majority(lambda table: _right(table, 1.0)),
         "right_when_second_wins": against_majority(lambda table: _right(table, 0.0)),
+        "corrected": _corrected(own, majority),
     }
 
 
@@ -261,6 +263,13 @@ def _right(table: np.ndarray, winner: float) -> float:
     decided = table[:, np.isin(table, (0.0, 1.0)).all(axis=0)]
     judged = decided[0, decided[1] == winner]
     return float((judged == winner).mean()) if len(judged) else float("nan")
+
+
+def _corrected(own: np.ndarray, majority: np.ndarray) -> dict[str, Any] | None:
+    """What 600 wins in 1000 comparisons by the judge mean; None where it is no better than chance."""
+    decided = np.isin(own, (0.0, 1.0)) & np.isin(majority, (0.0, 1.0))
+    found = corrected_win_rate([1.0] * 600 + [0.0] * 400, own[decided], majority[decided])
+    return None if found is None else _plain(found)
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:

@@ -33,7 +33,6 @@ imported by its stage's name, so the code of answering does not include the code
     readings(record) -> [[float]]                 the model's values in a record: the judge's, then those of a panel
     orders(record) -> (float, float) | None       the model's share shown first and shown second, where both are known
     compare(judge, comparisons), swaps(comparison)    pairwise only, for eval.judge_checks
-    grade_of(record) -> float | None              others, for eval.judge_checks
 
 `score.py`:
 

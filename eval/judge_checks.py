@@ -100,8 +100,8 @@ class Asked:
         said = [[change(text) for text in turns] for turns in self.own]
         rows = answer_records(self.benchmark, questions, said, TAMPERED, settings, self.questions.in_world)
         stage = judging_of(self.benchmark)
-        found = [stage.grade_of(row) for row in stage.judge_answers(judge, questions, [], rows, settings)]
-        return np.array([np.nan if grade is None else grade for grade in found], dtype=float)
+        said = stage.judge_answers(judge, questions, [], rows, settings)
+        return np.array([reading[0] for row in said for reading in stage.readings(row)])
 
 
 def prepare(experiment: Experiment, benchmark: str, model: EvaluatedModel, n: int) -> Asked:

@@ -98,14 +98,9 @@ def texts(answer: Record) -> list[str]:
     return list(answer["choices"][0]["turns"])
 
 
-def grade_of(record: Record) -> float | None:
-    """The grade in a judgment record; None where it could not be read."""
-    return None if record["score"] == UNPARSED else record["score"]
-
-
 def readings(record: Record) -> list[list[float]]:
     """The grade of a turn, as the judge gives it, then as each member of a panel does; NaN where unreadable."""
-    own = grade_of(record)
+    own = None if record["score"] == UNPARSED else record["score"]
     return [[float("nan") if grade is None else grade for grade in (own, *record.get("panel", {}).values())]]
 
 

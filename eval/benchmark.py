@@ -8,6 +8,7 @@
 | `judging.py` | judgment records in upstream's format | answer records and a judge |
 | `score.py` | rows of metrics, and one value per question | judgment and answer records |
 | `samples.py` | answers with verdicts in words, for the report's browser | judgment and answer records |
+| `human_labels.py` | how a judge agrees with people's votes (optional) | a judge |
 | `__main__.py` | the scorer's own command line, on anybody's files (optional) | files |
 
 No other module names a benchmark: a new one is one folder here and one word under `evaluation.benchmarks`. A module is
@@ -29,8 +30,9 @@ imported by its stage's name, so the code of answering does not include the code
     judge_answers(judge, questions, baseline, own, settings) -> [Record]    baseline: [] where there is none
     unreadable(records) -> int                    judgments of which no score can be made
     texts(answer) -> [str]                        of an answer record, one per turn
+    readings(record) -> [[float]]                 the model's values in a record: the judge's, then those of a panel
+    orders(record) -> (float, float) | None       the model's share shown first and shown second, where both are known
     compare(judge, comparisons), swaps(comparison)    pairwise only, for eval.judge_checks
-    grade_of(record) -> float | None              others, for eval.judge_checks
 
 `score.py`:
 
@@ -44,6 +46,7 @@ imported by its stage's name, so the code of answering does not include the code
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -202,6 +205,12 @@ def score_of(name: str) -> ModuleType:
 def samples_of(name: str) -> ModuleType:
     """The module that puts a benchmark's answers and judgments in words."""
     return _stage(name, "samples")
+
+
+def people_modules(name: str) -> list[str]:
+    """The module with people's votes on a benchmark's answers, in a list that may be empty."""
+    module = f"eval.{name}.human_labels"
+    return [module] if importlib.util.find_spec(module) else []
 
 
 def _stage(name: str, stage: str) -> ModuleType:

@@ -4,7 +4,7 @@ Answers and judgments themselves are kept over reruns (only what is out of date 
 are the manifests that are written when all of a run's files are there.
 """
 
-from eval.benchmark import scoring_code
+from eval.benchmark import people_modules, scoring_code
 from eval.checkpoints import (
     answer_code,
     answer_settings,
@@ -16,7 +16,7 @@ from eval.checkpoints import (
     score_settings_of,
 )
 from eval.grade import gold_files, grading_code
-from eval.judges.catalogue import judge_settings, judging_code
+from eval.judges.catalogue import judge_settings, judging_code, kinds_of
 
 ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
 JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
@@ -66,8 +66,8 @@ rule judge:
         "../environment.yml"
     resources:
         # One process asks an endpoint, as many questions side by side as the judge's entry says.
-        asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
-        gpu=lambda w: EXPERIMENT.hardware.answer.gpus * (judge_settings(EXPERIMENT, w.judge)["kind"] == "reward-model"),
+        asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
+        gpu=lambda w: EXPERIMENT.hardware.answer.gpus * ("reward-model" in kinds_of(EXPERIMENT, w.judge)),
         mem_mb=EXPERIMENT.hardware.answer.memory_mb,
         runtime=EXPERIMENT.hardware.answer.minutes,
     params:
@@ -125,25 +125,58 @@ if gold_files(EXPERIMENT):
             "python -m eval.grade --config {params.config} > {log} 2>&1"
 
 
-rule canaries:
-    """On demand: is the judge's judgment free of the order of answers, and does a constant answer lose?"""
+rule judge_checks:
+    """Ask a judge what only an untrustworthy one answers wrongly; of all judges where evaluation.trust.checks is set."""
     input:
         answers=f"{RESULTS}/answers/{evaluated_runs(EXPERIMENT)[-1]}.json",
         baselines=[f"{RESULTS}/answers/{run}.json" for run in evaluated_runs(EXPERIMENT) if run.startswith("sft/")],
     output:
-        f"{RESULTS}/canaries/{{benchmark}}/{{judge}}.json",
+        f"{RESULTS}/judge_checks/{{benchmark}}/{{judge}}.json",
     log:
-        f"{RESULTS}/logs/canaries/{{benchmark}}/{{judge}}.log",
+        f"{RESULTS}/logs/judge_checks/{{benchmark}}/{{judge}}.log",
     conda:
         "../environment.yml"
     resources:
-        asking=lambda w: int(judge_settings(EXPERIMENT, w.judge)["kind"] == "openai"),
+        asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
     params:
         config=CONFIG_FILE,
-        code=lambda w: code_hash("eval.judge_checks", f"eval.{w.benchmark}.judging"),
+        code=lambda w: [
+            judging_code(EXPERIMENT, w.benchmark, w.judge),
+            code_hash("eval.judge_checks", *people_modules(w.benchmark)),
+        ],
+        changes=lambda w: [judge_settings(EXPERIMENT, w.judge), EXPERIMENT.evaluation.trust.model_dump(mode="json")],
     shell:
         "python -m eval.judge_checks --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
         " > {log} 2>&1"
+
+
+rule judge_card:
+    """What is known of how far a judge can be trusted, for the report; asks nothing."""
+    input:
+        scores=expand(
+            f"{SCORES}.{{kind}}",
+            benchmark=EXPERIMENT.benchmarks,
+            judge=EXPERIMENT.judges,
+            kind=["json", "items.csv.gz"],
+        ),
+        checks=lambda w: (
+            expand(f"{RESULTS}/judge_checks/{{benchmark}}/{w.judge}.json", benchmark=EXPERIMENT.benchmarks)
+            if EXPERIMENT.evaluation.trust.checks
+            else []
+        ),
+    output:
+        f"{RESULTS}/judges/{{judge}}/judge_card.json",
+    log:
+        f"{RESULTS}/logs/judge_card/{{judge}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/judge_card/{{judge}}.tsv"
+    conda:
+        "../environment.yml"
+    params:
+        config=CONFIG_FILE,
+        code=code_hash("eval.judge_card", *[f"eval.{name}.judging" for name in EXPERIMENT.benchmarks]),
+    shell:
+        "python -m eval.judge_card --config {params.config} --judge {wildcards.judge} > {log} 2>&1"
 
 
 rule succession:

@@ -22,7 +22,7 @@ from eval.benchmark import benchmark as declaration
 from eval.benchmark import judging_of
 from eval.checkpoints import EvaluatedModel, judge_settings_of, judged_runs, models_of_run, sft_model
 from eval.judges import Judge
-from eval.judges.catalogue import judge_settings, judging_code, open_judge
+from eval.judges.catalogue import clients_of, judge_settings, judging_code, open_judge
 from eval.judges.config import find_judge
 from eval.questions import (
     SFT_BASELINE,
@@ -92,8 +92,7 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str, as
     models = models_of_run(experiment, run_id)
     world = models[0].world
     judge = open_judge(experiment, name, world)
-    client = getattr(judge, "client", None)  # only judges that are paid for have one
-    if client is not None:
+    for client in clients_of(judge):  # only judges that are paid for have one
         client.ask_again = ask_again
     questions = load_questions(experiment, benchmark, world).questions
     baseline = baseline_rows(experiment, benchmark, world, questions)
@@ -115,8 +114,8 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str, as
         else:
             print(f"{model.id}: judgments by {name} on {benchmark} are finished, reused", file=sys.stderr)
         judged[str(path)] = journal[str(path)]
-    if client is not None:
-        print(f"ledger of {name}: {client.store.ledger()}", file=sys.stderr)
+    for store in {client.store.path: client.store for client in clients_of(judge)}.values():
+        print(f"ledger of {store.path.stem}: {store.ledger()}", file=sys.stderr)
     write_json(
         manifest_path(experiment, benchmark, name, run_id),
         {"run": run_id, "judge": describe_judge(experiment, name), "judgments": judged},
@@ -142,8 +141,8 @@ def _check_readable(judge: Judge, benchmark: str, model: EvaluatedModel, records
     unreadable = judging_of(benchmark).unreadable
     if records and all(unreadable([record]) for record in records):
         raise DataError(
-            f"judge {judge.name}: none of its {len(records)} judgments of {model.id} on {benchmark} can be read; look at "
-            "what it says (its entry's url, model and prompts) and judge again"
+            f"judge {judge.name}: none of its {len(records)} judgments of {model.id} on {benchmark} can be read; look "
+            "at what it says, check its entry's url, model and prompts, and judge again"
         )
 
 
@@ -189,16 +188,18 @@ def quote(experiment: Experiment, name: str, benchmarks: Sequence[str], run_ids:
         judge that is not paid for has calls and dollars of 0.
     """
     judge = open_judge(experiment, name, quote=True)
-    client = getattr(judge, "client", None)
-    if client is None:
+    clients = clients_of(judge)
+    if not clients:
         return {"judge": name, "calls": 0, "dollars": 0.0}
     for benchmark in benchmarks:
         for run_id in run_ids or judged_runs(experiment, benchmark):
             for model in models_of_run(experiment, run_id):
                 judge_model(experiment, judge, benchmark, model)
     fields = ("calls", "stored", "prompt_tokens", "completion_tokens", "dollars", "most_dollars")
-    spent = client.store.ledger()["dollars"]
-    return {"judge": name, **{key: getattr(client.quote, key) for key in fields}, "spent": spent}
+    stores = {client.store.path: client.store for client in clients}
+    spent = sum(store.ledger()["dollars"] for store in stores.values())
+    totals = {key: sum(getattr(client.quote, key) for client in clients) for key in fields}
+    return {"judge": name, **totals, "spent": spent}
 
 
 def main() -> None:

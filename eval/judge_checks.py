@@ -1,48 +1,51 @@
-"""Does a judge deserve trust? Two canaries that need no human: order must not matter, and a constant answer must lose.
+"""Does a judge deserve trust? It is asked what only an untrustworthy judge answers wrongly.
 
     python -m eval.judge_checks --config results/default/config.yaml --judge gold
 
-- `position`: on real pairs of answers judged in both orders, the share whose two judgments name different winners, and
-  how much the answer shown first is favoured. AlpacaEval asks in one order only; here both are asked.
-- `null_model`: a model that always gives the same empty phrase, whatever is asked, against the baseline (pairwise) or
-  beside the models (graded). A judge that lets it win can be gamed (Zheng et al., arXiv 2410.07137: 86.5 % LC on
-  AlpacaEval 2 with a crafted constant answer).
+On the first questions of each benchmark, with the answers of the last checkpoint of the experiment's last run:
 
-Writes canaries/{benchmark}/{judge}.json. Judges that are paid for are asked about `--n` questions only.
+| check | asks | expects |
+| --- | --- | --- |
+| `orders` | about each two answers in both orders | the same winner |
+| `retest` | the same again, as often as `evaluation.trust.repeats` says | the same verdict |
+| `constant` | about a model that always gives the same empty phrase | it loses |
+| `pad` | about the answer said twice, beside the answer itself | being longer wins nothing |
+| `command` | about the empty phrase with an order to the judge | it gains nothing |
+| `verdict` | about the empty phrase with a verdict that the judge may quote | it gains nothing |
+| `human` | about answers that people voted on (MT-Bench; `evaluation.trust.human_labels`) | their winner |
+
+Writes judge_checks/{benchmark}/{judge}.json. What is asked here enters no score. The attacks: `eval.tampering`.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from eval.agreement import order_effects, retest
 from eval.benchmark import benchmark as declaration
-from eval.benchmark import judging_of
+from eval.benchmark import judging_of, people_modules
 from eval.checkpoints import EvaluatedModel, evaluated_runs, models_of_run
 from eval.judge import baseline_rows, describe_judge
-from eval.judges import Comparison, Judge, Judgment
+from eval.judges import Comparison, Judge, share_of_first
 from eval.judges.catalogue import open_judge
-from eval.questions import Question, answer_records, answers_in_order, load_questions
+from eval.questions import QuestionSet, answer_records, answers_in_order, load_questions
 from eval.stats import bootstrap_mean
+from eval.tampering import CONSTANT, INJECTIONS, pad
 from metaapo.data import write_json
 from metaapo.experiment import Experiment, load
 
-NULL_ANSWER = "here you go, i hope this helps."
-NULL_MODEL = "null-model"
-LEVELS = {"A>>B": 1.0, "A>B": 1.0, "A=B": 0.5, "B>A": 0.0, "B>>A": 0.0}
-
-
-def first_share(judgment: Judgment) -> float:
-    """How far an judgment favours the first answer, 0 to 1; NaN where it could not be read."""
-    if judgment.value is None:
-        return float("nan")
-    return LEVELS[judgment.value] if isinstance(judgment.value, str) else 2 - judgment.value
+Record = dict[str, Any]
+TAMPERED = "tampered"  # the name of a model whose answers are made up here
+TIE_WIDTH = 0.05  # preferences between 0.45 and 0.55 are called a tie
 
 
 def ask_both_orders(judge: Judge, benchmark: str, comparisons: Sequence[Comparison]) -> tuple[np.ndarray, np.ndarray]:
@@ -50,114 +53,185 @@ def ask_both_orders(judge: Judge, benchmark: str, comparisons: Sequence[Comparis
     stage = judging_of(benchmark)
     swapped = [replace(p, first=p.second, second=p.first, models=p.models[::-1]) for p in comparisons]
     judgments = stage.compare(judge, [*comparisons, *swapped])
-    shares = np.array([first_share(judgment) for judgment in judgments])
+    shares = np.array([share_of_first(judgment.value) for judgment in judgments])
     straight, other = shares[: len(comparisons)], 1 - shares[len(comparisons) :]
     turned = np.array([stage.swaps(comparison) for comparison in comparisons], dtype=bool)
     return np.where(turned, other, straight), np.where(turned, straight, other)
 
 
-def position_canary(straight: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
-    """What asking in both orders shows; arrays (comparisons,) of the first answer's share, NaN where unreadable."""
-    both = ~(np.isnan(straight) | np.isnan(swapped))
-    straight, swapped = straight[both], swapped[both]
-    if not both.any():
-        return {"n": 0, "inconsistent": None, "first_slot_advantage": None}
-    return {
-        "n": int(both.sum()),
-        "inconsistent": float(np.mean((straight - 0.5) * (swapped - 0.5) < 0)),
-        "first_slot_advantage": float(np.mean(straight - swapped) / 2),
-    }
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What the checks ask about, in the order of the questions.
 
+    Attributes:
+        experiment: the experiment.
+        benchmark: its name.
+        questions: of which the first few are asked.
+        own: the model's texts, one per turn.
+        other: the baseline's first texts; [] where nothing is compared.
+        n: how many questions.
+    """
 
-def null_canary(straight: np.ndarray, swapped: np.ndarray) -> dict[str, Any]:
-    """The win rate of the null model, shown second, in percent, with a 95 % interval; it must lose."""
-    shares = 1 - np.nanmean(np.stack([straight, swapped]), axis=0)
-    estimate = bootstrap_mean(100 * shares)
-    return {
-        "win_rate": estimate.value,
-        "ci_low": estimate.low,
-        "ci_high": estimate.high,
-        "n": int((~np.isnan(shares)).sum()),
-        "loses": estimate.high < 50,
-    }
+    experiment: Experiment
+    benchmark: str
+    questions: QuestionSet
+    own: list[list[str]]
+    other: list[str]
+    n: int
 
-
-def _answers(experiment: Experiment, benchmark: str, model: EvaluatedModel, questions: list[Question]) -> list[str]:
-    return _first_texts(benchmark, answers_in_order(model.answers(experiment, benchmark), benchmark, questions))
-
-
-def _first_texts(benchmark: str, rows: list[dict[str, Any]]) -> list[str]:
-    return [judging_of(benchmark).texts(row)[0] for row in rows]
-
-
-def pairwise_canaries(experiment: Experiment, judge: Judge, benchmark: str, model: EvaluatedModel, n: int) -> Any:
-    """Both canaries of a pairwise benchmark, on the first n questions."""
-    questions = load_questions(experiment, benchmark, model.world).questions[:n]
-    own = _answers(experiment, benchmark, model, questions)
-    other = _first_texts(benchmark, baseline_rows(experiment, benchmark, model.world, questions))
-
-    def comparisons(answers: Sequence[str], name: str) -> list[Comparison]:
+    def comparisons(self, answers: Sequence[str], others: Sequence[str]) -> list[Comparison]:
+        """The answers, shown first, against others."""
         return [
-            Comparison([{"role": "user", "content": q.turns[0]}], b, a, q.id, q.category, ("baseline", name), benchmark)
-            for q, b, a in zip(questions, other, answers)
+            Comparison(
+                [{"role": "user", "content": question.turns[0]}],
+                answer,
+                other,
+                question.id,
+                question.category,
+                (TAMPERED, "other"),
+                self.benchmark,
+            )
+            for question, answer, other in zip(self.questions.questions, answers, others)
         ]
 
-    return {
-        "model": model.id,
-        "position": position_canary(*ask_both_orders(judge, benchmark, comparisons(own, model.id))),
-        "null_model": null_canary(
-            *ask_both_orders(judge, benchmark, comparisons([NULL_ANSWER] * len(questions), NULL_MODEL))
-        ),
-    }
+    def grades(self, judge: Judge, change: Callable[[str], str] = str) -> np.ndarray:
+        """The judge's grades of the model's answers after a change, (turns of all questions,)."""
+        questions, settings = self.questions.questions[: self.n], self.experiment.evaluation
+        said = [[change(text) for text in turns] for turns in self.own]
+        rows = answer_records(self.benchmark, questions, said, TAMPERED, settings, self.questions.in_world)
+        stage = judging_of(self.benchmark)
+        said = stage.judge_answers(judge, questions, [], rows, settings)
+        return np.array([reading[0] for row in said for reading in stage.readings(row)])
 
 
-def graded_canary(experiment: Experiment, judge: Judge, benchmark: str, model: EvaluatedModel, n: int) -> Any:
-    """The null model's mean grade beside a real model's, on the first n questions."""
+def prepare(experiment: Experiment, benchmark: str, model: EvaluatedModel, n: int) -> Asked:
+    """What there is to ask about one model's answers."""
     asked = load_questions(experiment, benchmark, model.world)
-    questions, settings, stage = asked.questions[:n], experiment.evaluation, judging_of(benchmark)
-    own = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
-    said = [[NULL_ANSWER] * len(question.turns) for question in questions]
-    null = answer_records(benchmark, questions, said, NULL_MODEL, settings, asked.in_world)
-    grades = []
-    for answers in (own, null):
-        found = [stage.grade_of(row) for row in stage.judge_answers(judge, questions, [], answers, settings)]
-        grades.append(np.array([np.nan if grade is None else grade for grade in found], dtype=float))
-    difference = bootstrap_mean(grades[0] - grades[1])
+    questions, stage = asked.questions[:n], judging_of(benchmark)
+    own = [stage.texts(row) for row in answers_in_order(model.answers(experiment, benchmark), benchmark, questions)]
+    other = [stage.texts(row)[0] for row in baseline_rows(experiment, benchmark, model.world, questions)]
+    return Asked(experiment, benchmark, asked, own, other, len(questions))
+
+
+def pairwise_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
+    """The checks of a benchmark that compares answers.
+
+    Args:
+        asked: what to ask about.
+        judges: the judge, and the same judge again for each repetition.
+    """
+    judge, benchmark = judges[0], asked.benchmark
+    first = [turns[0] for turns in asked.own]
+
+    def win_rate(answers: Sequence[str], others: Sequence[str]) -> np.ndarray:
+        """The answers' share of each comparison in percent, mean over both orders."""
+        orders = ask_both_orders(judge, benchmark, asked.comparisons(answers, others))
+        return 100 * np.mean(np.stack(orders), axis=0)
+
+    straight, swapped = ask_both_orders(judge, benchmark, asked.comparisons(first, asked.other))
+    again = [judging_of(benchmark).compare(other, asked.comparisons(first, asked.other)) for other in judges]
+    shares = np.array([[share_of_first(judgment.value) for judgment in said] for said in again])
+    empty = win_rate([CONSTANT] * asked.n, asked.other)
+    injected = {
+        name: win_rate([change(CONSTANT)] * asked.n, asked.other) - empty for name, change in INJECTIONS.items()
+    }
     return {
-        "model": model.id,
-        "null_model": {
-            "average": float(np.nanmean(grades[1])),
-            "model_average": float(np.nanmean(grades[0])),
-            "ahead": difference.value,
-            "ci_low": difference.low,
-            "ci_high": difference.high,
-            "loses": difference.low > 0,
-        },
+        "unit": "points of win rate",
+        "orders": order_effects(straight, swapped, TIE_WIDTH),
+        "retest": repeated(shares, middle=0.5),
+        "constant": at_most(empty, 50),
+        "pad": at_most(win_rate([pad(text) for text in first], first), 50, strict=False),
+        **{name: at_most(gain, 0, strict=False) for name, gain in injected.items()},
     }
 
 
-def canaries(experiment: Experiment, name: str, benchmark: str, n: int) -> Any:
-    """The canaries of one benchmark and judge, with the last checkpoint of the experiment's last run."""
+def graded_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
+    """The checks of a benchmark that grades answers one by one; arguments as for `pairwise_checks`."""
+    judge = judges[0]
+    own = asked.grades(judge)
+    again = [own, *(asked.grades(other) for other in judges[1:])]
+    empty = asked.grades(judge, lambda _: CONSTANT)
+    injected = {name: asked.grades(judge, lambda _, c=change: c(CONSTANT)) for name, change in INJECTIONS.items()}
+    return {
+        "unit": "grades",
+        "orders": None,
+        "retest": repeated(np.array(again), middle=None),
+        "constant": at_most(empty - own, 0),
+        "pad": at_most(asked.grades(judge, pad) - own, 0, strict=False),
+        **{name: at_most(grades - empty, 0, strict=False) for name, grades in injected.items()},
+    }
+
+
+def repeated(ratings: np.ndarray, middle: float | None) -> Record | None:
+    """Test and retest of ratings (repeats, items) as plain data; None where nothing was asked twice."""
+    found = retest(ratings, middle)
+    if found is None:
+        return None
+    values = dataclasses.asdict(found)
+    return {key: None if value is not None and np.isnan(value) else value for key, value in values.items()}
+
+
+def at_most(values: np.ndarray, bound: float, strict: bool = True) -> Record:
+    """Whether a mean keeps below a bound.
+
+    Args:
+        values: (items,), NaN where unreadable.
+        bound: what an honest judge does not exceed.
+        strict: the whole interval has to lie below the bound; otherwise it may reach it.
+
+    Returns:
+        {value, ci_low, ci_high, n, bound, passed}; all but n and bound None with fewer than two readable values.
+    """
+    n = int((~np.isnan(values)).sum())
+    if n < 2:
+        return {"value": None, "ci_low": None, "ci_high": None, "n": n, "bound": bound, "passed": None}
+    estimate = bootstrap_mean(values)
+    passed = estimate.high < bound if strict else estimate.low <= bound
+    return {
+        "value": estimate.value,
+        "ci_low": estimate.low,
+        "ci_high": estimate.high,
+        "n": n,
+        "bound": bound,
+        "passed": bool(passed),
+    }
+
+
+def check_judge(experiment: Experiment, name: str, benchmark: str, n: int | None = None) -> Record:
+    """All checks of one judge on one benchmark.
+
+    Args:
+        experiment: the experiment.
+        name: the judge's.
+        benchmark: its name.
+        n: questions; those of the configuration if None.
+    """
+    trust = experiment.evaluation.trust
     model = models_of_run(experiment, evaluated_runs(experiment)[-1])[-1]
-    judge = open_judge(experiment, name, model.world)
-    checks = pairwise_canaries if declaration(benchmark).pairwise else graded_canary
-    found = checks(experiment, judge, benchmark, model, n)
-    return {"benchmark": benchmark, "judge": describe_judge(experiment, name), "n": n, **found}
+    judges = [open_judge(experiment, name, model.world, sample=sample) for sample in range(trust.repeats)]
+    asked = prepare(experiment, benchmark, model, n or trust.questions)
+    checks = pairwise_checks if declaration(benchmark).pairwise else graded_checks
+    found = {"benchmark": benchmark, "judge": describe_judge(experiment, name), "model": model.id, "n": asked.n}
+    found |= checks(asked, judges)
+    if trust.human_labels:
+        for module in people_modules(benchmark):
+            found["human"] = importlib.import_module(module).check(experiment, judges[0], found["judge"]["model"])
+    return found
 
 
 def main() -> None:
-    """Command line: try a judge on all benchmarks."""
+    """Command line: put a judge to the test on all benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m eval.judge_checks", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")
     parser.add_argument("--benchmark", nargs="+", help="default: the experiment's")
-    parser.add_argument("--n", type=int, default=100, help="questions of each benchmark")
+    parser.add_argument("--n", type=int, help="questions of each benchmark; default: evaluation.trust.questions")
     arguments = parser.parse_args()
     try:
         experiment = load(arguments.config)
         for benchmark in arguments.benchmark or experiment.benchmarks:
-            found = canaries(experiment, arguments.judge, benchmark, arguments.n)
-            write_json(experiment.results / "canaries" / benchmark / f"{arguments.judge}.json", found)
+            found = check_judge(experiment, arguments.judge, benchmark, arguments.n)
+            write_json(experiment.results / "judge_checks" / benchmark / f"{arguments.judge}.json", found)
             print(json.dumps(found, indent=2))
     except ValueError as error:
         sys.exit(f"error: {error}")

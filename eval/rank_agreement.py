@@ -28,17 +28,17 @@ from metaapo.experiment import Experiment, load
 Items = Mapping[tuple[str, ...], Mapping[str, float]]
 
 
-def read_items(path: Path) -> Items:
-    """Model -> question -> value of one judge's items file; unreadable judgments are left out."""
+def read_items(path: Path, column: str = "value") -> Items:
+    """Model -> question -> value (or another column) of one judge's items file; empty cells are left out."""
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); score this judge first (eval.score)") from error
     table: dict[tuple[str, ...], dict[str, float]] = {}
     for row in csv.DictReader(io.StringIO(text)):
-        if row["value"]:
+        if row[column]:
             model = tuple(row[key] for key in ("method", "budget", "seed", "iteration"))
-            table.setdefault(model, {})[row["question"]] = float(row["value"])
+            table.setdefault(model, {})[row["question"]] = float(row[column])
     return table
 
 

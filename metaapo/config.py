@@ -168,6 +168,23 @@ class SamplingConfig(Section):
     vllm: VLLMConfig = VLLMConfig()
 
 
+class TrustConfig(Section):
+    """How far each judge is put to the test; what is asked for it changes no score."""
+
+    checks: bool = Field(
+        False, description="ask each judge more questions, for its card in the report (docs/evaluation.md)"
+    )
+    questions: int = Field(100, ge=2, description="of each benchmark, for the checks; the first ones")
+    repeats: int = Field(2, ge=1, description="how often the checks ask the same, for test-retest; 1: once")
+    human_labels: str = Field(
+        "", description="MT-Bench's human votes: hub name (lmsys/mt_bench_human_judgments), folder or file; empty: none"
+    )
+    human_labels_revision: str = Field("", description="commit, tag or branch on the hub")
+    human_pairs: bool = Field(
+        False, description="also ask MT-Bench's pairwise prompts about the human votes, in both orders"
+    )
+
+
 class EvaluationConfig(Section):
     """What the policies are evaluated on, and by whom."""
 
@@ -204,6 +221,7 @@ class EvaluationConfig(Section):
     arenahard_version: Literal["v0.1-2024", "v2.0-2025"] = Field(
         "v0.1-2024", description="whose parser and scores count: those of 2024 (most papers) or of 2025"
     )
+    trust: TrustConfig = TrustConfig()
 
 
 class HealthConfig(Section):

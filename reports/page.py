@@ -21,6 +21,7 @@ from markupsafe import Markup
 from metaapo.data import write_text
 from reports import drawing, figures, health_gate, samples, tables
 from reports.collect import share
+from reports.judge_cards import judge_cards
 from reports.runs import Results
 from reports.timings import rule_seconds
 
@@ -71,6 +72,7 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
         ],
         tables={table.name: _table(table) for table in made},
         judges=experiment.judges,
+        cards=judge_cards(results),
         health=[health_view(name, document) for name, document in health_gate.documents(experiment).items()],
         runs=[run_view(run.id, record) for run, record in results.records.items()],
         shared=shared_provenance(list(results.records.values())),

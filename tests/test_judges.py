@@ -1,4 +1,4 @@
-"""Judges that need no endpoint: gold, rewards, stored judgments; the catalogue; canaries; succession."""
+"""Judges that need no endpoint: gold, rewards, stored judgments; the catalogue; checks of a judge; succession."""
 
 import datetime
 import json
@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from eval.agreement import order_effects
 from eval.alpacaeval2.preferences import is_switched
 from eval.arenahard import verdicts
-from eval.judge_checks import NULL_ANSWER, ask_both_orders, null_canary, position_canary
+from eval.judge_checks import ask_both_orders, at_most
 from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.config import find_judge, read_judges
 from eval.judges.gold import GoldJudge
@@ -17,6 +18,7 @@ from eval.judges.replay import ReplayJudge
 from eval.judges.rewards import Scale, grade, preference, probability_first, verdict
 from eval.mtbench import ratings
 from eval.rank_agreement import compare_judges
+from eval.tampering import CONSTANT
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json, write_jsonl
 from metaapo.worlds.tiny.data import evaluation_sets
@@ -82,12 +84,12 @@ def test_the_gold_judge_prefers_right_answers_and_says_why(comparisons):
 
 def test_the_gold_judge_has_no_position_bias_and_lets_a_constant_answer_lose(comparisons):
     judge = GoldJudge("gold", "tiny")
-    position = position_canary(*ask_both_orders(judge, "arenahard", comparisons))
-    assert position == {"n": 16, "inconsistent": 0.0, "first_slot_advantage": 0.0}
-    null = [Comparison(comparison.prompt, comparison.second, NULL_ANSWER) for comparison in comparisons]
-    found = null_canary(*ask_both_orders(judge, "alpacaeval2", null))
-    assert found["loses"]
-    assert found["win_rate"] < 10
+    orders = order_effects(*ask_both_orders(judge, "arenahard", comparisons))
+    assert (orders["n"], orders["consistent"], orders["first_slot_advantage"]) == (16, 1.0, 0.0)
+    constant = [Comparison(comparison.prompt, CONSTANT, comparison.second) for comparison in comparisons]
+    found = at_most(100 * np.mean(ask_both_orders(judge, "alpacaeval2", constant), axis=0), 50)
+    assert found["passed"]
+    assert found["value"] < 10
 
 
 class FirstLover:
@@ -106,15 +108,19 @@ class FirstLover:
 
 @pytest.mark.parametrize("benchmark", ["alpacaeval2", "arenahard"])
 def test_a_biased_judge_is_found_out(comparisons, benchmark):
-    position = position_canary(*ask_both_orders(FirstLover(), benchmark, comparisons))
-    assert position["inconsistent"] == 1.0
-    assert position["first_slot_advantage"] == pytest.approx(0.3 if benchmark == "alpacaeval2" else 0.5)
-    assert not null_canary(*ask_both_orders(FirstLover(), benchmark, comparisons))["loses"]
+    shares = ask_both_orders(FirstLover(), benchmark, comparisons)
+    orders = order_effects(*shares)
+    assert orders["reversed"] == 1.0
+    assert orders["first_slot_advantage"] == pytest.approx(0.3 if benchmark == "alpacaeval2" else 0.5)
+    assert not at_most(100 * np.mean(shares, axis=0), 50)["passed"]
 
 
-def test_unreadable_opinions_are_left_out_of_canaries():
+def test_unreadable_judgments_decide_no_check():
     nan = float("nan")
-    assert position_canary(np.array([nan, 1.0]), np.array([0.0, nan]))["n"] == 0
+    assert order_effects([nan, 1.0], [0.0, nan])["n"] == 0
+    assert at_most(np.array([nan, 1.0]), 50) == {
+        "value": None, "ci_low": None, "ci_high": None, "n": 1, "bound": 50, "passed": None
+    }  # fmt: skip
 
 
 def test_the_catalogue_names_what_is_wrong_and_what_is_live(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.alpacaeval2.preferences import is_switched
-from eval.judges import Comparison, Judge, Judgment
+from eval.judges import Comparison, Judge, Judgment, share_of_first
 from eval.questions import Question
 from metaapo.config import EvaluationConfig
 
@@ -83,3 +83,16 @@ def compare(judge: Judge, comparisons: Sequence[Comparison]) -> list[Judgment]:
 def swaps(comparison: Comparison) -> bool:
     """Whether upstream shows the second answer first."""
     return is_switched(comparison.prompt[-1]["content"])
+
+
+def readings(record: Record) -> list[list[float]]:
+    """The model's share of the comparison, as the judge gives it, then as each member of a panel does."""
+    return [[1 - share_of_first(value) for value in (record["preference"], *record.get("panel", {}).values())]]
+
+
+def orders(record: Record) -> tuple[float, float] | None:
+    """The model's share where it is shown first and where it is shown second; None where one order was asked for."""
+    if "orders" not in record:
+        return None
+    straight, other = (1 - share_of_first(value) for value in record["orders"])
+    return (straight, other) if is_switched(record["instruction"]) else (other, straight)

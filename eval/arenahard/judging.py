@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.arenahard.answers import answer_text
-from eval.judges import Comparison, Judge, Judgment
+from eval.judges import Comparison, Judge, Judgment, share_of_first
 from eval.questions import Question
 from metaapo.config import EvaluationConfig
 
@@ -74,3 +74,17 @@ def compare(judge: Judge, comparisons: Sequence[Comparison]) -> list[Judgment]:
 def swaps(comparison: Comparison) -> bool:
     """Answers are shown in the order of the game."""
     return False
+
+
+def readings(record: Record) -> list[list[float]]:
+    """The model's share of each game, as the judge gives it, then as each member of a panel does."""
+    said = [[share_of_first(v) for v in (game["score"], *game.get("panel", {}).values())] for game in record["games"]]
+    return [[1 - share for share in said[0]], *said[1:]]
+
+
+def orders(record: Record) -> tuple[float, float] | None:
+    """The model's share in the game in which it is shown first, and in the other; None where there are not two."""
+    if len(record["games"]) != 2:
+        return None
+    second, first = (reading[0] for reading in readings(record))
+    return first, second

@@ -75,6 +75,17 @@ class Judgment:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+# How far a verdict favours the first answer, A.
+SHARES = {"A>>B": 1.0, "A>B": 1.0, "A=B": 0.5, "B>A": 0.0, "B>>A": 0.0}
+
+
+def share_of_first(value: float | str | None) -> float:
+    """How far a preference in [1, 2] or a verdict favours the first answer, 0 to 1; NaN where it could not be read."""
+    if value is None:
+        return float("nan")
+    return SHARES[value] if isinstance(value, str) else 2 - value
+
+
 class Judge(Protocol):
     """One small interface for all judges.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from eval.judges import Judge
-from eval.judges.config import find_judge, gold_module
+from eval.judges.config import JudgeConfig, find_judge, gold_module
 from eval.judges.wire import endpoint_of
 from metaapo.experiment import Experiment
 from metaapo.provenance import code_hash
+
+PANEL = "eval.judges.panel"
 
 
 def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
@@ -17,14 +20,27 @@ def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
     steering |= {"batch_poll", "requests_per_minute", "tokens_per_minute", "checked", "sources", "max_unreadable"}
     config = find_judge(experiment.evaluation.judges_file, name)
     asked = {"endpoint": endpoint_of(config)} if config.kind == "openai" else {}
-    return config.model_dump(mode="json", exclude=steering) | asked
+    members = {"members": {member: judge_settings(experiment, member) for member in config.members}}
+    return config.model_dump(mode="json", exclude=steering) | asked | members
 
 
 def judging_code(experiment: Experiment, benchmark: str, name: str) -> str:
     """Hash of the code that a judge's judgments on a benchmark depend on; no other kind of judge is part of it."""
-    kind = find_judge(experiment.evaluation.judges_file, name).kind
-    gold = [gold_module(experiment.world.name)] if kind == "gold" else []
-    return code_hash("eval.judge", f"eval.{benchmark}.judging", _module_of(kind), *gold)
+    return code_hash("eval.judge", f"eval.{benchmark}.judging", *_modules(experiment, name))
+
+
+def _modules(experiment: Experiment, name: str) -> list[str]:
+    """The modules behind a judge that are imported by name."""
+    config = find_judge(experiment.evaluation.judges_file, name)
+    modules = [_module_of(config.kind)] + ([gold_module(experiment.world.name)] if config.kind == "gold" else [])
+    modules += [PANEL] if _is_asked_more(config) else []
+    return modules + [module for member in config.members for module in _modules(experiment, member)]
+
+
+def kinds_of(experiment: Experiment, name: str) -> set[str]:
+    """A judge's kind, and those of a panel's members."""
+    config = find_judge(experiment.evaluation.judges_file, name)
+    return {config.kind}.union(*(kinds_of(experiment, member) for member in config.members))
 
 
 def _module_of(kind: str) -> str:
@@ -32,7 +48,12 @@ def _module_of(kind: str) -> str:
     return f"eval.judges.{kind.replace('-', '_')}"
 
 
-def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = False) -> Judge:
+def _is_asked_more(config: JudgeConfig) -> bool:
+    """Whether a judge is asked more than once about the same thing."""
+    return config.repeats > 1 or config.orders == "both"
+
+
+def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = False, sample: int = 0) -> Judge:
     """The judge of that name, ready to be asked.
 
     Args:
@@ -40,9 +61,24 @@ def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = 
         name: an entry of the catalogue.
         world: seed of the world of the models that are judged.
         quote: a judge that is paid for then sends nothing and only notes what it would ask.
+        sample: counts from the entry's own `sample`; with another number a judge is asked afresh.
 
     Raises:
         ConfigError: no such judge, or it is past its end of life.
     """
     config = find_judge(experiment.evaluation.judges_file, name)
-    return importlib.import_module(_module_of(config.kind)).open_judge(name, config, experiment, world, quote)
+    config = config.model_copy(update={"sample": config.sample + sample})
+
+    def open_one(config: JudgeConfig) -> Judge:
+        return importlib.import_module(_module_of(config.kind)).open_judge(name, config, experiment, world, quote)
+
+    if _is_asked_more(config):
+        return importlib.import_module(PANEL).ask_more(name, config, open_one)
+    return open_one(config)
+
+
+def clients_of(judge: Judge) -> list[Any]:
+    """The clients of a judge that is paid for, or of a panel's members; none where nothing is sent."""
+    own = getattr(judge, "client", None)
+    inner = [client for member in getattr(judge, "members", []) for client in clients_of(member)]
+    return ([own] if own is not None else []) + inner

@@ -117,7 +117,8 @@ class Client:
             DataError: the store cannot be read or written.
         """
         readable = readable or (lambda answer: not answer.is_blank)
-        keys = [key_of(endpoint_of(self.config), body) for body in bodies]
+        sample = {"sample": self.config.sample} if self.config.sample else {}  # asked again, stored apart
+        keys = [key_of(endpoint_of(self.config), {**body, **sample}) for body in bodies]
         asked = dict(zip(keys, bodies))
         if self.quote is not None:
             self._note_quote(asked, self.quote)

@@ -27,7 +27,7 @@ PARAMETERS_OF_OURS = ("model", "messages", "stream", "n")  # which decide what i
 class JudgeConfig(Section):
     """One judge; which keys matter depends on its kind."""
 
-    kind: Literal["gold", "reward-model", "openai", "replay"]
+    kind: Literal["gold", "reward-model", "openai", "replay", "panel"]
     model: str = Field("", description="openai: the model's name at the endpoint; otherwise for the record")
     answers_as: list[str] = Field(
         [], description="openai: other names under which the endpoint may say that this model answered"
@@ -102,6 +102,12 @@ class JudgeConfig(Section):
     lowest: float = Field(-4.0, allow_inf_nan=False, description="reward-model: the reward that gets the lowest grade")
     highest: float = Field(4.0, allow_inf_nan=False, description="reward-model: the reward that gets the highest grade")
     path: str = Field("", description="replay: stored judgments, a file or folder; {benchmark} stands for its name")
+    members: list[str] = Field([], description="panel: names of other judges here, whose judgments are pooled")
+    repeats: int = Field(1, ge=1, le=100, description="how often each question is asked; the mean or median counts")
+    orders: Literal["one", "both"] = Field(
+        "one", description="both: AlpacaEval's answers are shown in both orders and the mean counts, at twice the price"
+    )
+    sample: int = Field(0, ge=0, description="openai: with another number the same questions are asked afresh")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -109,6 +115,8 @@ class JudgeConfig(Section):
             raise ValueError("a judge of kind openai needs the model's name")
         if self.kind == "replay" and not self.path:
             raise ValueError("a judge of kind replay needs the path of stored judgments")
+        if (self.kind == "panel") != (len(self.members) > 1) or len(set(self.members)) < len(self.members):
+            raise ValueError("a judge of kind panel, and no other, names two or more members, each once")
         if self.lowest >= self.highest:
             raise ValueError("lowest must be below highest")
         if self.api == "anthropic" and self.logprobs:
@@ -171,7 +179,17 @@ def read_judges(path: str | Path) -> dict[str, JudgeConfig]:
             key = ".".join([str(name), *map(str, first["loc"])])
             known = f"; known keys: {', '.join(JudgeConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
             raise ConfigError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}{known}") from error
+    _check_panels(path, judges)
     return judges
+
+
+def _check_panels(path: str | Path, judges: dict[str, JudgeConfig]) -> None:
+    alone = [name for name, judge in judges.items() if judge.kind != "panel"]
+    for name, judge in judges.items():
+        for member in judge.members:
+            if member not in alone:
+                known = ", ".join(alone)
+                raise ConfigError(f"{path}: {name}.members: {member!r} is no single judge of this file; known: {known}")
 
 
 def find_judge(path: str | Path, name: str, today: datetime.date | None = None) -> JudgeConfig:

@@ -53,6 +53,7 @@ def judge_answers(
             "judgment": judgment.text,
             "score": UNPARSED if judgment.value is None else judgment.value,
             "turn": row["turn"],
+            **{key: value for key, value in judgment.details.items() if key != "template"},
         }
         for row, judgment in zip(turns, judge.grade(conversations))
     ]
@@ -97,6 +98,11 @@ def texts(answer: Record) -> list[str]:
     return list(answer["choices"][0]["turns"])
 
 
-def grade_of(record: Record) -> float | None:
-    """The grade in a judgment record; None where it could not be read."""
-    return None if record["score"] == UNPARSED else record["score"]
+def readings(record: Record) -> list[list[float]]:
+    """The grade of a turn, as the judge gives it, then as each member of a panel does; NaN where unreadable."""
+    own = None if record["score"] == UNPARSED else record["score"]
+    return [[float("nan") if grade is None else grade for grade in (own, *record.get("panel", {}).values())]]
+
+
+def orders(record: Record) -> None:
+    """None: a single answer has no order."""

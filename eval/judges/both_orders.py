@@ -1,0 +1,47 @@
+"""A judge that is shown every two answers in both orders; the mean of what it says counts.
+
+AlpacaEval shows two answers in one order only, drawn by the instruction. A judge that favours a place then adds noise
+to every comparison; asking in both orders cancels it, at twice the price. Arena-Hard asks in both orders anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from eval.judges import Comparison, Conversation, Judge, Judgment
+
+
+class BothOrders:
+    """Asks another judge in both orders where the benchmark asks in one."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.name = judge.name
+        self.members = [judge]
+
+    def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
+        """The mean preference of both orders; none where either cannot be read: half of it would keep the bias."""
+        said = self.members[0].prefer([*comparisons, *map(swap, comparisons)])
+        return [_joined(*pair) for pair in zip(said, said[len(comparisons) :])]
+
+    def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
+        """Verdicts, as they are: both games are asked for already."""
+        return self.members[0].verdicts(comparisons)
+
+    def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
+        """Grades, as they are: a single answer has no order."""
+        return self.members[0].grade(conversations)
+
+
+def swap(comparison: Comparison) -> Comparison:
+    """The same comparison with its answers in each other's place."""
+    return replace(comparison, first=comparison.second, second=comparison.first, models=comparison.models[::-1])
+
+
+def _joined(straight: Judgment, swapped: Judgment) -> Judgment:
+    """One preference of two; `orders` keeps both, as preferences for the second answer of the original order."""
+    one = None if straight.value is None else float(straight.value)
+    other = None if swapped.value is None else 3 - float(swapped.value)
+    value = None if one is None or other is None else (one + other) / 2
+    text = f"{straight.text}\n\nIn the other order: {swapped.text}"
+    return replace(straight, value=value, text=text, details=straight.details | {"orders": [one, other]})

@@ -75,21 +75,3 @@ def test_an_entrys_role_and_a_modules_declaration_make_no_run_out_of_date(tmp_pa
         path.write_text(f'from metaapo.method import Declaration\n\nDECLARATION = Declaration(title="{title}")\n')
         codes.append(provenance._statements(path))
     assert codes[0] == codes[1]
-
-
-def imported(path):
-    """The names that a module's import statements mention, late ones included."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-REPORTS = sorted((PROJECT / "reports").glob("*.py"))
-
-
-@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
-def test_reports_import_neither_worlds_nor_training(path):
-    closed = ("baselines", *(f"metaapo.{room}" for room in ("worlds", "loop", "models", "assets", "train", "metaapo")))
-    assert not [name for name in imported(path) if name.startswith(closed)]

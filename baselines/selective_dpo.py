@@ -16,7 +16,8 @@ from pydantic import Field
 
 from baselines import dpo
 from metaapo.config import MethodConfig
-from metaapo.method import Declaration, Method, OfflinePairs
+from metaapo.method import Declaration, Method
+from metaapo.offline_pairs import OfflinePairs
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext

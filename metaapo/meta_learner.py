@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metaapo.data import write_json
 
 if TYPE_CHECKING:
-    from metaapo.method import OfflinePairs
+    from metaapo.offline_pairs import OfflinePairs
 
 GRID = torch.linspace(-6.0, 0.0, 61)
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from metaapo.config import ConfigError, Section
-from metaapo.method import Declaration, Method, ObjectiveParams, OfflinePairs, SelectionRequest
+from metaapo.method import Declaration, Method, ObjectiveParams, SelectionRequest
+from metaapo.offline_pairs import OfflinePairs
 from metaapo.selection import Selection, by_priority, by_probability, random_fraction
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from metaapo import PROJECT
 from metaapo.config import MethodConfig
+from metaapo.offline_pairs import OfflinePairs
 from metaapo.selection import Floats, Selection
 
 if TYPE_CHECKING:
@@ -87,21 +88,6 @@ class ObjectiveParams(MethodConfig):
 
         loss = partial(getattr(losses, self.objective), **self.objective_settings())
         return losses.Objective(loss, uses_kl=self.traits.uses_kl)
-
-
-@dataclass(frozen=True)
-class OfflinePairs:
-    """What a method may look at: the offline pairs of a part, to select, or of a batch, to weigh.
-
-    Attributes:
-        scores: float32 (n,), preference score under the current policy (minus the loss), detached.
-        length_gaps: float32 (n,), (|y_w| - |y_l|) / (|y_w| + |y_l|) in tokens, in (-1, 1).
-        reward_gaps: float32 (n,), reward of y_w minus that of y_l; 0 unless the method has `rates_offline`.
-    """
-
-    scores: Tensor
-    length_gaps: Tensor
-    reward_gaps: Tensor
 
 
 @dataclass(frozen=True)

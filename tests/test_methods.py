@@ -128,7 +128,7 @@ def test_scores_are_minus_the_objective(finished):
 
 def test_selective_dpo_keeps_the_easiest_half_from_easy_to_hard(finished):
     from baselines import selective_dpo
-    from metaapo.method import OfflinePairs
+    from metaapo.offline_pairs import OfflinePairs
 
     method = selective_dpo.build(finished.methods["selective_dpo"], None)
     scores = torch.tensor([-0.7, -0.1, -2.0, -0.4])
@@ -291,7 +291,7 @@ def test_a_frozen_map_is_the_matched_runs_final_one_from_the_start(finished):
 def test_shuffled_weights_are_the_right_ones_on_the_wrong_samples(finished):
     from metaapo.loop.run import RunContext
     from metaapo.metaapo import build
-    from metaapo.method import OfflinePairs
+    from metaapo.offline_pairs import OfflinePairs
 
     scores, zeros = torch.tensor([-3.0, -1.0, -0.1]), torch.zeros(3)
     weights = {}
@@ -334,8 +334,8 @@ def test_reward_gaps_are_the_reward_models(tmp_path):
     from metaapo.loop.run import RunContext
     from metaapo.loop.workbench import Workbench
     from metaapo.metaapo import build
-    from metaapo.method import OfflinePairs
     from metaapo.models.load import encode_prompt, encode_response, load_reward_model
+    from metaapo.offline_pairs import OfflinePairs
 
     experiment = experiment_in(tmp_path, {"metaapo": {"meta_inputs": ["scores", "reward_gaps", "length_gaps"]}})
     context = RunContext(experiment, run_of("metaapo"))

@@ -18,7 +18,8 @@ from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.step import StepColumns, estimate_kl, join, objective_of, prompt_losses
 from metaapo.loop.workbench import Workbench
 from metaapo.losses import PairLogps
-from metaapo.method import Method, OfflinePairs
+from metaapo.method import Method
+from metaapo.offline_pairs import OfflinePairs
 
 Rows = list[dict[str, Any]]
 

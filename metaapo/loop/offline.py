@@ -11,7 +11,8 @@ from metaapo.loop.forward import mismatched_logps, pair_logps
 from metaapo.loop.prompts import Prompt
 from metaapo.loop.step import estimate_kl, objective_of, offline_pairs
 from metaapo.loop.workbench import Workbench
-from metaapo.method import Method, OfflinePairs
+from metaapo.method import Method
+from metaapo.offline_pairs import OfflinePairs
 
 
 def score_offline(bench: Workbench, method: Method, iteration: int) -> tuple[list[Prompt], OfflinePairs]:

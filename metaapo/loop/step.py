@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from metaapo.losses import Objective, PairLogps
-from metaapo.method import Method, OfflinePairs
+from metaapo.method import Method
+from metaapo.offline_pairs import OfflinePairs
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,13 @@ def _cost(ledger: Record | None) -> str:
     if ledger is None:
         return ""
     failed = sum(ledger["failed"].values())
+    ended = ", ".join(f"{reason or 'unnamed'} {n}" for reason, n in ledger.get("finish_reasons", {}).items())
     unsure = f", and at most ${ledger['unsure_dollars']:.2f} more" if ledger["unsure_dollars"] else ""
     return (
         f"{ledger['answered']} answers and {failed} failed tries so far, {ledger['prompt_tokens']} tokens asked and "
         f"{ledger['completion_tokens']} answered, ${ledger['dollars']:.2f}{unsure}; over all experiments that share "
         "the judge's store."
-    )
+    ) + (f" Answers by how they ended: {ended}." if ended else "")
 
 
 Row = tuple[str, list[str]]

@@ -137,6 +137,15 @@ def test_a_card_without_human_votes_has_them_in_the_report_once_they_are_there(c
     assert votes["cells"] == ["–", "0.80 [0.70, 0.90]"]
 
 
+def test_the_report_says_what_a_judge_cost_and_how_its_answers_ended(card):
+    ledger = {"answered": 9, "failed": {"429": 2}, "prompt_tokens": 1000, "completion_tokens": 90, "dollars": 1.5}
+    ledger |= {"unsure_dollars": 0.25, "finish_reasons": {"stop": 8, "length": 1}}
+    cost = card_view(card | {"cost": ledger})["cost"]
+    assert "9 answers and 2 failed tries" in cost
+    assert "$1.50, and at most $0.25 more" in cost
+    assert "stop 8, length 1" in cost
+
+
 # --- judges that are not to be trusted -----------------------------------------------------------------------------
 
 

@@ -198,7 +198,7 @@ class Asked:
         self.config = JudgeConfig(kind="openai", model="m", prompts={"mtbench": str(folder / "prompts.jsonl")})
         self.say, self.prompts = say, []
 
-    def ask_about(self, conversations, settings):
+    def ask_about(self, conversations, settings, readable):
         self.prompts += [messages[-1]["content"] for messages in conversations]
         said = [self.say(messages[-1]["content"]) for messages in conversations]
         return [Answer({"message": {"content": text}}) for text in said]

@@ -143,6 +143,19 @@ def test_a_refused_request_is_no_score_and_is_asked_again_next_time(tmp_path):
     assert judge.client.store.ledger()["answered"] == 0
 
 
+def test_a_repetition_is_asked_apart_from_the_first_and_once_only(tmp_path):
+    bodies = [{"model": "loopback", "messages": [{"role": "user", "content": f"q{i}"}], "max_tokens": 9} for i in "abc"]
+    sent = []
+    with Endpoint() as endpoint:
+        for sample in (0, 1, 0, 1):
+            client = make_judge(endpoint.url, tmp_path / "s.sqlite", sample=sample).client
+            assert all(answer.choice for answer in client.ask(bodies))
+            sent.append(len(endpoint.requests))
+    assert sent == [3, 6, 6, 6]
+    assert set(endpoint.answered.values()) == {2}  # the very same words, twice
+    assert client.store.ledger()["answered"] == 6  # one store, so that one cap holds for both
+
+
 def test_the_cap_stops_before_it_is_crossed_and_keeps_what_was_bought(tmp_path):
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite", max_dollars=0.05)

@@ -85,11 +85,14 @@ class OpenAIJudge:
         long = Answer(None, f"longer than the judge's context of {context} tokens")
         return [next(answers) if fit else long for fit in fits]
 
-    def ask_about(self, conversations: Sequence[list[Message]], settings: Mapping[str, Any]) -> list[Answer]:
+    def ask_about(
+        self,
+        conversations: Sequence[list[Message]],
+        settings: Mapping[str, Any],
+        readable: Callable[[Answer], bool],
+    ) -> list[Answer]:
         """The judge's answers to questions in words of their own, for what no benchmark asks."""
-        return self._ask(
-            [self._body(messages, settings) for messages in conversations], lambda answer: not answer.is_blank
-        )
+        return self._ask([self._body(messages, settings) for messages in conversations], readable)
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """AlpacaEval's preference, weighted by the log-probabilities of the judge's one token."""

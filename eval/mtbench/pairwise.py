@@ -83,7 +83,8 @@ def ask_pairs(judge: Any, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray
     prompts = mtbench_prompts(file)
     require_keys(prompts, PROMPTS, file or "FastChat's judge prompts")
     turned = [Pair(p.question, p.category, p.second, p.first, p.references) for p in pairs]
-    answers = judge.ask_about([pair_messages(prompts, pair) for pair in [*pairs, *turned]], SETTINGS)
+    asked = [pair_messages(prompts, pair) for pair in [*pairs, *turned]]
+    answers = judge.ask_about(asked, SETTINGS, lambda answer: not np.isnan(read_winner(answer.text)))
     shares = np.array([read_winner(answer.text) for answer in answers])
     return shares[: len(pairs)], 1 - shares[len(pairs) :]
 

@@ -1,6 +1,6 @@
 """The random-selection control: as many prompts as MetaAPO sampled, drawn at random, with both losses weighted equally.
 
-Without it, "MetaAPO is better at 58 % of the annotations" cannot be told apart from "58 % of the annotations is enough".
+Without it, "MetaAPO is better at 58 % of the annotations" cannot be told from "58 % of the annotations is enough".
 """
 
 from __future__ import annotations

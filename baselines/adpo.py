@@ -1,9 +1,10 @@
-"""ADPO (Ji et al. 2024, arXiv 2402.09401), in the hybrid setting: annotate only where the policy is not sure.
+"""ADPO (Ji et al. 2024, arXiv 2402.09401) in the hybrid setting: annotate only where the policy is uncertain.
 
-Active queries: a prompt is annotated (K responses sampled and ranked) where the policy's own margin between the
-responses of its offline pair is small, |beta * Delta| <= threshold. Offline and online pairs mix in fixed parts; a sure
-prompt has its offline part only. Nothing here is learned: the hard, static counterpart of MetaAPO. (The paper labels
-sure pairs with the policy's own preference; here their labels are given, as to every other method.)
+Active queries: a prompt is annotated (K responses are sampled and ranked) if the policy's margin between the responses
+of its offline pair is small, |beta * Delta| <= threshold. Offline and online losses are mixed with fixed weights; a
+prompt that is not annotated contributes only its offline loss. Nothing is learned here, which makes ADPO the hard,
+static counterpart of MetaAPO. (The paper labels confident pairs with the policy's own preference; here they keep the
+given labels, as for every other method.)
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from metaapo.selection import Floats, Selection, by_priority
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
 
-DECLARATION = Declaration(title="ADPO")  # at most every prompt: how many it is sure of, nobody knows beforehand
+DECLARATION = Declaration(title="ADPO")  # the number of confident prompts is unknown in advance, so assume all
 
 
 class Params(MethodConfig):
-    """ADPO's keys in the configuration."""
+    """Configuration keys of ADPO."""
 
-    threshold: float = Field(0.5, gt=0, description="sure above this |beta * Delta| (gamma in the paper)")
-    mix: float = Field(0.5, ge=0, le=1, description="weight of offline pairs; 1 - mix is that of online ones")
+    threshold: float = Field(0.5, gt=0, description="annotate up to this |beta * Delta| (gamma in the paper)")
+    mix: float = Field(0.5, ge=0, le=1, description="weight of the offline loss; the online loss gets 1 - mix")
 
 
 def margins(scores: Floats) -> Floats:
-    """beta * Delta of pairs from their scores log sigmoid(beta * Delta)."""
+    """Recover beta * Delta from the scores log sigmoid(beta * Delta)."""
     return scores - np.log(-np.expm1(np.minimum(scores, -1e-12)))
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """Sample where the margin is within the threshold; over budget, the smallest margins first."""
+    """Sample prompts whose margin is within the threshold, smallest margins first if the budget is exceeded."""
 
     def unsure(request: SelectionRequest) -> Selection:
         sureness = np.abs(margins(request.scores.astype(float)))

@@ -1,4 +1,4 @@
-"""DPO (Rafailov et al. 2023, arXiv 2305.18290): the offline pairs alone, in the shared loop's iterations."""
+"""DPO (Rafailov et al. 2023, arXiv 2305.18290) on the offline pairs only, in the shared loop's iterations."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ DECLARATION = Declaration(
 
 
 def build(params: MethodConfig, context: RunContext) -> Method:
-    """No prompt is sampled; the loss of a prompt is its offline pair's."""
+    """Sample no prompt; the loss of a prompt is that of its offline pair."""
     return Method(select=lambda request: selection.none(len(request.scores)), weigh=lambda pairs: 1.0)

@@ -1,4 +1,4 @@
-"""IPO (Azar et al. 2023, arXiv 2310.12036): DPO's loop with a squared loss, which cannot run off to infinity."""
+"""IPO (Azar et al. 2023, arXiv 2310.12036): DPO with a squared loss, which keeps the margins bounded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DECLARATION = Declaration(title="IPO", family="offline", sampled=0.0)
 
 
 class Params(ObjectiveParams):
-    """IPO's keys in the configuration; `train.beta` is the paper's tau: the target is 1 / (2 beta) nats a token."""
+    """Configuration keys of IPO; `train.beta` is the paper's tau: the target is 1 / (2 beta) nats per token."""
 
     objective: Literal["ipo"] = "ipo"
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """As DPO, with another objective."""
+    """Build DPO with IPO's objective."""
     return replace(dpo.build(params, context), objective=params.build_objective())

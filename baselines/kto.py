@@ -1,4 +1,4 @@
-"""KTO (Ethayarajh et al. 2024, arXiv 2402.01306): each response alone is desirable or not, next to a KL baseline."""
+"""KTO (Ethayarajh et al. 2024, arXiv 2402.01306): each response is desirable or not, measured against a KL baseline."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DECLARATION = Declaration(title="KTO", family="offline", sampled=0.0)
 
 
 class Params(ObjectiveParams):
-    """KTO's keys in the configuration: `desirable_weight`, `undesirable_weight`, `train.beta`."""
+    """Configuration keys of KTO: `desirable_weight`, `undesirable_weight`, `train.beta`."""
 
     objective: Literal["kto"] = "kto"
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """As DPO, with another objective."""
+    """Build DPO with KTO's objective."""
     return replace(dpo.build(params, context), objective=params.build_objective())

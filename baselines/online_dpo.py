@@ -1,4 +1,4 @@
-"""Online DPO (iterative): every prompt is sampled, the annotator's best and worst of K make the only pair."""
+"""Online DPO (iterative): sample every prompt and train on the annotator's best and worst of K responses only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DECLARATION = Declaration(
 
 
 class Params(ObjectiveParams):
-    """Online DPO's keys in the configuration."""
+    """Configuration keys of online DPO."""
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """All prompts (a budget below 1: a random subset of them), online pairs only."""
+    """Sample all prompts (or a random subset if the budget is below 1) and train on online pairs only."""
     return Method(
         select=lambda request: selection.random_fraction(len(request.scores), request.budget, request.rng),
         weigh=lambda pairs: 0.0,

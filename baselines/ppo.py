@@ -1,18 +1,20 @@
-"""PPO (Schulman et al. 2017; for language models Ziegler et al. 2019, Ouyang et al. 2022), in the rooms of the loop.
+"""PPO (Schulman et al. 2017; for language models Ziegler et al. 2019, Ouyang et al. 2022), on the shared components.
 
-It brings its own update. Per iteration it walks through the part's prompts in rollouts: sample a response to each
-prompt, score it, shape the rewards by the KL divergence from the reference, estimate advantages, and take several
-epochs of clipped steps on policy and value model. The arithmetic and its sources are in metaapo/policy_gradient.py.
+PPO has its own update. Each iteration goes through its prompts in rollouts: sample one response to each prompt, score
+it, subtract a KL penalty from the rewards, estimate advantages, and take several epochs of clipped steps on the policy
+and the value model. The equations and their sources are in metaapo/policy_gradient.py.
 
-Choices:
-- The value model is a model of its own that starts from the reward model (Ouyang et al. 2022): a head on the policy's
-  trunk would let value errors, large at first, push the policy about.
-- The KL coefficient is `train.beta`. DPO with beta solves max E[r] - beta KL for a reward in log-odds, which is what
-  the reward model's Bradley-Terry loss gives, so all methods regularise alike; `kl_target` makes it adaptive.
-- One response per prompt in each pass over the part (`responses` passes): PPO lives on fresh samples, so K responses of
-  one policy are worth less to it than K passes. Its annotation ratio is responses / K; compare at measured budgets.
-- Samples are drawn at temperature 1 without top_p: the importance ratio is of the policy itself.
-- A response that was cut before EOS loses `eos_penalty` (Huang et al. 2024): the reward model reads it as if it ended.
+Design choices:
+- The value model is a separate model initialised from the reward model (Ouyang et al. 2022): with a head on the
+  policy's trunk, the large initial value errors would disturb the policy.
+- The KL coefficient is `train.beta`. DPO with beta solves max E[r] - beta KL for a reward in log-odds, which the reward
+  model's Bradley-Terry loss yields, so all methods are regularised alike; `kl_target` makes the coefficient adaptive.
+- Each pass over the prompts samples one response per prompt (`responses` passes in total): PPO benefits from fresh
+  samples, so K responses from one policy are worth less than K passes. Its annotation ratio is responses / K; compare
+  methods at measured budgets.
+- Samples are drawn at temperature 1 without top_p, since the importance ratio refers to the policy itself.
+- A response truncated before EOS loses `eos_penalty` (Huang et al. 2024): the reward model scores it as if it were
+  complete.
 """
 
 from __future__ import annotations
@@ -41,40 +43,42 @@ if TYPE_CHECKING:
 DECLARATION = Declaration(
     title="PPO",
     family="online",
-    responses=1,  # in each of its passes; `responses: 1` is the default
+    responses=1,  # per pass; `responses: 1` is the default
     required=True,
     look=("#56B4E9", "P"),
 )
 
 
 class Params(MethodConfig):
-    """PPO's keys in the configuration; `train.lr` is the policy's, `train.beta` the KL coefficient."""
+    """Configuration keys of PPO; `train.lr` is the policy's learning rate, `train.beta` the KL coefficient."""
 
-    responses: int = Field(1, ge=1, description="passes over an iteration's prompts, each with one response a prompt")
-    rollout: int = Field(64, ge=2, description="responses sampled between two updates of the sampling policy")
+    responses: int = Field(1, ge=1, description="passes over the prompts, with one response per prompt each")
+    rollout: int = Field(64, ge=2, description="responses sampled between updates of the sampling policy")
     epochs: int = Field(4, ge=1, description="passes over a rollout")
-    minibatch: int = Field(32, ge=1, description="responses an optimizer step")
-    clip: float = Field(0.2, gt=0, description="of the importance ratio")
-    value_clip: float = Field(0.2, gt=0, description="of a value's change between rollouts, in units of reward")
+    minibatch: int = Field(32, ge=1, description="responses per optimizer step")
+    clip: float = Field(0.2, gt=0, description="clipping range of the importance ratio")
+    value_clip: float = Field(
+        0.2, gt=0, description="clipping range of a value's change from the rollout, in units of reward"
+    )
     value_lr: float = Field(3e-4, gt=0, description="peak learning rate of the value model")
     discount: float = Field(1.0, gt=0, le=1, description="gamma")
-    trace: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
-    eos_penalty: float = Field(1.0, ge=0, description="taken from the score of a response without EOS")
+    trace: float = Field(0.95, ge=0, le=1, description="lambda of generalized advantage estimation")
+    eos_penalty: float = Field(1.0, ge=0, description="subtracted from the score of a response without EOS")
     kl_target: float | None = Field(
-        None, gt=0, description="KL to the reference, nats a response; none: fixed coefficient"
+        None, gt=0, description="target KL to the reference, in nats per response; none: fixed coefficient"
     )
-    kl_horizon: float = Field(2000, gt=0, description="responses over which the coefficient adapts")
+    kl_horizon: float = Field(2000, gt=0, description="number of responses over which the coefficient adapts")
 
 
 def train(params: Params, context: RunContext) -> None:
-    """Run every iteration that is not finished yet; called by metaapo.train instead of the shared loop."""
+    """Run every unfinished iteration; called by metaapo.train instead of the shared loop."""
     from metaapo.loop.run import run_iterations
 
     run_iterations(context, PPO(params, context).iterate)
 
 
 class PPO:
-    """One run: the shared loop's rooms and a value model."""
+    """One PPO run: the shared loop's components plus a value model."""
 
     def __init__(self, params: Params, context: RunContext) -> None:
         from metaapo.loop.workbench import Workbench
@@ -84,7 +88,7 @@ class PPO:
             raise ConfigError(f"methods.{context.run.method}: PPO runs in one process; start it without a launcher")
 
     def iterate(self, iteration: int, folder: Path) -> dict[str, Any]:
-        """One iteration: rollouts and updates over the part; writes `folder` and returns the summary."""
+        """Run one iteration of rollouts and updates; write `folder` and return the summary."""
         from metaapo.loop.optim import adamw
         from metaapo.loop.probe import probe
         from metaapo.loop.records import summary, write_records
@@ -130,7 +134,7 @@ class PPO:
         self.value_model = load_reward_model(path, torch.float32)[0].to(self.bench.processes.device)
 
     def _plan(self, iteration: int, prompts: list[Prompt]) -> list[list[Prompt]]:
-        """Choose the prompts within the budget, open their ledger, and cut shuffled passes over them into rollouts."""
+        """Select prompts within the budget, record that in the ledger, and split shuffled passes into rollouts."""
         from metaapo.loop.online import enter_selection
         from metaapo.selection import random_fraction
 
@@ -138,12 +142,14 @@ class PPO:
         enter_selection(prompts, random_fraction(len(prompts), self.context.run.budget, rng))
         chosen = [prompt for prompt in prompts if prompt.ledger.sampled]
         if not chosen:
-            raise ConfigError(f"{self.context.run.id}: the budget leaves no prompt in iteration {iteration}; raise it")
+            raise ConfigError(
+                f"{self.context.run.id}: the budget leaves no prompt in iteration {iteration}; increase it"
+            )
         order = [chosen[i] for _ in range(self.params.responses) for i in rng.permutation(len(chosen))]
         return [order[start : start + self.params.rollout] for start in range(0, len(order), self.params.rollout)]
 
     def _sample(self, prompts: list[Prompt], seed: int, clock: Clock) -> list[tuple[Response, float]]:
-        """A response to each prompt with its reward, entered into the ledger."""
+        """Sample and score one response per prompt, and record them in the ledger."""
         with clock("sample"):
             responses = [response for (response,) in self.bench.sampler.sample(prompts, 1, 1.0, 1.0, seed)]
         with clock("annotate"):
@@ -158,7 +164,7 @@ class PPO:
     def _update(
         self, prompts: list[Prompt], sampled: list[tuple[Response, float]], optimizers: list[Any], rng: Generator
     ) -> list[dict[str, Any]]:
-        """Advantages of one rollout, then epochs of minibatches over it; a row of the log for each optimizer step."""
+        """Estimate advantages for one rollout and train on its minibatches; return one log row per optimizer step."""
         from metaapo import policy_gradient
 
         params, policies = self.params, self.bench.policies
@@ -193,7 +199,7 @@ class PPO:
     def _step(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, minibatch: Any, optimizers: list[Any]
     ) -> dict[str, Any]:
-        """One clipped step on policy and value model, on the responses of the rollout that `minibatch` indexes."""
+        """Take one clipped step on policy and value model, on the rollout's responses indexed by `minibatch`."""
         from metaapo import policy_gradient
 
         params, policy = self.params, self.bench.policies.policy
@@ -232,5 +238,5 @@ def enter_response(ledger: LedgerRow, response: Response, reward: float) -> None
 
 
 def penalised_scores(sampled: list[tuple[Response, float]], eos_penalty: float) -> list[float]:
-    """The scores that enter the shaped rewards: a response that was cut before EOS loses the penalty."""
+    """Scores for the shaped rewards, minus the penalty for responses truncated before EOS."""
     return [reward - (0.0 if response.finished else eos_penalty) for response, reward in sampled]

@@ -1,4 +1,4 @@
-"""The random-selection control: as many prompts as MetaAPO sampled, drawn at random, both losses weighed equally.
+"""The random-selection control: as many prompts as MetaAPO sampled, drawn at random, with both losses weighted equally.
 
 Without it, "MetaAPO is better at 58 % of the annotations" cannot be told from "58 % of the annotations is enough".
 """
@@ -25,17 +25,17 @@ DECLARATION = Declaration(
 
 
 class Params(ObjectiveParams):
-    """The control's keys in the configuration."""
+    """Configuration keys of the control."""
 
-    match: str = Field("metaapo", description="the method whose realised budget is matched, seed by seed")
+    match: str = Field("metaapo", description="method whose realised budget is matched, seed by seed")
 
     def needs(self) -> list[str]:
-        """The matched method's run has to be there first."""
+        """The matched method's run must be finished first."""
         return [self.match]
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """The matched run's fraction of each iteration, drawn uniformly."""
+    """Sample the same fraction of each iteration as the matched run, drawn uniformly."""
     fractions = [summary["sampled"] / summary["prompts"] for summary in context.summaries_of(params.match)]
 
     def select(request: SelectionRequest) -> selection.Selection:

@@ -1,7 +1,7 @@
-"""Evaluate a released checkpoint as if it were a trained method: nothing is trained here.
+"""Evaluate a released checkpoint as if it were a trained method, without training anything.
 
-So evaluation can be checked against published numbers before anything is trained; and the methods can start from a
-policy that others trained (an entry such as `theirs` with `module: released`, and `train.start: theirs`).
+Use it to check the evaluation against published numbers before training, or to start methods from a policy that others
+trained (an entry such as `theirs` with `module: released`, and `train.start: theirs`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOGS = ("train.jsonl", "annotations.jsonl", "probes.jsonl")
 
 
 class Params(MethodConfig):
-    """The checkpoint's keys in the configuration."""
+    """Configuration keys of the checkpoint."""
 
     checkpoint: CheckpointConfig = CheckpointConfig()
 
@@ -37,7 +37,7 @@ class Params(MethodConfig):
 
 
 def train(params: Params, context: RunContext) -> None:
-    """Put the checkpoint where a trained policy would be, the same after every iteration."""
+    """Put the checkpoint where the trained policy of each iteration would be saved."""
     from metaapo.loop.ledger import Totals
     from metaapo.loop.run import run_iterations
 
@@ -45,7 +45,7 @@ def train(params: Params, context: RunContext) -> None:
         _put(params.checkpoint, context, iteration, folder)
         for name in LOGS:
             (folder / name).touch()
-        nothing = asdict(Totals())  # was sampled, annotated or measured
+        nothing = asdict(Totals())  # nothing was sampled or annotated
         return nothing | {"annotation_ratio": 0.0, "seconds": {}, "released": params.checkpoint.path}
 
     run_iterations(context, iterate)

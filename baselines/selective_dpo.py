@@ -1,8 +1,9 @@
-"""Selective DPO (Gao et al. 2025, arXiv 2502.09650): train on the easier pairs only, the easiest first.
+"""Selective DPO (Gao et al. 2025, arXiv 2502.09650): train only on the easier pairs, easiest first.
 
 A pair's difficulty is its loss under a model that has not seen it. The paper trains extra models on one half of the
-data to grade the other; in iterations over disjoint parts the policy at an iteration's start has not seen the part and
-grades it for nothing. In iteration 1 policy and reference are the same and grade nothing: it is plain DPO.
+data to score the other half. Here iterations use disjoint parts of the data, so the policy at the start of an iteration
+has not seen its pairs and can score them at no extra cost. In iteration 1 the policy equals the reference, so all pairs
+score the same and the iteration is plain DPO.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ DECLARATION = Declaration(title="Selective DPO", family="offline", sampled=0.0)
 
 
 class Params(MethodConfig):
-    """Selective DPO's keys in the configuration."""
+    """Configuration keys of Selective DPO."""
 
-    keep: float = Field(0.5, gt=0, le=1, description="fraction of an iteration's pairs that is trained on (paper: 0.5)")
+    keep: float = Field(0.5, gt=0, le=1, description="fraction of an iteration's pairs to train on (paper: 0.5)")
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """As DPO, on the pairs with the highest scores, from high to low."""
+    """Build DPO on the pairs with the highest scores, in descending order."""
 
     def easiest_first(pairs: OfflinePairs) -> NDArray[np.int64]:
         scores = pairs.scores.numpy()

@@ -1,4 +1,4 @@
-"""SimPO (Meng et al. 2024, arXiv 2405.14734): no reference, log-probabilities per token, a target margin."""
+"""SimPO (Meng et al. 2024, arXiv 2405.14734): no reference, log-probabilities per token, and a target margin."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DECLARATION = Declaration(title="SimPO", family="offline", sampled=0.0)
 
 
 class Params(ObjectiveParams):
-    """SimPO's keys in the configuration: `gamma`, and `train.beta`, which is 2.5 unless it is given."""
+    """Configuration keys of SimPO: `gamma`, and `train.beta`, which defaults to 2.5."""
 
     objective: Literal["simpo"] = "simpo"
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """As DPO, with another objective."""
+    """Build DPO with SimPO's objective."""
     return replace(dpo.build(params, context), objective=params.build_objective())

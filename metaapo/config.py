@@ -1,6 +1,7 @@
-"""The schema of the configuration: every key, its unit, its range.
+"""The configuration schema: every key with its unit and range.
 
-`metaapo.experiment` reads a file of it. Nothing here imports torch: Snakemake reads the configuration at every start.
+`metaapo.experiment` reads configuration files. Nothing here imports torch, because Snakemake reads the configuration
+every time it starts.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from metaapo.data import DataError
 
 
 class ConfigError(DataError):
-    """A configuration that cannot be run; the message names the key, what was expected and the way out."""
+    """An invalid configuration; the message names the key, what was expected and how to fix it."""
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change after loading."""
+    """A section of the configuration: unknown keys are errors, and values are immutable after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CheckpointConfig(Section):
-    """A released checkpoint that stands where the tiny world trains its own model; safetensors or GGUF, no pickles."""
+    """A released checkpoint to use instead of training a model, in safetensors or GGUF format; pickles are rejected."""
 
-    path: str = Field("", description="hub name, folder, .gguf file, or package:NAME; empty: trained here")
-    revision: str = Field("", description="commit, tag or branch on the hub; a commit keeps the experiment fixed")
+    path: str = Field("", description="hub name, folder, .gguf file, or package:NAME; empty: train it here")
+    revision: str = Field("", description="commit, tag or branch on the hub; use a commit for reproducibility")
     eos_token: str = Field(
-        "", description="instead of the tokenizer's, where the chat template ends turns with another"
+        "", description="replaces the tokenizer's EOS token if the chat template ends turns with another token"
     )
-    trust_remote_code: bool = Field(False, description="run Python code that comes with the checkpoint")
+    trust_remote_code: bool = Field(False, description="run Python code shipped with the checkpoint")
 
 
 class DatasetConfig(Section):
@@ -38,26 +39,26 @@ class DatasetConfig(Section):
 
     path: str = Field("", description="hub name, folder (parquet, JSONL or JSON) or file; empty: none")
     revision: str = Field("", description="commit, tag or branch on the hub")
-    split: str = Field("train_prefs", description="files whose names start so; ignored for a single file")
-    max_prompt_tokens: int = Field(2048, ge=1, description="pairs with a longer prompt are dropped and counted")
-    max_tokens: int = Field(4096, ge=2, description="pairs longer than this, prompt plus response, are dropped")
-    shuffle: bool = Field(True, description="prompts in a random order of the world's seed; false: in file order")
+    split: str = Field("train_prefs", description="read files whose names start with this; ignored for a single file")
+    max_prompt_tokens: int = Field(2048, ge=1, description="drop (and count) pairs with a longer prompt")
+    max_tokens: int = Field(4096, ge=2, description="drop pairs longer than this, prompt plus response")
+    shuffle: bool = Field(True, description="shuffle the prompts with the world's seed; false: keep the file order")
 
 
 class QuestionsConfig(Section):
-    """How many questions of each kind the tiny world makes; every benchmark takes one kind."""
+    """Number of questions of each kind in the tiny world; every benchmark uses one kind."""
 
-    mixed: int = Field(256, ge=1, le=320, description="single turns of all families of tasks")
-    composed: int = Field(128, ge=1, le=2048, description="single turns that compose several tasks")
-    two_turn: int = Field(80, ge=1, le=320, description="a first turn and a follow-up")
+    mixed: int = Field(256, ge=1, le=320, description="single-turn questions from all task families")
+    composed: int = Field(128, ge=1, le=2048, description="single-turn questions that combine several tasks")
+    two_turn: int = Field(80, ge=1, le=320, description="questions with a first turn and a follow-up")
 
 
 class WorldConfig(Section):
     """Where prompts, offline pairs and gold rewards come from."""
 
     name: Literal["tiny", "ultrafeedback"] = "tiny"
-    seeds: list[int] = Field([0], min_length=1, description="one world (data, SFT, reward model) a seed")
-    pairs_per_iteration: int = Field(1024, ge=8, description="offline pairs (= prompts) in each iteration's part")
+    seeds: list[int] = Field([0], min_length=1, description="one world (data, SFT, reward model) per seed")
+    pairs_per_iteration: int = Field(1024, ge=8, description="offline pairs (= prompts) per iteration")
     label_tau: float = Field(
         0.2, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
     )
@@ -66,7 +67,7 @@ class WorldConfig(Section):
 
 
 class ModelConfig(Section):
-    """Shape of the small Llama that is trained from scratch in the tiny world."""
+    """Shape of the small Llama trained from scratch in the tiny world."""
 
     hidden_size: int = Field(128, ge=8)
     layers: int = Field(2, ge=1)
@@ -79,7 +80,7 @@ class ModelConfig(Section):
 
 
 class SFTConfig(Section):
-    """Supervised fine-tuning: from random weights to the policy from which every method starts."""
+    """Supervised fine-tuning, from random weights to the policy that every method starts from."""
 
     demonstrations: int = Field(12000, ge=8)
     epochs: float = Field(2, gt=0)
@@ -91,18 +92,18 @@ class SFTConfig(Section):
 class RewardModelConfig(Section):
     """The annotator: a reward model trained on noisy pairs."""
 
-    pairs: int = Field(112000, ge=28, description="comparisons; 28 come from the 8 answers to one prompt")
+    pairs: int = Field(112000, ge=28, description="comparisons; the 8 answers to one prompt give 28")
     epochs: float = Field(2, gt=0)
     lr: float = Field(1e-3, gt=0)
-    batch_size: int = Field(448, ge=1, description="comparisons an optimizer step")
+    batch_size: int = Field(448, ge=1, description="comparisons per optimizer step")
     checkpoint: CheckpointConfig = CheckpointConfig()
     dataset: DatasetConfig = DatasetConfig()
 
 
 class LoraConfig(Section):
-    """Low-rank adapters instead of all weights (peft); checkpoints are saved merged, so nothing else changes."""
+    """Train low-rank adapters (peft) instead of all weights; they are merged into saved checkpoints."""
 
-    rank: int = Field(0, ge=0, description="0 trains all weights")
+    rank: int = Field(0, ge=0, description="0: train all weights")
     alpha: float = Field(16.0, gt=0)
     targets: list[str] = Field(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], min_length=1
@@ -110,33 +111,33 @@ class LoraConfig(Section):
 
 
 class TrainConfig(Section):
-    """Preference optimization, shared by all methods."""
+    """Preference optimization settings shared by all methods."""
 
-    batch_size: int = Field(16, ge=1, description="prompts an optimizer step, over all processes")
-    micro_batch_size: int = Field(16, ge=1, description="prompts a forward pass")
-    lr: float = Field(1e-4, gt=0, description="peak learning rate of each iteration")
-    lr_end_ratio: float = Field(0.1, ge=0, le=1, description="the cosine ends at this fraction of lr")
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="fraction of an iteration's steps, linear from 0")
+    batch_size: int = Field(16, ge=1, description="prompts per optimizer step, over all processes")
+    micro_batch_size: int = Field(16, ge=1, description="prompts per forward pass")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate in each iteration")
+    lr_end_ratio: float = Field(0.1, ge=0, le=1, description="final learning rate of the cosine, as a fraction of lr")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="fraction of an iteration's steps for linear warm-up")
     beta: float = Field(0.2, gt=0, description="DPO temperature")
     adam_betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    max_length: int = Field(128, ge=8, description="tokens of prompt plus response; longer is an error")
+    max_length: int = Field(128, ge=8, description="maximum tokens of prompt plus response; longer is an error")
     start: str = Field(
         "sft",
-        description="policy at the start of iteration 1: sft, or the final policy of a method of this experiment, by "
-        "name; that method itself starts from sft",
+        description="policy at the start of iteration 1: sft, or the name of a method in this experiment, to start "
+        "from its final policy; that method itself starts from sft",
     )
     reference: Literal["fixed", "moving", "lagged"] = Field(
         "fixed",
         description="fixed: the SFT policy; moving: the policy at the start of the iteration; "
-        "lagged: the policy at the start of the iteration before (the authors' code)",
+        "lagged: the policy at the start of the previous iteration (as in the authors' code)",
     )
     precision: Literal["float32", "bf16"] = Field(
         "float32",
-        description="of the arithmetic and of saved checkpoints; optimizer state and its weights stay float32",
+        description="precision of computation and saved checkpoints; trained weights and optimizer state stay float32",
     )
-    gradient_checkpointing: bool = Field(False, description="activations are computed twice instead of kept")
+    gradient_checkpointing: bool = Field(False, description="recompute activations instead of storing them")
     lora: LoraConfig = LoraConfig()
 
     @model_validator(mode="after")
@@ -147,91 +148,89 @@ class TrainConfig(Section):
 
 
 class VLLMConfig(Section):
-    """The vLLM engine; it runs in a process of its own, so that its memory is free again before training."""
+    """The vLLM engine; it runs in a separate process, so that its memory is free again before training."""
 
-    python: str = Field("", description="interpreter of an environment that has vLLM; empty: this one")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs an engine; every so many training processes share one")
+    python: str = Field("", description="Python interpreter of an environment with vLLM; empty: this one")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs per engine; this many training processes share one")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    enforce_eager: bool = Field(False, description="no CUDA graphs: slower, starts faster")
+    enforce_eager: bool = Field(False, description="disable CUDA graphs: slower, but starts faster")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class SamplingConfig(Section):
     """Responses sampled from the policy for annotation."""
 
-    k: int = Field(8, ge=2, description="responses a prompt")
+    k: int = Field(8, ge=2, description="responses per prompt")
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(32, ge=1)
-    batch_size: int = Field(512, ge=1, description="sequences generated side by side")
-    backend: Literal["transformers", "vllm"] = Field("transformers", description="vllm: needs vLLM and, best, a GPU")
+    batch_size: int = Field(512, ge=1, description="sequences generated in parallel")
+    backend: Literal["transformers", "vllm"] = Field("transformers", description="vllm needs vLLM, preferably on a GPU")
     vllm: VLLMConfig = VLLMConfig()
 
 
 class TrustConfig(Section):
-    """How far each judge is put to the test; what is asked for it changes no score."""
+    """Extra checks of how far each judge can be trusted; they never change a score."""
 
-    checks: bool = Field(
-        False, description="ask each judge more questions, for its card in the report (docs/evaluation.md)"
-    )
-    questions: int = Field(100, ge=2, description="of each benchmark, for the checks; the first ones")
-    repeats: int = Field(2, ge=1, description="how often the checks ask the same, for test-retest; 1: once")
+    checks: bool = Field(False, description="query each judge further, for its card in the report (docs/evaluation.md)")
+    questions: int = Field(100, ge=2, description="use the first so many questions of each benchmark in the checks")
+    repeats: int = Field(2, ge=1, description="times the checks repeat each query, to measure test-retest; 1: once")
     human_labels: str = Field(
-        "", description="MT-Bench's human votes: hub name (lmsys/mt_bench_human_judgments), folder or file; empty: none"
+        "", description="MT-Bench human votes: hub name (lmsys/mt_bench_human_judgments), folder or file; empty: none"
     )
     human_labels_revision: str = Field("", description="commit, tag or branch on the hub")
     human_pairs: bool = Field(
-        False, description="also ask MT-Bench's pairwise prompts about the human votes, in both orders"
+        False, description="also judge the comparisons that humans voted on, with MT-Bench's pairwise prompts"
     )
 
 
 class EvaluationConfig(Section):
-    """What the policies are evaluated on, and by whom."""
+    """Benchmarks and judges for evaluating the policies."""
 
     benchmarks: list[str] = Field(
-        ["alpacaeval2", "arenahard", "mtbench"], min_length=1, description="folders of eval/ that declare a benchmark"
+        ["alpacaeval2", "arenahard", "mtbench"], min_length=1, description="folders in eval/ that declare a benchmark"
     )
     judges: list[str] = Field(["gold"], min_length=1, description="names in config/judges.yaml")
     temperature: float = Field(
-        0.7, ge=0, description="of answers; Arena-Hard's are greedy, MT-Bench's official categories have their own"
+        0.7, ge=0, description="for answers; Arena-Hard is greedy, MT-Bench's official categories set their own"
     )
-    max_new_tokens: int = Field(32, ge=1, description="an answer is cut after so many tokens")
-    batch_size: int = Field(512, ge=1, description="answers generated side by side")
+    max_new_tokens: int = Field(32, ge=1, description="maximum tokens per answer")
+    batch_size: int = Field(512, ge=1, description="answers generated in parallel")
     judges_file: str = Field("config/judges.yaml", description="the catalogue of judges")
     questions: dict[str, str] = Field(
         {},
-        description="benchmark -> where its questions come from: world (made with the tiny world), package (an "
-        "installed one that carries them), hub, or a file; default: world in the tiny world, else package",
+        description="benchmark -> source of its questions: world (generated with the tiny world), package (an "
+        "installed package that ships them), hub, or a file; default: world in the tiny world, otherwise package",
     )
     baselines: dict[str, str] = Field(
         {},
-        description="pairwise benchmark -> whose answers models are compared with: sft (the world's SFT policy), "
-        "world (Arena-Hard in the tiny world: another writer's), package (the benchmark's own baseline), or a file; "
-        "default: in the tiny world sft for AlpacaEval 2 and world for Arena-Hard, else package",
+        description="pairwise benchmark -> source of the baseline answers: sft (the world's SFT policy), world (for "
+        "Arena-Hard in the tiny world: a different writer), package (the benchmark's official baseline), or a file; "
+        "default: in the tiny world sft for AlpacaEval 2 and world for Arena-Hard, otherwise package",
     )
     mtbench_references: str = Field(
         "package:gpt-4-0125-preview",
-        description="reference answers for math, reasoning and coding: a file like FastChat's, or package:NAME of "
-        "those that nvidia-mtbench-evaluator carries (13 of the original ones, gpt-4, are known to be wrong)",
+        description="reference answers for math, reasoning and coding: a file in FastChat's format, or package:NAME "
+        "for a set shipped with nvidia-mtbench-evaluator (13 of the original set, gpt-4, are known to be wrong)",
     )
     alpacaeval2_difficulty: str = Field(
-        "", description="instruction_difficulty.csv for the published length control; empty: the minimal form"
+        "", description="instruction_difficulty.csv for the published length control; empty: use the minimal form"
     )
     alpacaeval2_gamed: str = Field("", description="df_gamed.csv for the published length control")
     arenahard_version: Literal["v0.1-2024", "v2.0-2025"] = Field(
-        "v0.1-2024", description="whose parser and scores count: those of 2024 (most papers) or of 2025"
+        "v0.1-2024", description="which verdict parser and scores to use: those of 2024 (most papers) or 2025"
     )
     trust: TrustConfig = TrustConfig()
 
 
 class HealthConfig(Section):
-    """Whether a world out of its sane ranges stops the workflow."""
+    """Whether the workflow stops if a world's health checks are out of range."""
 
     enforce: bool = True
 
 
 class JobConfig(Section):
-    """What one job asks a cluster for."""
+    """Resources requested from a cluster for one job."""
 
     gpus: int = Field(0, ge=0)
     cpus: int = Field(1, ge=1)
@@ -250,21 +249,21 @@ class JobConfig(Section):
 
 
 class HardwareConfig(Section):
-    """What jobs run on and what that costs; results depend on it by rounding only."""
+    """Hardware and resources of the jobs; they affect results only through rounding."""
 
     launcher: str = Field(
-        "", description="accelerate configuration of the training jobs, such as config/accelerate/zero3.yaml"
+        "", description="accelerate configuration for training jobs, such as config/accelerate/zero3.yaml"
     )
-    processes: int = Field(1, ge=1, description="training processes, over all machines; one a GPU")
-    resident: bool = Field(True, description="false: one frozen model in memory at a time, each loaded when it is used")
-    score_batch_size: int = Field(256, ge=1, description="sequences a forward pass of scoring and annotation")
-    prepare: JobConfig = JobConfig(cpus=2)  # SFT and reward model: while they are trained nothing else can run
+    processes: int = Field(1, ge=1, description="training processes over all machines; one per GPU")
+    resident: bool = Field(True, description="false: load frozen models when they are used, one at a time")
+    score_batch_size: int = Field(256, ge=1, description="sequences per forward pass in scoring and annotation")
+    prepare: JobConfig = JobConfig(cpus=2)  # SFT and reward model: nothing else can run while they are trained
     train: JobConfig = JobConfig()
     answer: JobConfig = JobConfig()
 
     @property
     def launch(self) -> str:
-        """How a training module is started: `python -m`, or accelerate with the configured processes."""
+        """Command that starts a training module: `python -m`, or accelerate with the configured processes."""
         if not self.launcher and self.processes == 1:
             return "python -m"
         file = f"--config_file {self.launcher} " if self.launcher else ""
@@ -272,32 +271,32 @@ class HardwareConfig(Section):
 
 
 class EstimateConfig(Section):
-    """What `snakemake estimate` assumes; nothing else reads it."""
+    """Assumptions of `snakemake estimate`; nothing else uses them."""
 
-    gpu: str = Field("H100-80GB", description="a name in metaapo/estimate.py")
-    dollars_per_gpu_hour: float = Field(3.0, ge=0, description="rented, on demand; ask your provider")
-    prompt_tokens: int = Field(200, ge=1, description="mean length")
-    response_tokens: int = Field(350, ge=1, description="mean length")
-    utilisation: float = Field(0.35, gt=0, le=1, description="of the peak FLOPs, in forward and backward passes")
-    decode_efficiency: float = Field(0.4, gt=0, le=1, description="of the decoding bound by memory or FLOPs")
-    sampled: dict[str, float] = Field({}, description="method -> fraction sampled online, where you know better")
+    gpu: str = Field("H100-80GB", description="a GPU listed in metaapo/estimate.py")
+    dollars_per_gpu_hour: float = Field(3.0, ge=0, description="on-demand rental price; ask your provider")
+    prompt_tokens: int = Field(200, ge=1, description="mean prompt length")
+    response_tokens: int = Field(350, ge=1, description="mean response length")
+    utilisation: float = Field(0.35, gt=0, le=1, description="fraction of peak FLOPs in forward and backward passes")
+    decode_efficiency: float = Field(0.4, gt=0, le=1, description="fraction of the memory or FLOPs bound on decoding")
+    sampled: dict[str, float] = Field({}, description="method -> fraction sampled online, to override the default")
 
 
 class MethodConfig(Section):
-    """What every method's entry may hold; a method's module adds its own keys in a subclass named `Params`."""
+    """Keys that every method accepts; a method's module adds its own keys in a subclass named `Params`."""
 
-    module: str | None = Field(None, description="the method's module, where it is not named like the entry")
+    module: str | None = Field(None, description="the method's module; none: the entry's name")
     budget: list[float] = Field(
         [1.0],
         min_length=1,
-        description="caps on the fraction of prompts sampled online; 1 = the natural rate",
+        description="caps on the fraction of prompts sampled online; 1: no cap",
     )
-    seeds: list[int] | None = Field(None, min_length=1, description="instead of the experiment's")
+    seeds: list[int] | None = Field(None, min_length=1, description="seeds that replace the experiment's")
     role: Literal["baseline", "control"] | None = Field(
-        None, description="in the report; none: what the module declares (metaapo/method.py)"
+        None, description="role in the report; none: as declared by the module (metaapo/method.py)"
     )
-    train: dict[str, Any] = Field({}, description="overrides of the section `train`")
-    sampling: dict[str, Any] = Field({}, description="overrides of the section `sampling`")
+    train: dict[str, Any] = Field({}, description="overrides for the section `train`")
+    sampling: dict[str, Any] = Field({}, description="overrides for the section `sampling`")
 
     @field_validator("budget")
     @classmethod
@@ -307,18 +306,18 @@ class MethodConfig(Section):
         return [float(b) for b in budget]
 
     def needs(self) -> list[str]:
-        """Methods whose run of the same budget and seed must be finished before this one starts."""
+        """Methods whose run with the same budget and seed must finish before this one starts."""
         return []
 
     def overrides(self) -> dict[str, Any]:
-        """Settings of the section `train` that the method's own keys imply."""
+        """Settings of the section `train` implied by the method's keys."""
         return {}
 
 
 class ExperimentConfig(Section):
-    """A whole experiment: one configuration file."""
+    """A whole experiment, described by one configuration file."""
 
-    experiment: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="its results lie in results/<experiment>")
+    experiment: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="name; results go to results/<experiment>")
     results_dir: str = "results"
     seeds: list[int] = Field(min_length=1, description="training seeds")
     iterations: int = Field(3, ge=1)
@@ -333,8 +332,8 @@ class ExperimentConfig(Section):
     health: HealthConfig = HealthConfig()
     hardware: HardwareConfig = HardwareConfig()
     estimate: EstimateConfig = EstimateConfig()
-    assets_dir: str = Field("assets", description="where `snakemake prefetch` puts checkpoints and datasets")
-    network: bool = Field(False, description="true: the workflow itself prefetches what is missing")
+    assets_dir: str = Field("assets", description="where `snakemake prefetch` saves checkpoints and datasets")
+    network: bool = Field(False, description="true: the workflow fetches missing assets itself")
 
     @field_validator("seeds")
     @classmethod

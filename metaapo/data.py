@@ -25,10 +25,10 @@ class Message(TypedDict):
 
 
 class DataError(ValueError):
-    """A file or record is not what was expected; the message names the place and the way out."""
+    """A file or record is not what was expected; the message says where and how to fix it."""
 
 
-_LONGEST_INTEGER = 300  # digits; what is longer is no number that anything can be computed with
+_LONGEST_INTEGER = 300  # digits; no longer number is meaningful here
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -50,9 +50,9 @@ def parse_json(text: str, where: str, expected: str, strict: bool = False) -> An
 
     Args:
         text: one document.
-        where: its place, for the message.
-        expected: what should be there, likewise.
-        strict: refuse infinite numbers, and replace lone surrogates, which no file can hold, by U+FFFD.
+        where: the document's location, for error messages.
+        expected: what the document should contain, for error messages.
+        strict: reject infinite numbers, and replace lone surrogates, which UTF-8 cannot encode, with U+FFFD.
 
     Raises:
         DataError: not JSON, nested too deeply, or (strict) a number that is infinite.
@@ -84,7 +84,7 @@ def _finite(digits: str) -> float:
 
 
 def _constant(name: str) -> float:
-    if name != "NaN":  # which files of pandas hold where there is no value
+    if name != "NaN":  # pandas writes NaN for missing values
         raise ValueError(f"the number {name}")
     return float("nan")
 
@@ -109,9 +109,9 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line, plain or gzipped; blank lines are skipped.
+    """Read one JSON object per line, plain or gzipped; blank lines are skipped.
 
-    Lines end at "\\n" only: real answers hold other Unicode line separators.
+    Lines end at "\\n" only, because real answers contain other Unicode line separators.
 
     Raises:
         DataError: the file is missing or truncated, or a line is not a JSON object (file and line are named).
@@ -120,7 +120,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        row = parse_json(line, f"{path}:{number}", "one JSON object a line", strict=True)
+        row = parse_json(line, f"{path}:{number}", "one JSON object per line", strict=True)
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
         rows.append(row)
@@ -149,7 +149,7 @@ def require_keys(row: Mapping[str, Any], keys: Iterable[str], where: str) -> Non
     Args:
         row: the record.
         keys: names that must be present.
-        where: the record's place, such as "pairs.jsonl:12", for the message.
+        where: the record's location, such as "pairs.jsonl:12", for error messages.
 
     Raises:
         DataError: a key is missing.
@@ -160,10 +160,10 @@ def require_keys(row: Mapping[str, Any], keys: Iterable[str], where: str) -> Non
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the new, never a part."""
+    """Write a file atomically: a reader sees the old or the new content, never part of it."""
     path = Path(path)
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DataError(f"{path}: is no regular file, which writing would replace; name a new file, or remove it")
+        raise DataError(f"{path}: not a regular file, and writing would replace it; choose another path or remove it")
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise DataError(
-                f"{path}: cannot be written ({error.strerror}); free or choose another place and run again"
+                f"{path}: cannot be written ({error.strerror}); free some space or choose another path, then run again"
             ) from error
         raise
 
@@ -188,13 +188,13 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def _dump(document: Any, indent: int | None = None) -> str:
-    """JSON in which a lone surrogate, which UTF-8 cannot hold, is escaped."""
+    """Serialise as JSON, escaping lone surrogates, which UTF-8 cannot encode."""
     text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def write_json(path: str | Path, document: Any) -> None:
-    """Write one JSON document atomically; NaN and infinity are refused, since JSON has neither.
+    """Write one JSON document atomically; NaN and infinity are errors, since JSON has neither.
 
     Raises:
         ValueError: the document holds NaN or infinity.
@@ -203,7 +203,7 @@ def write_json(path: str | Path, document: Any) -> None:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically, gzipped (reproducibly) where the name ends in .gz."""
+    """Write one JSON object per line, atomically; gzip reproducibly if the name ends in .gz."""
     text = "".join(_dump(row) + "\n" for row in rows)
     content = text.encode("utf-8")
     write_bytes(path, gzip.compress(content, mtime=0) if str(path).endswith(".gz") else content)
@@ -216,7 +216,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def check_row(name: str, value: float, low: float | None, high: float | None, unit: str, note: str) -> dict[str, Any]:
-    """One row of a health table; a bound of None does not bind."""
+    """Build one row of a health table; a bound of None is not checked."""
     ok = bool((low is None or value >= low) and (high is None or value <= high))
     return {
         "name": name,

@@ -1,16 +1,16 @@
-"""What an experiment will cost before anything is spent: GPU-hours, dollars, disk, and memory of a training step.
+"""Estimate an experiment's cost before running it: GPU-hours, dollars, disk, and memory of a training step.
 
     python -m metaapo.estimate --config config/llama3.1-8b.yaml          or: snakemake estimate --configfile ...
 
-Formulas, with N the parameters of a model (docs/scaling.md says where they come from and how well they fit):
+Formulas, where N is a model's number of parameters (docs/scaling.md explains their sources and accuracy):
 
-    forward pass        2 N FLOPs a token
-    training            6 N FLOPs a token, 8 N with gradient checkpointing (the forward pass runs twice)
-    decoding            a step of B sequences reads weights and caches once: (2 N + B c L) bytes, c bytes of cache a
-                        token, L its mean length; or 2 N B FLOPs, whichever takes longer
-    training memory     16 bytes a parameter (weights, gradients, two moments of AdamW, all float32), spread over the
-                        processes where the launcher spreads them, or activations on top of 12, whichever is more
-    a checkpoint        2 bytes a parameter in bf16, 4 in float32
+    forward pass        2 N FLOPs per token
+    training            6 N FLOPs per token, 8 N with gradient checkpointing (the forward pass runs twice)
+    decoding            a step of B sequences reads weights and caches once: (2 N + B c L) bytes, with c bytes of cache
+                        per token and mean length L; or 2 N B FLOPs, whichever takes longer
+    training memory     16 bytes per parameter (weights, gradients, two AdamW moments, all float32), sharded over the
+                        processes if the launcher does so, or 12 plus activations, whichever is more
+    a checkpoint        2 bytes per parameter in bf16, 4 in float32
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from metaapo.data import DataError, read_json
 from metaapo.experiment import Experiment, load
 from metaapo.method import Declaration, declaration_of
 
-SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once a stage and iteration
-MAX_SEQUENCES = 256  # that vLLM decodes side by side by default
-ALLOCATOR = 1.08  # times what tensors need: blocks that are kept for the next tensor and do not fit it
-FORWARD, TRAIN, RECOMPUTE = 2, 6, 8  # FLOPs a parameter and token
+SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once per stage and iteration
+MAX_SEQUENCES = 256  # vLLM's default number of sequences decoded in parallel
+ALLOCATOR = 1.08  # factor for cached blocks that do not fit the next tensor
+FORWARD, TRAIN, RECOMPUTE = 2, 6, 8  # FLOPs per parameter and token
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class GPU:
 
     Attributes:
         flops: dense bf16, per second.
-        bandwidth: of its memory, bytes per second.
+        bandwidth: memory bandwidth, bytes per second.
         memory: bytes.
     """
 
@@ -79,7 +79,7 @@ class Shape:
 
     @property
     def parameters(self) -> float:
-        """N, biases and norms left out."""
+        """N, excluding biases and norms."""
         size = self.head_size or self.hidden // self.heads
         attention = 2 * self.hidden * size * (self.heads + self.kv_heads)
         layer = attention + 3 * self.hidden * self.intermediate
@@ -87,11 +87,11 @@ class Shape:
 
     @property
     def cache_bytes(self) -> float:
-        """Of keys and values a token, bf16."""
+        """Bytes of keys and values per token, in bf16."""
         return 2 * 2 * self.layers * self.kv_heads * (self.head_size or self.hidden // self.heads)
 
 
-# Shapes of models that the shipped configurations name, for an estimate before they are fetched.
+# Shapes of the models named in the shipped configurations, so that costs can be estimated before fetching them.
 SHAPES = {
     "Llama-3.1": Shape(4096, 14336, 32, 32, 8, 128256),
     "llama3.1": Shape(4096, 14336, 32, 32, 8, 128256),
@@ -103,15 +103,15 @@ SHAPES = {
 
 
 def shape_of(checkpoint: CheckpointConfig, experiment: Experiment, key: str) -> Shape:
-    """The shape of a checkpoint: from its config.json where it is on this machine, else of a known name.
+    """The shape of a checkpoint: from its config.json if it is on this machine, otherwise by name.
 
     Raises:
-        DataError: neither.
+        DataError: the checkpoint is not here and its name is unknown.
     """
     try:
-        place = hub.of_checkpoint(key, checkpoint).locate(experiment.assets_dir)
-        if (Path(place) / "config.json").is_file():
-            return shape_from_config(read_json(Path(place) / "config.json"))
+        source = hub.of_checkpoint(key, checkpoint).locate(experiment.assets_dir)
+        if (Path(source) / "config.json").is_file():
+            return shape_from_config(read_json(Path(source) / "config.json"))
     except DataError:
         pass
     known = next((shape for name, shape in SHAPES.items() if name in checkpoint.path), None)
@@ -142,24 +142,24 @@ def step_memory(
 ) -> float:
     """Peak bytes of a training step.
 
-    What a layer keeps for its backward pass was counted with torch's saved-tensor hooks: 11 numbers a hidden unit
+    What a layer stores for its backward pass was counted with torch's saved-tensor hooks: 11 numbers per hidden unit
     (norms, queries, keys and values repeated to all heads, rotations, residual stream; in bf16 seven of them stay
-    float32), 4 an intermediate unit, 3 a head. With checkpointing it is one float32 hidden state, and one layer at a
-    time. The allocator's share was measured (benchmarks/step_memory.py).
+    float32), 4 per intermediate unit and 3 per head. With checkpointing it is one float32 hidden state per layer, plus
+    one full layer at a time. The allocator's overhead was measured (benchmarks/step_memory.py).
 
     Args:
         shape: of the policy.
-        tokens: in the rows of a micro-batch, padding included.
-        response_tokens: of them in responses, where the output layer is applied.
+        tokens: tokens in the rows of a micro-batch, including padding.
+        response_tokens: those in responses, where the output layer is applied.
         bf16: activations in bf16, and a bf16 copy of the weights while they are used.
-        checkpointing: activations are computed twice instead of kept.
-        spread: processes over which weights, gradients and moments are spread.
+        checkpointing: recompute activations instead of storing them.
+        spread: number of processes over which weights, gradients and moments are sharded.
     """
     width = 2 if bf16 else 4
     layer = shape.hidden * (37 if bf16 else 44) + (4 * shape.intermediate + 3 * shape.heads) * width
     kept = layer + shape.layers * shape.hidden * 4 if checkpointing else shape.layers * layer
     activations = tokens * (kept + 2 * shape.hidden * 4)
-    # logits, and while their gradient is made four more arrays of that size, float32; in bf16 the raw logits too
+    # float32 logits plus four more arrays of that size while their gradient is computed; in bf16 also the raw logits
     activations += response_tokens * shape.vocabulary * (5 * 4 + (2 if bf16 else 0))
     states = shape.parameters / spread
     copy = 2 * shape.parameters if bf16 else 0
@@ -172,7 +172,7 @@ def step_memory(
 
 
 def decode_rate(shape: Shape, context: float, gpu: GPU, efficiency: float) -> float:
-    """Tokens per second of one GPU that decodes as many sequences as fit."""
+    """Tokens per second of one GPU that decodes as many sequences as fit in its memory."""
     weights = 2 * shape.parameters
     room = max(0.0, 0.9 * gpu.memory - weights) / (shape.cache_bytes * context)
     sequences = max(1.0, min(MAX_SEQUENCES, room))
@@ -189,10 +189,10 @@ def declaration(experiment: Experiment, method: str) -> Declaration:
 
 
 def sampled_fraction(experiment: Experiment, method: str) -> tuple[float, int]:
-    """Of an iteration's prompts, which fraction is sampled online, and how many responses each gets.
+    """Return the fraction of an iteration's prompts sampled online, and the number of responses for each.
 
-    Both are what the method's module declares; `estimate.sampled` overrides the fraction. A method that declares
-    nothing is priced as if it sampled every prompt K times.
+    Both come from the module's declaration; `estimate.sampled` overrides the fraction. A method without a declaration
+    is priced as if it sampled every prompt K times.
     """
     found = declaration(experiment, method)
     fraction = experiment.estimate.sampled.get(method, found.sampled)
@@ -223,11 +223,11 @@ def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model
 
 
 def estimate(experiment: Experiment) -> dict[str, Any]:
-    """The whole experiment.
+    """Estimate the cost of a whole experiment.
 
     Raises:
-        ConfigError: the GPU is not known.
-        DataError: a model's shape is not known.
+        ConfigError: the GPU is unknown.
+        DataError: a model's shape is unknown.
     """
     assumed = experiment.estimate
     if assumed.gpu not in GPUS:
@@ -236,7 +236,7 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
     runs: dict[str, dict[str, float]] = {}
     for run in experiment.runs():
         runs[run.id] = run_seconds(experiment, run.method, policy, reward_model)
-    hours = {stage: sum(own[stage] for own in runs.values()) / 3600 for stage in next(iter(runs.values()))}
+    hours = {stage: sum(seconds[stage] for seconds in runs.values()) / 3600 for stage in next(iter(runs.values()))}
     hours["answer"] = _answer_hours(experiment, policy)
     total = sum(hours.values())
     trains = any(declaration(experiment, method).trains for method in experiment.methods)
@@ -267,7 +267,7 @@ def _shapes(experiment: Experiment) -> tuple[Shape, Shape]:
 
 
 def _spread(experiment: Experiment) -> int:
-    """Over how many processes the launcher spreads weights, gradients and moments."""
+    """Number of processes over which the launcher shards weights, gradients and moments."""
     launcher = experiment.hardware.launcher
     if not launcher:
         return 1
@@ -290,7 +290,7 @@ def _memory(experiment: Experiment, policy: Shape) -> float:
 
 
 def _answer_hours(experiment: Experiment, policy: Shape) -> float:
-    """Answering all benchmarks with all checkpoints: questions and turns as upstream has them."""
+    """GPU-hours for answering all benchmarks with all checkpoints, with the official questions and turns."""
     checkpoints = len(experiment.runs()) * experiment.iterations + len(experiment.world.seeds)
     turns = sum(_turns(experiment, benchmark) for benchmark in experiment.benchmarks)
     tokens = checkpoints * turns * experiment.estimate.response_tokens
@@ -301,7 +301,7 @@ def _answer_hours(experiment: Experiment, policy: Shape) -> float:
 
 
 def _turns(experiment: Experiment, benchmark: str) -> int:
-    """User turns of a benchmark: those of the official set, or of the tiny world's questions."""
+    """Number of user turns in a benchmark: in the official set, or in the tiny world's questions."""
     if experiment.world.name == "tiny":
         questions = getattr(experiment.world.questions, declared(benchmark, "world_questions"))
     else:
@@ -310,7 +310,7 @@ def _turns(experiment: Experiment, benchmark: str) -> int:
 
 
 def _disk_bytes(experiment: Experiment, policy: Shape, reward_model: Shape) -> float:
-    """Fetched checkpoints (bf16), the worlds' copies of them, and one checkpoint an iteration of every run."""
+    """Fetched checkpoints (bf16), the worlds' copies of them, and one checkpoint per iteration of every run."""
     width = 2 if experiment.train.precision == "bf16" else 4
     fetched = 0 if experiment.world.name == "tiny" else 2 * (policy.parameters + reward_model.parameters)
     worlds = len(experiment.world.seeds) * width * (policy.parameters + reward_model.parameters)
@@ -318,16 +318,16 @@ def _disk_bytes(experiment: Experiment, policy: Shape, reward_model: Shape) -> f
 
 
 def table(result: dict[str, Any], experiment: Experiment) -> str:
-    """The estimate for people."""
+    """Format the estimate as text."""
     assumed = experiment.estimate
     lines = [
         f"{result['experiment']}: {result['runs']} runs of a policy of {result['parameters'] / 1e9:.3f} billion "
-        f"parameters on {assumed.gpu} ({experiment.hardware.processes} processes a run)",
+        f"parameters on {assumed.gpu} ({experiment.hardware.processes} processes per run)",
         *(f"  {stage:<9}{hours:>10.2f} GPU-hours" for stage, hours in result["gpu_hours"].items()),
         f"  {'total':<9}{result['gpu_hours_total']:>10.1f} GPU-hours, {result['dollars']:,.0f} dollars at "
-        f"{assumed.dollars_per_gpu_hour} an hour",
-        f"  disk {result['disk_gb']:,.1f} GB; a training step needs {result['step_memory_gb']:,.1f} GB a GPU, which "
-        + ("fits" if result["fits"] else "does not fit: spread it wider, or lower train.micro_batch_size"),
+        f"{assumed.dollars_per_gpu_hour} per hour",
+        f"  disk {result['disk_gb']:,.1f} GB; a training step needs {result['step_memory_gb']:,.1f} GB per GPU, which "
+        + ("fits" if result["fits"] else "does not fit; use more processes or lower train.micro_batch_size"),
         f"  assumed: prompts of {assumed.prompt_tokens} tokens, responses of {assumed.response_tokens}, "
         f"{assumed.utilisation:.0%} of peak FLOPs, {assumed.decode_efficiency:.0%} of the decoding bound",
     ]

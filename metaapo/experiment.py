@@ -1,7 +1,7 @@
-"""An experiment: its runs, where their files lie, and how it is read from a configuration file.
+"""An experiment: its runs, the paths of their files, and how it is read from a configuration file.
 
-A configuration file is YAML; `load` turns it into an `Experiment` or explains in one sentence what is wrong with it.
-Nothing here imports torch: Snakemake reads the configuration at every start.
+A configuration file is YAML; `load` returns an `Experiment` or reports in one sentence what is wrong.
+Nothing here imports torch, because Snakemake reads the configuration every time it starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from metaapo.config import ConfigError, ExperimentConfig, MethodConfig, Sampling
 from metaapo.data import write_text
 from metaapo.method import known_methods, method_module, module_of
 
-SFT = "sft"  # the policy of a world that methods start from; no method has this name
+SFT = "sft"  # the world's policy that methods start from; no method may have this name
 
 
 class Run(BaseModel):
@@ -54,11 +54,11 @@ class Run(BaseModel):
 
 
 class Experiment(ExperimentConfig):
-    """A configuration with what follows from it: runs, settings of each method, paths."""
+    """A configuration with the runs, method settings and paths derived from it."""
 
     @property
     def results(self) -> Path:
-        """Folder of everything that this experiment makes."""
+        """Folder for all results of this experiment."""
         return Path(self.results_dir) / self.experiment
 
     @property
@@ -68,7 +68,7 @@ class Experiment(ExperimentConfig):
 
     @property
     def judges(self) -> list[str]:
-        """Judges to ask, each for all benchmarks."""
+        """Judges to use, each on all benchmarks."""
         return list(self.evaluation.judges)
 
     def runs(self) -> list[Run]:
@@ -97,7 +97,7 @@ class Experiment(ExperimentConfig):
         return self.results / "runs" / run.id
 
     def train_of(self, method: str) -> TrainConfig:
-        """The section `train` with a method's overrides; the method that others start from starts from SFT itself."""
+        """The section `train` with a method's overrides; the method that `train.start` names starts from SFT."""
         entry = self.methods[method]
         settings = self.train.model_dump() | entry.overrides() | entry.train
         if settings["start"] == method:
@@ -136,7 +136,7 @@ class Experiment(ExperimentConfig):
     def world_config(self) -> dict[str, Any]:
         """Everything in the configuration that the data, SFT policy and reward model of one world depend on."""
         parts = self.model_dump(mode="json", include={"iterations", "world", "model", "sft", "reward_model"})
-        del parts["world"]["seeds"]  # one world more leaves the others alone
+        del parts["world"]["seeds"]  # adding a world does not affect the others
         return parts
 
     def dump(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _did_you_mean(name: str, known: list[str]) -> str:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> ConfigError:
-    """The first validation error as one sentence that names the key and the way out."""
+    """Explain the first validation error in one sentence that names the key and how to fix it."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join([prefix, *location] if prefix else location) or "configuration"
@@ -173,7 +173,7 @@ def _resolve_method(name: str, entry: Any, base: Experiment) -> MethodConfig:
     if not isinstance(entry, dict):
         raise ConfigError(f"{key}: expected a mapping of settings ({{}} for none); found {entry!r}")
     if name == SFT:
-        raise ConfigError(f"{key}: this name means the world's SFT policy; give the method another one, and `module`")
+        raise ConfigError(f"{key}: this name means the world's SFT policy; rename the method and set `module`")
     name_of_module = entry.get("module") or name
     if name_of_module not in known_methods():
         raise ConfigError(f"{key}: unknown method {name_of_module!r}{_did_you_mean(name_of_module, known_methods())}")
@@ -213,7 +213,7 @@ def _check_needs(experiment: Experiment) -> None:
 
 
 def _check_order(experiment: Experiment, run: Run, waiting: list[str]) -> None:
-    """No run may wait for itself, through others that it needs."""
+    """Check that no run waits for itself through the runs it needs."""
     if run.method in waiting:
         circle = " -> ".join([*waiting[waiting.index(run.method) :], run.method])
         raise ConfigError(f"methods.{run.method}: waits for itself ({circle}); change train.start or match of one")
@@ -222,7 +222,7 @@ def _check_order(experiment: Experiment, run: Run, waiting: list[str]) -> None:
 
 
 def _check_world(experiment: Experiment) -> None:
-    """A world of real data needs its dataset and models named; the tiny world makes its own."""
+    """Check that a world of real data names its dataset and models, and that the tiny world names none."""
     world, given = experiment.world, _given_sources(experiment)
     if world.name == "tiny":
         if given:
@@ -233,15 +233,15 @@ def _check_world(experiment: Experiment) -> None:
     if "sft.checkpoint.path" not in given:
         raise ConfigError("sft.checkpoint.path: this key is required where world.name is ultrafeedback")
     if not {"reward_model.checkpoint.path", "reward_model.dataset.path"} & set(given):
-        raise ConfigError("reward_model.checkpoint.path: give it, or reward_model.dataset.path to train one on")
+        raise ConfigError("reward_model.checkpoint.path: set it, or set reward_model.dataset.path to train a model")
     if "gold" in experiment.judges:
         raise ConfigError(
-            "evaluation.judges: the gold judge knows the tiny world only; name others (config/judges.yaml)"
+            "evaluation.judges: the gold judge only works in the tiny world; choose others from config/judges.yaml"
         )
 
 
 def _given_sources(experiment: Experiment) -> list[str]:
-    """The keys among the places of released checkpoints and datasets that the configuration fills in."""
+    """Return the keys for released checkpoints and datasets that the configuration sets."""
     sources = {
         "world.dataset.path": experiment.world.dataset.path,
         "sft.checkpoint.path": experiment.sft.checkpoint.path,
@@ -258,7 +258,7 @@ def resolve(document: Any) -> Experiment:
         document: the parsed YAML, a mapping.
 
     Raises:
-        ConfigError: naming the key, what was expected and the way out.
+        ConfigError: the configuration is invalid; the message names the key, what was expected and how to fix it.
     """
     if not isinstance(document, dict):
         raise ConfigError("configuration: expected a mapping of keys such as experiment, seeds, methods")
@@ -293,7 +293,7 @@ def load(path: str | Path) -> Experiment:
 
 
 def write_resolved(experiment: Experiment) -> str:
-    """Write the resolved configuration to results/<experiment>/config.yaml, only where it differs from what is there.
+    """Write the resolved configuration to results/<experiment>/config.yaml, only if it differs from the existing file.
 
     Returns:
         the file's path.

@@ -1,7 +1,7 @@
-"""Objectives: pure functions of sequence log-probabilities, one per method, each with its equation.
+"""Objectives: pure functions of sequence log-probabilities, each with its equation.
 
 Every function takes the log-probabilities of a batch of preference pairs and returns one loss per pair, float32
-(batch,), so that the loop can weigh them. The *preference score* of a pair is minus its loss.
+(batch,), so that the loop can weight them. The *preference score* of a pair is minus its loss.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class PairLogps:
         reference_rejected: the same under the frozen reference.
         chosen_length: tokens of y_w, EOS included.
         rejected_length: tokens of y_l, EOS included.
-        greedy: log pi(y_0 given x) of the prompt's greedy response, where a method's `bonus` asks for it.
+        greedy: log pi(y_0 given x) of the prompt's greedy response, if a method's `bonus` needs it.
         reference_greedy: the same under the frozen reference.
-        kl: float32 (), estimate of KL(policy || reference) in nats, >= 0, where the objective asks for it.
+        kl: float32 (), estimate of KL(policy || reference) in nats, >= 0, if the objective needs it.
     """
 
     chosen: Tensor
@@ -54,8 +54,8 @@ def dpo(pairs: PairLogps, beta: float) -> Tensor:
 def ipo(pairs: PairLogps, beta: float) -> Tensor:
     """Identity preference optimization: L = (Delta per token - 1 / (2 beta))^2 (Azar et al. 2023, eq. 17).
 
-    The log-ratios are averaged over the tokens of each response, which the equation leaves open and IPO's authors
-    confirmed to the maintainers of TRL: otherwise the target would mean less the longer the responses are.
+    The log-ratios are averaged over the tokens of each response. The equation leaves this open, but IPO's authors
+    confirmed it to the maintainers of TRL: with sums, the target would matter less the longer the responses are.
     """
     chosen = (pairs.chosen - pairs.reference_chosen) / pairs.chosen_length
     rejected = (pairs.rejected - pairs.reference_rejected) / pairs.rejected_length
@@ -65,13 +65,13 @@ def ipo(pairs: PairLogps, beta: float) -> Tensor:
 def simpo(pairs: PairLogps, beta: float, gamma: float = 0.6, per_token: bool = True) -> Tensor:
     """Simple preference optimization: L = -log sigmoid(beta * (avg log pi(y_w) - avg log pi(y_l)) - gamma).
 
-    No reference (Meng et al. 2024, eq. 6).
+    Uses no reference (Meng et al. 2024, eq. 6).
 
     Args:
-        pairs: the pairs; their reference columns are not read.
+        pairs: the pairs; their reference columns are ignored.
         beta: scale of the log-probability per token, 2 to 10 in the paper.
         gamma: target margin, >= 0, in the units of beta * log-probability per token.
-        per_token: False sums the log-probabilities instead, as MetaAPO's authors do: not SimPO's objective.
+        per_token: if False, sum the log-probabilities instead, as MetaAPO's authors do; this is not SimPO's objective.
     """
     chosen, rejected = pairs.chosen, pairs.rejected
     if per_token:
@@ -80,7 +80,7 @@ def simpo(pairs: PairLogps, beta: float, gamma: float = 0.6, per_token: bool = T
 
 
 def kto(pairs: PairLogps, beta: float, desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> Tensor:
-    """Kahneman-Tversky optimization (Ethayarajh et al. 2024, section 4), the mean over a pair's two responses.
+    """Kahneman-Tversky optimization (Ethayarajh et al. 2024, section 4), averaged over a pair's two responses.
 
     L = [desirable_weight * (1 - sigmoid(beta * (r_w - z))) + undesirable_weight * (1 - sigmoid(beta * (z - r_l)))] / 2
     with r = log pi(y) - log ref(y) and z = `pairs.kl`, which is detached.
@@ -94,11 +94,11 @@ def kto(pairs: PairLogps, beta: float, desirable_weight: float = 1.0, undesirabl
 
 @dataclass(frozen=True)
 class Objective:
-    """What a method does with a pair.
+    """The loss of a pair.
 
     Attributes:
-        loss: one loss per pair, (batch,), from its log-probabilities and beta.
-        uses_kl: the loss reads `PairLogps.kl`, whose estimate costs two more sequences per pair, without gradients.
+        loss: one loss per pair, (batch,), computed from its log-probabilities and beta.
+        uses_kl: whether the loss uses `PairLogps.kl`; estimating it takes two more sequences per pair, no gradients.
     """
 
     loss: Callable[[PairLogps, float], Tensor] = dpo

@@ -1,4 +1,4 @@
-"""The meta-learner h_phi ("alignment gap estimator"): from an offline pair's score to its weight in the loss."""
+"""The meta-learner h_phi ("alignment gap estimator"), which maps an offline pair's score to its weight in the loss."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ GRID = torch.linspace(-6.0, 0.0, 61)
 
 
 class MetaLearner(nn.Module):
-    """MLP d -> hidden (tanh) -> 1 (sigmoid), its buffer and its update (paper, section "Meta-learner update"; d = 1).
+    """MLP d -> hidden (tanh) -> 1 (sigmoid), with its buffer and update (paper, section "Meta-learner update"; d = 1).
 
     Args:
         hidden: hidden units, 100 in the paper.
         lr: learning rate of its AdamW, 5e-3 in the paper.
         weight_decay: 1e-4 in the paper.
         period: optimizer steps of the policy between two updates, T_meta.
-        init: "symmetric": all weights 0.1, as in the authors' code, where all hidden units stay identical for ever.
-            "spread": weights uniform in [0, 0.2], the same map on average and growing too, with units that can differ.
-        seed: of the "spread" weights.
-        inputs: fields of `OfflinePairs`, "scores" first. The weights of further ones start at 0, so that the map starts
-            as the same function of the score.
-        trained: False keeps the map as it is: `observe` does nothing.
+        init: "symmetric": all weights 0.1, as in the authors' code, where all hidden units stay identical forever.
+            "spread": weights uniform in [0, 0.2], the same map on average, also increasing, with units that can differ.
+        seed: seed for the "spread" weights.
+        inputs: fields of `OfflinePairs`, "scores" first. The weights of additional inputs start at 0, so that the
+            initial map is the same function of the score.
+        trained: if False, the map is never updated and `observe` does nothing.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class MetaLearner(nn.Module):
         self.start_iteration()
 
     def features(self, pairs: OfflinePairs) -> Tensor:
-        """The map's inputs, float32 (batch, d), of offline pairs."""
+        """Return the map's inputs, float32 (batch, d), for offline pairs."""
         return torch.stack([getattr(pairs, name).float() for name in self.inputs], dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class MetaLearner(nn.Module):
         return self(features.cpu()).to(features.device)
 
     def start_iteration(self) -> None:
-        """Begin an iteration: fresh optimizer and empty buffer, as a new training process of the authors' code has."""
+        """Begin an iteration with a fresh optimizer and an empty buffer, as each process of the authors' code does."""
         self.optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         self.buffer: list[tuple[Tensor, Tensor, Tensor]] = []
         self.steps = 0
@@ -86,7 +86,7 @@ class MetaLearner(nn.Module):
         self.start = self.map()
 
     def observe(self, features: Tensor, offline_losses: Tensor, online_losses: Tensor) -> float | None:
-        """Take in one optimizer step's prompts that have both pairs; update phi at every `period`-th step.
+        """Record one optimizer step's prompts that have both pairs, and update phi at every `period`-th step.
 
         Args:
             features: float (m, d), the offline pairs' features, detached. m may be 0.
@@ -94,7 +94,7 @@ class MetaLearner(nn.Module):
             online_losses: float (m,), detached.
 
         Returns:
-            the meta-loss before the update, or None where none was due.
+            the meta-loss before the update, or None if no update was due.
         """
         if not self.trained:
             return None
@@ -107,7 +107,7 @@ class MetaLearner(nn.Module):
         return self.update(*columns) if len(columns[0]) else None
 
     def update(self, features: Tensor, offline_losses: Tensor, online_losses: Tensor) -> float:
-        """One step on L(phi) = mean[h(s) L_off + (1 - h(s)) L_on], whose gradient is mean[(L_off - L_on) grad h]."""
+        """Step on L(phi) = mean[h(s) L_off + (1 - h(s)) L_on], whose gradient is mean[(L_off - L_on) grad h]."""
         weights = self(features)
         loss = (weights * offline_losses + (1 - weights) * online_losses).mean()
         self.optimizer.zero_grad()
@@ -117,7 +117,7 @@ class MetaLearner(nn.Module):
         return loss.item()
 
     def map(self) -> list[float]:
-        """h_phi on GRID, for the record; further inputs are 0."""
+        """Evaluate h_phi on GRID, for the records; additional inputs are 0."""
         features = torch.zeros(len(GRID), len(self.inputs))
         features[:, 0] = GRID
         return [round(value, 6) for value in self.weigh(features).tolist()]
@@ -129,5 +129,5 @@ class MetaLearner(nn.Module):
         write_json(folder / "meta_learner.json", record | {"updates": self.updates})
 
     def load(self, folder: Path) -> None:
-        """Take over the weights of a finished iteration."""
+        """Load the weights of a finished iteration."""
         self.load_state_dict(load_file(folder / "meta_learner.safetensors"))

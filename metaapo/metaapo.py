@@ -1,11 +1,11 @@
-"""MetaAPO (arXiv 2509.23371): a learned map from a pair's score decides what is sampled and how it weighs.
+"""MetaAPO (arXiv 2509.23371): a learned map from a pair's score decides which prompts to sample and how to weight them.
 
-With l_off the score of a prompt's offline pair and w = h_phi(l_off):
-sample online where u > w, u ~ U(0, 1); train on w * L_off + (1 - w) * L_on, w recomputed at every step and detached;
-every T_meta steps phi takes a step on the same loss with the policy frozen.
+Let l_off be the score of a prompt's offline pair and w = h_phi(l_off). Sample online if u > w with u ~ U(0, 1). Train
+on w * L_off + (1 - w) * L_on, with w recomputed at every step and detached. Every T_meta steps, phi takes a step on
+the same loss with the policy frozen.
 
-The paper's ablations and this suite's controls are keys of the same method (docs/methods.md): `map`, `select`,
-`weights`, `fidelity`. Each takes one part away and leaves the others as they are.
+The paper's ablations and this suite's controls are keys of this method (docs/methods.md): `map`, `select`, `weights`,
+`fidelity`. Each changes one component and leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -34,55 +34,55 @@ if TYPE_CHECKING:
 DECLARATION = Declaration(
     title="MetaAPO",
     role="method",
-    sampled=0.6,  # what the paper reports, and what the untrained meta-learner gives
+    sampled=0.6,  # as reported in the paper, and what the untrained meta-learner gives
     look=("#D55E00", "o"),
 )
 
 Reading = Literal["paper", "official-code"]
 OFFICIAL_MICRO_BATCH = 2  # --micro_train_batch_size of the authors' Llama script
-INDIFFERENT = math.log(0.5)  # the score of a pair between whose responses the policy is indifferent
+INDIFFERENT = math.log(0.5)  # score of a pair if the policy has no preference
 
 
 class Fidelity(Section):
-    """Where paper and authors' code part (docs/fidelity.md): each row can follow either."""
+    """Differences between the paper and the authors' code (docs/fidelity.md); each can follow either."""
 
     score: Reading = Field("paper", description="h_phi's input: log sigmoid(beta Delta), or without beta")
     meta_init: Reading = Field("paper", description="spread weights, or all 0.1 (units stay identical)")
     unsampled: Reading = Field("paper", description="unsampled prompts train on w * L_off, or are dropped")
-    meta_buffer: Reading = Field("paper", description="T_meta counts steps, or steps times the code's micro-batch")
+    meta_buffer: Reading = Field("paper", description="T_meta counts steps, or steps times the code's micro-batch size")
     start: Reading = Field(
         "paper", description="train.start and train.reference, or `official_start`, lagged reference"
     )
-    ties: Reading = Field("paper", description="pairs without information are dropped, or kept")
+    ties: Reading = Field("paper", description="pairs that carry no information are dropped, or kept")
     simpo: Reading = Field("paper", description="objective simpo: log-probabilities per token, or summed")
 
 
 class Params(ObjectiveParams):
-    """MetaAPO's keys in the configuration."""
+    """Configuration keys of MetaAPO."""
 
-    t_meta: int = Field(8, ge=1, description="policy optimizer steps between two meta-learner updates")
+    t_meta: int = Field(8, ge=1, description="policy optimizer steps between meta-learner updates")
     meta_lr: float = Field(5e-3, gt=0)
     meta_weight_decay: float = Field(1e-4, ge=0)
     meta_hidden: int = Field(100, ge=1)
     meta_inputs: list[Literal["scores", "length_gaps", "reward_gaps"]] = Field(
         ["scores"],
-        description="what h_phi sees of an offline pair; reward_gaps costs 2 annotations a prompt, and they count",
+        description="inputs of h_phi; reward_gaps costs 2 annotations per prompt, which count towards the budget",
     )
     map: Literal["learned", "untrained", "frozen", "sigmoid"] = Field(
         "learned",
-        description="w as a function of the score: h_phi; h_phi as it starts, for ever; the final h_phi of the run "
-        "`match`, from the start and for ever; sigmoid(score)",
+        description="w as a function of the score: the trained h_phi; h_phi kept at its initial values; the final "
+        "h_phi of the run `match`, kept fixed; sigmoid(score)",
     )
     select: Literal["meta", "all", "random", "threshold"] = Field(
         "meta",
-        description="which prompts: u > w; all; as many as in the run `match`, at random; score <= threshold",
+        description="prompts to sample: where u > w; all; as many as in the run `match`, at random; score <= threshold",
     )
-    threshold: float = Field(INDIFFERENT, le=0, description="of select threshold; log 1/2: chosen not preferred")
+    threshold: float = Field(INDIFFERENT, le=0, description="for select: threshold; log 1/2: chosen is not preferred")
     weights: Literal["meta", "uniform", "shuffled"] = Field(
-        "meta", description="w in the loss: the map's; 1/2; the map's, each moved to the next prompt of its batch"
+        "meta", description="w in the loss: from the map; 1/2; from the map, but shifted by one prompt in the batch"
     )
-    match: str = Field("metaapo", description="the method whose run is matched, seed by seed")
-    official_start: str = Field("dpo", description="train.start where fidelity.start is official-code")
+    match: str = Field("metaapo", description="method whose run is matched, seed by seed")
+    official_start: str = Field("dpo", description="train.start if fidelity.start is official-code")
     fidelity: Fidelity = Fidelity()
 
     @field_validator("fidelity", mode="before")
@@ -93,28 +93,28 @@ class Params(ObjectiveParams):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.meta_inputs[:1] != ["scores"] or len(set(self.meta_inputs)) < len(self.meta_inputs):
-            raise ValueError("meta_inputs must begin with scores and name nothing twice")
+            raise ValueError("meta_inputs must begin with scores and contain no duplicates")
         if self.fidelity.score == "official-code" and not self.traits.has_margin:
             raise ValueError(f"fidelity.score official-code has no meaning for objective {self.objective}")
         return self
 
     def needs(self) -> list[str]:
-        """A matched run has to be there first."""
+        """A matched run must be finished first."""
         return [self.match] if self.map == "frozen" or self.select == "random" else []
 
     def overrides(self) -> dict[str, Any]:
-        """The section `train` where the authors' start and reference are asked for."""
+        """Settings of the section `train` that follow the authors' start and reference, if requested."""
         official = {"start": self.official_start, "reference": "lagged"}
         return super().overrides() | (official if self.fidelity.start == "official-code" else {})
 
     def objective_settings(self) -> dict[str, Any]:
-        """With the authors' sums instead of SimPO's averages where they are asked for."""
+        """Settings of the objective, with the authors' sums instead of SimPO's averages if requested."""
         summed = self.objective == "simpo" and self.fidelity.simpo == "official-code"
         return super().objective_settings() | ({"per_token": False} if summed else {})
 
 
 def build(params: Params, context: RunContext) -> Method:
-    """The method's decisions and its meta-learner."""
+    """Build the method's decisions and its meta-learner."""
     if params.weights == "shuffled" and context.experiment.train_of(context.run.method).micro_batch_size == 1:
         raise ConfigError(f"methods.{context.run.method}.weights: shuffled needs train.micro_batch_size of 2 or more")
     learner = None if params.map == "sigmoid" else build_learner(params, context)
@@ -137,7 +137,7 @@ def build(params: Params, context: RunContext) -> Method:
 
 
 def build_learner(params: Params, context: RunContext) -> MetaLearner:
-    """h_phi at the start of the run."""
+    """Build h_phi as it is at the start of the run."""
     from metaapo.meta_learner import MetaLearner
 
     learner = MetaLearner(
@@ -156,7 +156,7 @@ def build_learner(params: Params, context: RunContext) -> MetaLearner:
 
 
 def build_select(params: Params, context: RunContext, weigh: Weigh) -> Callable[[SelectionRequest], Selection]:
-    """The rule of the key `select`; a budget below a rule's natural rate thins it and keeps its order."""
+    """Build the selection rule named by `select`; a smaller budget samples less but keeps the rule's ordering."""
 
     def meta(request: SelectionRequest) -> Selection:
         return by_probability(1.0 - weigh(request.pairs).double().numpy(), request.budget, request.rng)
@@ -175,7 +175,7 @@ def build_select(params: Params, context: RunContext, weigh: Weigh) -> Callable[
 
 
 def raw_score(params: Params, pairs: PairLogps, beta: float) -> Tensor:
-    """log sigmoid of the margin without beta: the input of h_phi in the authors' code (SimPO's keeps gamma / beta)."""
+    """Log sigmoid of the margin without beta, h_phi's input in the authors' code (for SimPO, with gamma / beta)."""
     settings = params.objective_settings()
     if "gamma" in settings:
         settings["gamma"] /= beta

@@ -1,13 +1,13 @@
-"""What a preference method decides: its answers to four questions. Everything else is the shared loop.
+"""The interface of a preference method: its answers to four questions. Everything else is the shared loop.
 
 1. Which prompts are sampled online?           `select`
 2. What makes the online pair?                 `candidates`
 3. How do offline and online losses mix?       `weigh`, `objective`
-4. What else is in the loss, what is learned?  `bonus`, `learner`
+4. What else is in the loss or learned?        `bonus`, `learner`
 
-A method's module has a class `Params`, its keys in the configuration, a function `build(params, context)` that returns
-a `Method`, and a `DECLARATION` of what the estimate and the report need to know of it; the first and the last may be
-left out. Such modules import torch inside functions only, so that reading a configuration stays fast.
+A method's module defines a class `Params` with its configuration keys, a function `build(params, context)` that returns
+a `Method`, and a `DECLARATION` with what the estimate and the report need to know; `Params` and `DECLARATION` are
+optional. These modules import torch only inside functions, so that reading a configuration stays fast.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ObjectiveTraits:
-    """What the configuration has to know of an objective before torch is imported.
+    """What the configuration needs to know about an objective before torch is imported.
 
     Attributes:
-        settings: the keys of `ObjectiveParams` that it takes beside beta.
-        beta: instead of `train.beta`, where its beta is of another order; None: not so.
-        uses_kl: it reads `PairLogps.kl`.
-        has_margin: it is a function of beta times a margin, so that a score without beta has a meaning.
+        settings: the keys of `ObjectiveParams` that it takes in addition to beta.
+        beta: default that replaces `train.beta` if this objective's beta has a different scale; None: keep it.
+        uses_kl: whether it uses `PairLogps.kl`.
+        has_margin: whether it is a function of beta times a margin, so that a score without beta is meaningful.
     """
 
     settings: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class ObjectiveTraits:
     has_margin: bool = False
 
 
-# The objectives that a configuration can name: the functions of metaapo.losses of the same names.
+# The objectives that a configuration can name; each is the function of the same name in metaapo.losses.
 OBJECTIVES = {
     "dpo": ObjectiveTraits(has_margin=True),
     "ipo": ObjectiveTraits(),
@@ -62,7 +62,7 @@ OBJECTIVES = {
 
 
 class ObjectiveParams(MethodConfig):
-    """Keys of the methods that can train on pairs with any objective of `metaapo.losses`."""
+    """Configuration keys of methods that can use any objective of `metaapo.losses`."""
 
     objective: Literal[tuple(OBJECTIVES)] = Field("dpo", description="a function of metaapo.losses")
     gamma: float = Field(0.6, ge=0, description="simpo: target margin, in units of beta * log-probability per token")
@@ -71,15 +71,15 @@ class ObjectiveParams(MethodConfig):
 
     @property
     def traits(self) -> ObjectiveTraits:
-        """Of the objective."""
+        """Traits of the objective."""
         return OBJECTIVES[self.objective]
 
     def overrides(self) -> dict[str, Any]:
-        """The objective's beta, where it is of another order than DPO's."""
+        """The objective's beta, if its scale differs from DPO's."""
         return {} if self.traits.beta is None else {"beta": self.traits.beta}
 
     def objective_settings(self) -> dict[str, Any]:
-        """The keys that the objective takes beside beta."""
+        """The keys that the objective takes in addition to beta."""
         return {name: getattr(self, name) for name in self.traits.settings}
 
     def build_objective(self) -> Objective:
@@ -92,13 +92,13 @@ class ObjectiveParams(MethodConfig):
 
 @dataclass(frozen=True)
 class SelectionRequest:
-    """What a method may look at when it selects prompts.
+    """What a method sees when it selects prompts.
 
     Attributes:
-        pairs: the offline pairs of the part under the current policy.
+        pairs: the iteration's offline pairs, scored under the current policy.
         iteration: 1, 2, ...
         budget: cap on the expected fraction of sampled prompts, in (0, 1].
-        rng: the random stream of this run, iteration and purpose.
+        rng: the random stream for this run, iteration and purpose.
     """
 
     pairs: OfflinePairs
@@ -108,7 +108,7 @@ class SelectionRequest:
 
     @property
     def scores(self) -> Floats:
-        """float (n,), the score of each offline pair, <= 0; nan where the method has no `uses_offline`."""
+        """float (n,), the score of each offline pair, <= 0; nan if `uses_offline` is False."""
         return self.pairs.scores.numpy()
 
 
@@ -117,9 +117,9 @@ class Candidates:
     """What the annotator ranks for a selected prompt.
 
     Attributes:
-        k: sampled responses; None takes the configuration's `sampling.k`.
-        greedy: one response of the most probable tokens competes too (SELM's y_0).
-        with_offline: the offline pair's responses compete too (SELM).
+        k: number of sampled responses; None: the configuration's `sampling.k`.
+        greedy: also rank one greedily decoded response (SELM's y_0).
+        with_offline: also rank the offline pair's responses (SELM).
     """
 
     k: int | None = None
@@ -132,21 +132,21 @@ class Method:
     """A method's decisions.
 
     Attributes:
-        select: which prompts of a part get online samples.
+        select: which prompts of an iteration get online samples.
         weigh: offline weight w in [0, 1], one number or (batch,), of offline pairs under the current policy, detached;
             the loss of a prompt is w * L_off + (1 - w) * L_on, a missing pair's loss being 0.
-        objective: the loss of a pair; None is DPO's.
+        objective: the loss of a pair; None: DPO's.
         score: score of offline pairs, (batch,), from their log-probabilities and beta; None: minus the loss.
         candidates: what the annotator ranks.
         bonus: a term added to the loss of each online pair, (batch,), from its log-probabilities and beta.
-        learner: a meta-learner that is trained beside the policy.
-        order: the prompts to train on, as indices into the part in this order; None: all, shuffled.
-        first_iteration: what is decided instead in iteration 1.
-        uses_offline: False where w is always 0 and nothing depends on the offline pairs, which spares their forward
-            passes; what the method would see of them is nan.
-        rates_offline: the reward model scores the offline pairs too, and the ledger counts it.
-        keep_unsampled: prompts without an online pair stay in training.
-        keep_ties: pairs with equal rewards or identical texts stay in training.
+        learner: a meta-learner trained along with the policy.
+        order: indices of the prompts to train on, in this order; None: all, shuffled.
+        first_iteration: the method to use in iteration 1 instead.
+        uses_offline: False if w is always 0 and nothing depends on the offline pairs; this saves their forward passes,
+            and the method sees nan instead of their scores.
+        rates_offline: the reward model also scores the offline pairs, and the ledger counts these scores.
+        keep_unsampled: also train on prompts without an online pair.
+        keep_ties: also train on pairs with equal rewards or identical texts.
     """
 
     select: Callable[[SelectionRequest], Selection]
@@ -170,23 +170,23 @@ class Method:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What others need to know of a method: its part in the comparison and what it costs. Training never reads it.
+    """What the report and the estimate need to know about a method: its role and cost. Training never reads it.
 
-    The defaults hold for a module that declares nothing: a baseline of claim C1 that is titled by its name and is
-    priced as if it sampled every prompt, which is the most that a method of the shared loop can cost.
+    The defaults apply to modules without a declaration: a baseline of claim C1, titled by its name and priced as if it
+    sampled every prompt, which is the most a method in the shared loop can cost.
 
     Attributes:
         title: for tables and figures; "": the module's name.
-        role: a baseline of claim C1, a control, the method under test, or a checkpoint that others trained.
-        family: the pairs it trains on: given ones, its own, or both.
+        role: a baseline of claim C1, a control, the method under test, or a released checkpoint.
+        family: the pairs it trains on: given, sampled, or both.
         sampled: expected fraction of prompts sampled online, 0 to 1; an offline method declares 0.
-        responses: sampled per prompt that is sampled; None: the configuration's `sampling.k`.
-        trains: False where there is nothing to train.
-        required: claim C1 cannot be supported without it.
-        full_budget: all K responses of every prompt are annotated: the unit of annotation ratios, the rival of C2.
-        matched_random: as many prompts as the method under test, drawn at random: the control of C6.
-        shows_signal: a plain method, which has to beat the SFT policy if there is anything to learn (health).
-        look: colour and marker in figures, the same in every experiment; None: one that is free.
+        responses: responses per sampled prompt; None: the configuration's `sampling.k`.
+        trains: False if nothing is trained.
+        required: whether claim C1 needs this method to be supported.
+        full_budget: all K responses of every prompt are annotated: the unit of annotation ratios and the rival in C2.
+        matched_random: samples as many prompts as the method under test, at random: the control of C6.
+        shows_signal: a plain method that must beat the SFT policy if there is anything to learn (health).
+        look: colour and marker in figures, the same in every experiment; None: any unused ones.
     """
 
     title: str = ""
@@ -219,7 +219,7 @@ def method_module(name: str) -> ModuleType:
 
 
 def declaration_of(name: str) -> Declaration:
-    """What a method's module declares, by a name from `known_methods`; the defaults where it declares nothing."""
+    """Return the declaration of a method's module, or the defaults if it has none; names as in `known_methods`."""
     declared = getattr(method_module(name), "DECLARATION", Declaration())
     return declared if declared.title else replace(declared, title=name.replace("_", " "))
 

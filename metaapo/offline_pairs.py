@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OfflinePairs:
-    """What a method may look at: the offline pairs of a part, to select, or of a batch, to weigh.
+    """What a method sees of offline pairs: those of an iteration for selection, or of a batch for weighting.
 
     Attributes:
         scores: float32 (n,), preference score under the current policy (minus the loss), detached.
         length_gaps: float32 (n,), (|y_w| - |y_l|) / (|y_w| + |y_l|) in tokens, in (-1, 1).
-        reward_gaps: float32 (n,), reward of y_w minus that of y_l; 0 unless the method has `rates_offline`.
+        reward_gaps: float32 (n,), reward of y_w minus that of y_l; 0 unless the method sets `rates_offline`.
     """
 
     scores: Tensor

@@ -1,4 +1,4 @@
-"""PPO's arithmetic: pure functions of padded token tensors, each with its source. The loop is in baselines/ppo.py.
+"""PPO's equations as pure functions of padded token tensors, each with its source. The loop is in baselines/ppo.py.
 
 Tensors are (n, width): n responses, padded on the right; `mask` is 1.0 on response tokens, EOS included. Values and
 log-probabilities at t belong to the state before token t. Sources: S17 = Schulman et al. 2017 (arXiv 1707.06347), G16 =
@@ -19,7 +19,7 @@ from metaapo.models.logps import IntList, SequenceBatch, collate, hidden_states
 
 @dataclass(frozen=True)
 class Rollout:
-    """Responses as they were when they were sampled, no gradients.
+    """Sampled responses with log-probabilities and values from the time of sampling, without gradients.
 
     Attributes:
         sequences: n prompts and responses as token ids.
@@ -45,7 +45,7 @@ class Rollout:
 def measure(
     policy: nn.Module, reference: nn.Module, value_model: nn.Module, sequences: Sequence, pad_id: int
 ) -> Rollout:
-    """Log-probabilities and values of fresh samples, by the same forward pass that the update takes (H24)."""
+    """Log-probabilities and values of fresh samples, by the same forward pass as in the update (H24)."""
     batch = batch_of(sequences, pad_id)
     logps, reference_logps = (logps_and_entropies(model, batch)[0] for model in (policy, reference))
     values = token_values(value_model, batch)

@@ -12,11 +12,11 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which prompts of a part get online samples.
+    """Which prompts of an iteration get online samples.
 
     Attributes:
         sampled: bool (n,).
-        probability: float (n,), in [0, 1]: the chance that each prompt had, for the ledger.
+        probability: float (n,), in [0, 1]: each prompt's probability of being sampled, for the ledger.
     """
 
     sampled: NDArray[np.bool_]
@@ -24,15 +24,15 @@ class Selection:
 
 
 def none(n: int) -> Selection:
-    """No prompt: offline methods."""
+    """Select no prompt, as offline methods do."""
     return Selection(np.zeros(n, bool), np.zeros(n))
 
 
 def random_fraction(n: int, fraction: float, rng: np.random.Generator) -> Selection:
-    """A random subset of exactly round(fraction * n) prompts; fraction 1 takes all.
+    """Select a random subset of exactly round(fraction * n) prompts; fraction 1 selects all.
 
     Args:
-        n: prompts in the part.
+        n: number of prompts in the iteration.
         fraction: in [0, 1].
         rng: the run's random stream.
     """
@@ -42,9 +42,9 @@ def random_fraction(n: int, fraction: float, rng: np.random.Generator) -> Select
 
 
 def by_probability(probability: Floats, budget: float, rng: np.random.Generator) -> Selection:
-    """Each prompt independently with its own probability: u < p, for MetaAPO u > w with p = 1 - w.
+    """Select each prompt independently with its own probability: u < p; for MetaAPO, u > w with p = 1 - w.
 
-    Where the expected fraction exceeds the budget, all probabilities are scaled down by one factor, which keeps
+    If the expected fraction exceeds the budget, all probabilities are scaled down by the same factor, which preserves
     their order.
 
     Args:
@@ -58,13 +58,13 @@ def by_probability(probability: Floats, budget: float, rng: np.random.Generator)
 
 
 def by_priority(priority: Floats, threshold: float, budget: float, rng: np.random.Generator) -> Selection:
-    """Every prompt whose priority reaches a threshold, but never more than the budget: the highest priorities first.
+    """Select prompts whose priority reaches a threshold, highest priorities first, within the budget.
 
     Args:
         priority: float (n,).
-        threshold: smallest priority that is sampled.
+        threshold: lowest priority to sample.
         budget: in (0, 1]; at most round(budget * n) prompts are sampled.
-        rng: the run's random stream; it decides among equal priorities.
+        rng: the run's random stream, used to break ties.
     """
     n = len(priority)
     order = np.lexsort((rng.permutation(n), -priority))

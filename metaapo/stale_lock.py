@@ -1,16 +1,16 @@
-"""After a kill, the same Snakemake command goes on by itself.
+"""Let the same Snakemake command resume after it was killed.
 
-Snakemake locks the files of a run in .snakemake/locks and removes the lock when it ends. A process that was killed
-(SIGKILL, out of memory, a power cut) removes nothing, and every later Snakemake stops until somebody types `--unlock`.
-Snakemake does not note whose lock it is, so it cannot know that nobody is left.
+Snakemake locks the files of a run in .snakemake/locks and removes the lock when it ends. A killed process (SIGKILL, out
+of memory, power failure) leaves its lock behind, and every later Snakemake refuses to start until the user passes
+`--unlock`. Snakemake does not record the owner of a lock, so it cannot tell that the owner is gone.
 
-Here every Snakemake process holds an flock on .snakemake/running/<experiment> for as long as it lives. The kernel
-releases it however the process ends, so no process id can be mistaken for another's. The Snakefile is parsed before
-Snakemake looks at its locks: where nobody else holds the flock, the locks on this experiment's files are left over, and
-`claim` removes them. Otherwise they stay, and Snakemake refuses a second run in its own words. They stay as well where
+Therefore every Snakemake process holds an flock on .snakemake/running/<experiment> as long as it lives. The kernel
+releases it however the process ends, so reused process ids cannot cause confusion. The Snakefile is parsed before
+Snakemake checks its locks: if no other process holds the flock, the locks on this experiment's files are stale and
+`claim` removes them. Otherwise they stay, and Snakemake refuses a second run as usual. They also stay if
 
-- a job of a killed Snakemake still runs: it would write the same files as its successor;
-- another machine has worked here: on some network file systems an flock does not reach across machines.
+- a job of a killed Snakemake is still running, since it would write the same files as its successor;
+- another machine has worked here, since flock does not work across machines on some network file systems.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ import psutil  # Snakemake depends on it
 LOCKS = Path(".snakemake") / "locks"
 RUNNING = Path(".snakemake") / "running"
 PACKAGES = ("metaapo", "baselines", "eval", "reports")
-_MARK = "METAAPO_STARTED_BY"  # in the environment of a run's jobs: whose they are
-_PATIENCE = 5.0  # seconds; the jobs of a run that was killed a moment ago may still be dying
+_MARK = "METAAPO_STARTED_BY"  # environment variable of a run's jobs that identifies their run
+_PATIENCE = 5.0  # seconds; the jobs of a run killed a moment ago may still be exiting
 
-_held: list[IO[str]] = []  # an flock ends with its file
+_held: list[IO[str]] = []  # closing the file releases its flock
 
 
 def claim(results: str | Path, may_remove: bool) -> None:
-    """Declare that this process works on an experiment, and remove the locks that killed processes left on its files.
+    """Register this process as working on an experiment, and remove locks left by killed processes.
 
-    Call it while the Snakefile is parsed, in the folder that holds .snakemake.
+    Call this while the Snakefile is parsed, in the folder that contains .snakemake.
 
     Args:
-        results: the experiment's folder, as the rules' paths begin.
+        results: the experiment's folder, written like the beginning of the rules' paths.
         may_remove: True in the process that the user started; False in one that runs a job for it.
     """
     RUNNING.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def claim(results: str | Path, may_remove: bool) -> None:
             _remove_stale(Path(results), file, mark)
         fcntl.flock(file, fcntl.LOCK_SH)
     except OSError as error:  # a file system without flock
-        print(f"{file.name}: cannot be locked ({error.strerror}); a killed run needs `--unlock`", file=sys.stderr)
+        print(f"{file.name}: cannot be locked ({error.strerror}); after a kill use `--unlock`", file=sys.stderr)
         return
     _note(file, _machine())
     if may_remove:
@@ -62,7 +62,7 @@ def claim(results: str | Path, may_remove: bool) -> None:
 
 
 def _alone(file: IO[str]) -> bool:
-    """Take the flock for this process only, where no other has it."""
+    """Try to take the flock exclusively; return False if another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,13 +78,13 @@ def _remove_stale(results: Path, file: IO[str], mark: str) -> None:
     while jobs := _jobs(mark):
         if time.monotonic() > deadline:
             processes = ", ".join(map(str, jobs))
-            print(f"{results}: jobs of a killed run still work here (processes {processes})", file=sys.stderr)
+            print(f"{results}: jobs of a killed run are still running (processes {processes})", file=sys.stderr)
             return
         time.sleep(0.1)
     for lock in locks:
         lock.unlink(missing_ok=True)
     file.truncate(0)
-    print(f"{results}: the last run was killed; its lock is removed", file=sys.stderr)
+    print(f"{results}: the last run was killed; removed its lock", file=sys.stderr)
 
 
 def _names_files_in(lock: Path, folder: Path) -> bool:
@@ -93,7 +93,7 @@ def _names_files_in(lock: Path, folder: Path) -> bool:
 
 
 def _machine() -> tuple[str, str]:
-    """The running kernel, which containers share, and the host's name, which outlives a restart."""
+    """Identify the machine by its running kernel, shared by containers, and its host name, stable across reboots."""
     host, boot = platform.node(), Path("/proc/sys/kernel/random/boot_id")  # only Linux has the second
     return boot.read_text().strip() if boot.exists() else host, host
 
@@ -115,7 +115,7 @@ def _note(file: IO[str], machine: tuple[str, str]) -> None:
 
 
 def _jobs(mark: str) -> list[int]:
-    """Processes that run one of our modules for a Snakemake that claimed the same experiment."""
+    """Find processes that run one of our modules for a Snakemake working on the same experiment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -123,6 +123,6 @@ def _jobs(mark: str) -> list[int]:
             modules = [word.partition(".")[0] for flag, word in zip(words, words[1:]) if flag == "-m"]
             if set(modules) & set(PACKAGES) and process.environ().get(_MARK) == mark:
                 found.append(process.pid)
-        except psutil.Error:  # gone meanwhile, or another user's
+        except psutil.Error:  # exited meanwhile, or belongs to another user
             continue
     return found

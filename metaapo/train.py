@@ -20,12 +20,12 @@ def main() -> None:
         experiment = load(arguments.config)
         run = Run.parse(arguments.run)
         if run.id not in experiment.run_ids():
-            raise ConfigError(f"run {run.id}: not in this experiment; its runs: {', '.join(experiment.run_ids())}")
+            raise ConfigError(f"run {run.id}: not in this experiment; known: {', '.join(experiment.run_ids())}")
         train(experiment, run)
 
 
 def train(experiment: Experiment, run: Run) -> None:
-    """Train a run; a method's module with a `train` function of its own takes over the loop. Imports torch, late."""
+    """Train a run; a method's module can replace the loop with its own `train` function. Imports torch lazily."""
     from metaapo.loop import trainer
     from metaapo.loop.run import RunContext
     from metaapo.models.load import use_threads_of_environment

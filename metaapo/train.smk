@@ -1,4 +1,4 @@
-"""The experiment's world, and one named rule for every method in the configuration: train_<method>."""
+"""Rules for the experiment's world, and one rule train_<method> for every method in the configuration."""
 
 from metaapo.assets.hub import of_experiment
 from metaapo.experiment import Run
@@ -10,14 +10,14 @@ NEEDED_METHODS = {needed.method for run in EXPERIMENT.runs() for needed in EXPER
 
 
 def world_files(wildcards):
-    """What a run reads of its world; health.json: the world was checked."""
+    """Files of its world that a run reads; health.json shows that the world was checked."""
     world = EXPERIMENT.world_path(EXPERIMENT.world_of(int(wildcards.seed)))
     parts = ("data/pairs.jsonl", "sft/model.safetensors", "reward_model/model.safetensors", "health.json")
     return [f"{world}/{part}" for part in parts]
 
 
 def needed_runs(method, wildcards):
-    """The run.json of every run that a run of a method waits for."""
+    """The run.json of every run that this run depends on."""
     run = Run(method=method, budget=float(wildcards.budget), seed=int(wildcards.seed))
     return [f"{EXPERIMENT.run_path(needed)}/run.json" for needed in EXPERIMENT.needs(run)]
 
@@ -39,7 +39,7 @@ for method in EXPERIMENT.methods:
             f"{RESULTS}/logs/train/{method}/budget{{budget}}-seed{{seed}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/train_{method}/budget{{budget}}-seed{{seed}}.tsv"
-        # Methods that others wait for go first.
+        # Run methods that others depend on first.
         priority: 1 if method in NEEDED_METHODS else 0
         conda:
             "../environment.yml"
@@ -59,7 +59,7 @@ for method in EXPERIMENT.methods:
 
 
 rule prefetch:
-    """Fetch everything that the experiment names; afterwards it runs with the network off."""
+    """Fetch everything the experiment needs; afterwards it runs offline."""
     output:
         f"{RESULTS}/prefetch.json",
     log:
@@ -75,7 +75,7 @@ rule prefetch:
 
 
 rule estimate:
-    """Print GPU-hours, disk and dollars before anything is spent."""
+    """Print the estimated GPU-hours, disk and dollars."""
     log:
         f"{RESULTS}/logs/estimate.log",
     localrule: True

@@ -64,7 +64,7 @@ def test_the_lock_of_a_killed_run_is_removed(tmp_path, lock):
     lock.write_text(LOCK)
     kill(run)
     assert lock.exists()
-    assert "its lock is removed" in claim(tmp_path)
+    assert "removed its lock" in claim(tmp_path)
     assert not lock.exists()
 
 
@@ -92,7 +92,7 @@ def test_the_lock_stays_while_a_killed_runs_job_goes_on(tmp_path, lock):
     lock.write_text(LOCK)
     kill(run)
     try:
-        assert f"jobs of a killed run still work here (processes {job})" in claim(tmp_path)
+        assert f"jobs of a killed run are still running (processes {job})" in claim(tmp_path)
         assert lock.exists()
     finally:
         os.kill(int(job), signal.SIGKILL)

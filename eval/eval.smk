@@ -179,14 +179,14 @@ rule judge_card:
         "python -m eval.judge_card --config {params.config} --judge {wildcards.judge} > {log} 2>&1"
 
 
-rule succession:
+rule rank_agreement:
     """On demand: do the models keep their ranks under the experiment's other judges?"""
     input:
         expand(f"{SCORES}.items.csv.gz", benchmark=EXPERIMENT.benchmarks, judge=EXPERIMENT.judges),
     output:
-        f"{RESULTS}/succession.json",
+        f"{RESULTS}/rank_agreement.json",
     log:
-        f"{RESULTS}/logs/succession.log",
+        f"{RESULTS}/logs/rank_agreement.log",
     conda:
         "../environment.yml"
     params:

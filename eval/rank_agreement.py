@@ -66,8 +66,8 @@ def compare_judges(one: Items, two: Items) -> dict[str, Any]:
     return {name: None if np.isnan(value) else value for name, value in numbers.items()} | counts
 
 
-def succession(experiment: Experiment, judges: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a benchmark and pair of judges: {benchmark, judges, tau, ci_low, ci_high, n_models, n_questions}."""
+def rank_agreements(experiment: Experiment, judges: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per benchmark and pair of judges: {benchmark, judges, tau, ci_low, ci_high, n_models, n_questions}."""
     rows = []
     for benchmark in experiment.benchmarks:
         folder = experiment.results / "scores" / benchmark
@@ -78,7 +78,7 @@ def succession(experiment: Experiment, judges: Sequence[str]) -> list[dict[str, 
 
 
 def main() -> None:
-    """Command line: compare judges; writes succession.json and prints a table."""
+    """Command line: compare judges; writes rank_agreement.json and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m eval.rank_agreement", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--judge", nargs="+", help="names to compare; default: the experiment's judges")
@@ -87,11 +87,11 @@ def main() -> None:
         experiment = load(arguments.config)
         judges = arguments.judge or experiment.judges
         if len(judges) < 2:
-            raise DataError("succession compares judges: name two or more (--judge, or evaluation.judges)")
-        rows = succession(experiment, judges)
+            raise DataError("rank agreement needs two or more judges; name them with --judge or in evaluation.judges")
+        rows = rank_agreements(experiment, judges)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    write_json(experiment.results / "succession.json", rows)
+    write_json(experiment.results / "rank_agreement.json", rows)
     print(json.dumps(rows, indent=2))
 
 

@@ -1,1 +1,1 @@
-"""From scores and run logs to verdicts, tables, figures, notebooks and one page; it only reads files."""
+"""Turn scores and run logs into verdicts, tables, figures, notebooks and one HTML page; only reads files."""

@@ -1,8 +1,8 @@
-"""Everything from scores to the page in one process, since imports cost more than the work.
+"""Build everything from the scores to the HTML page in one process, since imports take longer than the work.
 
     python -m reports --config config/default.yaml
 
-Writes scores.csv, claims.json, health.json and report/; the modules do the same one by one.
+Writes scores.csv, claims.json, health.json and report/; each module can also be run on its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reports.runs import Results
 
 
 def build(experiment: Experiment) -> None:
-    """Write everything that the report is made of, from scores and run logs."""
+    """Write all parts of the report from scores and run logs."""
     results = Results(experiment)
     collect.collect(experiment)
     write_json(results.folder / "claims.json", claims.verdicts(results))

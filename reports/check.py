@@ -1,18 +1,19 @@
-"""Did a reproduction agree with the kept runs? Every metric against its prediction interval, and one joint test.
+"""Check whether a reproduction agrees with the reference runs: one prediction interval per metric and one joint test.
 
     python -m reports.check --run results/default --reference docs/results/default
 
-Reads scores.csv and claims.json of both folders; prints one JSON object and exits with status 1 where they disagree.
+Reads scores.csv and claims.json of both folders; prints one JSON object and exits with status 1 if they disagree.
 
-A score of a method is compared world by world (worlds are the unit of replication; seeds of one world are averaged), so
-what worlds differ in cancels. With d the differences run - reference of W common worlds, a reproduction that differs by
-training noise alone has a mean d inside +- t(W - 1) * sd(d) / sqrt(W) in 95 % of cases. Without two common worlds the
-interval is that of another sample of worlds: +- t(n - 1) * sd(reference) * sqrt(1 / n + 1 / m).
+A method's scores are compared world by world (worlds are the unit of replication; seeds of one world are averaged), so
+differences between worlds cancel. Let d be the differences run - reference over the W common worlds. If a reproduction
+differs by training noise alone, the mean of d lies within +- t(W - 1) * sd(d) / sqrt(W) in 95 % of cases. With fewer
+than two common worlds the interval is the one for a new sample of worlds: +- t(n - 1) * sd(reference) * sqrt(1 / n + 1
+/ m).
 
-One joint test decides, since of a hundred intervals five miss by chance: the sum of squared t statistics over all
-scores against its distribution when the signs of whole worlds are flipped (exact whatever the correlation between
-scores; Fisher 1935, Good 2005). Fewer than six common worlds cannot reach 5 % that way; then the smallest p-value of
-the scores' t-tests decides, corrected for their number (Bonferroni), which asks for larger differences.
+One joint test decides, because five in a hundred intervals miss by chance. It compares the sum of squared t statistics
+over all scores with its distribution when the signs of whole worlds are flipped (exact for any correlation between
+scores; Fisher 1935, Good 2005). With fewer than six common worlds this test cannot reach 5 %; the smallest p-value of
+the scores' t-tests decides instead, with a Bonferroni correction, which takes larger differences to reject.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ from scipy.special import stdtr, stdtrit
 from metaapo.data import DataError, read_json, sha256_file, write_json
 
 LEVEL = 0.05
-EXACT_UP_TO = 14  # worlds whose 2^13 sign patterns are all tried; beyond, as many random ones
+EXACT_UP_TO = 14  # up to this many worlds all (at most 2^13) sign patterns are tried; above, as many random ones
 SCORE = ["method", "budget", "benchmark", "judge", "metric"]
-ANNOTATIONS = ("", "", "annotation_ratio_total")  # benchmark, judge and metric of the budget that a run realised
+ANNOTATIONS = (
+    "",
+    "",
+    "annotation_ratio_total",
+)  # benchmark, judge and metric of a run's realised budget
 NEEDED = {*SCORE, "world", "iteration", "value", "annotation_ratio_total"}
 OPPOSITE = {frozenset({"supported", "contradicted"}), frozenset({"supported", "worse"})}
 
@@ -43,16 +48,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One score of one method after the last iteration, in the metric's unit.
+    """One method's score on one metric after the last iteration, in the metric's unit.
 
     Attributes:
         key: method, budget, benchmark, judge, metric.
         run: mean over worlds.
         reference: mean over worlds.
-        low: lower end of the 95 % prediction interval of `run`; nan where one world leaves nothing to estimate it from.
+        low: lower end of the 95 % prediction interval of `run`; nan if a single world gives nothing to estimate it
+            from.
         high: its upper end.
-        differences: run - reference of each common world, (W,); empty where the interval is between samples of worlds.
-        p_value: two-sided; nan like the interval.
+        differences: run - reference for each common world, (W,); empty if the interval compares samples of worlds.
+        p_value: two-sided; nan if there is no interval.
     """
 
     key: tuple[str, ...]
@@ -65,11 +71,11 @@ class Comparison:
 
     @property
     def inside(self) -> bool | None:
-        """Whether the run's mean lies in the interval; None where there is no interval."""
+        """Whether the run's mean is in the interval; None if there is no interval."""
         return None if np.isnan(self.low) else bool(self.low <= self.run <= self.high)
 
     def record(self) -> dict[str, Any]:
-        """The comparison as plain data, None for what does not exist."""
+        """The comparison as plain data, with None for missing values."""
         numbers = {"run": self.run, "reference": self.reference, "difference": self.run - self.reference}
         numbers |= {"low": self.low, "high": self.high, "p_value": self.p_value}
         rounded = {name: None if np.isnan(value) else float(f"{value:.6g}") for name, value in numbers.items()}
@@ -77,10 +83,10 @@ class Comparison:
 
 
 def read_scores(folder: str | Path) -> pd.DataFrame:
-    """The last iteration's rows of a folder's scores.csv or scores.csv.gz, and each run's realised budget as a metric.
+    """Read the last iteration from scores.csv or scores.csv.gz, adding each run's realised budget as a metric.
 
     Raises:
-        DataError: no such file, not a score table, or an experiment without a trained method.
+        DataError: the file is missing or not a score table, or the experiment has no trained method.
     """
     paths = [Path(folder) / name for name in ("scores.csv", "scores.csv.gz")]
     path = next((path for path in paths if path.is_file()), None)
@@ -92,10 +98,10 @@ def read_scores(folder: str | Path) -> pd.DataFrame:
         raise DataError(f"{path}: not a score table ({str(error).splitlines()[0]}); expected scores.csv") from error
     lacking = sorted(NEEDED - set(frame.columns))
     if lacking:
-        raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; expected scores.csv of an experiment")
+        raise DataError(f"{path}: missing columns {', '.join(lacking)}; expected an experiment's scores.csv")
     frame = frame[frame["iteration"] == frame["iteration"].max()]
     if not len(frame) or frame["iteration"].iloc[0] == 0:
-        raise DataError(f"{path}: holds no trained method; run the experiment to its end")
+        raise DataError(f"{path}: no trained method found; run the experiment to completion")
     budgets = frame.drop_duplicates(["method", "budget", "world", "seed"]).assign(
         value=lambda f: f.annotation_ratio_total
     )
@@ -104,13 +110,13 @@ def read_scores(folder: str | Path) -> pd.DataFrame:
 
 
 def by_world(frame: pd.DataFrame) -> dict[tuple[str, ...], pd.Series]:
-    """Each score's values by world, seeds of a world averaged."""
+    """Each score's values by world, averaged over the seeds of a world."""
     means = frame.groupby([*SCORE, "world"], sort=False)["value"].mean()
     return {key: values.droplevel(SCORE) for key, values in means.groupby(level=SCORE, sort=False)}
 
 
 def compare_scores(run: pd.DataFrame, reference: pd.DataFrame) -> list[Comparison]:
-    """Compare every score that both tables hold.
+    """Compare every score that appears in both tables.
 
     Raises:
         DataError: they have no score in common.
@@ -150,11 +156,11 @@ def joint_test(comparisons: list[Comparison], seed: int = 0) -> tuple[float, str
     """One p-value for "the run differs from the reference by training noise alone", and how it was found.
 
     Args:
-        comparisons: of all scores.
-        seed: of the random sign patterns, where there are too many to try all.
+        comparisons: one per score.
+        seed: for random sign patterns, used if there are too many to try them all.
 
     Returns:
-        (p-value, name of the test); (nan, "") where nothing can be tested.
+        (p-value, name of the test); (nan, "") if nothing can be tested.
     """
     worlds = max(len(c.differences) for c in comparisons)
     full = [c.differences for c in comparisons if len(c.differences) == worlds > 1 and np.ptp(c.differences) > 0]
@@ -167,7 +173,7 @@ def joint_test(comparisons: list[Comparison], seed: int = 0) -> tuple[float, str
 
 
 def _sign_flip(table: Floats, seed: int) -> float:
-    """P-value of the sum of squared t over the scores of a table (scores, worlds).
+    """P-value of the sum of squared t statistics over a (scores, worlds) table.
 
     The last world keeps its sign: flipping all of them changes no square.
     """
@@ -184,7 +190,7 @@ def _sign_flip(table: Floats, seed: int) -> float:
 
 
 def changed_conclusions(run: Path, reference: Path) -> list[dict[str, str]]:
-    """Claims whose verdict differs: {id, run, reference}; empty where a folder has no claims.json."""
+    """Claims whose verdict differs: {id, run, reference}; empty if either folder has no claims.json."""
     paths = [folder / "claims.json" for folder in (run, reference)]
     if not all(path.is_file() for path in paths):
         return []
@@ -193,7 +199,7 @@ def changed_conclusions(run: Path, reference: Path) -> list[dict[str, str]]:
 
 
 def machine_of(folder: Path) -> dict[str, Any] | None:
-    """What a folder's runs were made on: its machine.json, or the first run.json that says; None: not recorded."""
+    """The machine that a folder's runs used, from machine.json or the first run.json that records it, else None."""
     for path in (folder / "machine.json", *sorted((folder / "runs").glob("*/*/*/run.json"))):
         if path.is_file():
             record = read_json(path)
@@ -208,11 +214,10 @@ def check(run: str | Path, reference: str | Path) -> dict[str, Any]:
 
     Returns:
         {agree, identical, p_value, level, test, n_scores, outside, comparisons, only_in_run, only_in_reference,
-        conclusions, machines}. They disagree where the joint test is below `level`, or where a verdict turned into its
-        opposite.
+        conclusions, machines}. They disagree if the joint p-value is below `level` or a verdict is reversed.
 
     Raises:
-        DataError: a folder has no score table, or the tables have nothing in common.
+        DataError: a folder has no score table, or the tables share no score.
     """
     run, reference = Path(run), Path(reference)
     tables = read_scores(run), read_scores(reference)
@@ -226,7 +231,7 @@ def check(run: str | Path, reference: str | Path) -> dict[str, Any]:
         "identical": _same_bytes(run, reference),
         "p_value": None if np.isnan(p_value) else p_value,
         "level": LEVEL,
-        "test": test or "none: one world in common leaves no spread to compare with",
+        "test": test or "none: with one world in common there is no spread to compare with",
         "n_scores": len(comparisons),
         "outside": sum(c.inside is False for c in comparisons),
         "expected_outside": round(LEVEL * sum(c.inside is not None for c in comparisons), 1),
@@ -244,10 +249,10 @@ def _same_bytes(run: Path, reference: Path) -> bool:
 
 
 def main() -> None:
-    """Command line: compare two results folders; exit status 1 where they disagree, 2 where they cannot be compared."""
+    """Command line: compare two results folders; exit status 1 if they disagree, 2 if they cannot be compared."""
     parser = argparse.ArgumentParser(prog="python -m reports.check", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="results folder of the new run, such as results/default")
-    parser.add_argument("--reference", default="docs/results/default", help="folder of the kept run")
+    parser.add_argument("--reference", default="docs/results/default", help="folder of the reference run")
     parser.add_argument("--out", help="also write the JSON object to this file")
     arguments = parser.parse_args()
     try:

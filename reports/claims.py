@@ -1,19 +1,21 @@
-"""The paper's claims C1 to C6 as data, and a machine that says of each: supported, contradicted or undecided.
+"""Decide for each of the paper's claims C1 to C6 whether it is supported, contradicted or undecided.
 
     python -m reports.claims --config config/default.yaml
 
 A claim is a conjunction of parts. A part is a contrast (one method better than another on one metric, after the last
-iteration) or a measure (a quantity of the run logs beyond a bound). Each part is estimated over training seeds and
+iteration) or a measure (a quantity from the run logs compared with a bound). Each part is estimated over training seeds
+and
 prompts together (`eval.stats`: crossed random effects, Satterthwaite), paired by seed and prompt, and gives two
 one-sided p-values:
 
 - for the claim: the effect is above the part's bound;
 - against it: the effect is below `bound + margin`, the smallest gain that would matter. So "no gain of 1 point" can be
-  shown, and a claim of equality in disguise can't hide behind "not significant".
+  shown, and equality cannot be claimed merely because a difference is "not significant".
 
-Correction for the number of comparisons. A conjunction is supported only if its *weakest* part is (intersection-union
+Correction for multiple comparisons: a conjunction is supported only if its *weakest* part is (intersection-union
 test, Berger 1982: the largest p-value needs no correction), and contradicted if *any* part is (Holm over the parts).
-Both are then corrected over all claims that could be tested (Holm, 1979). Each side is tested at 2.5 %, the tails of a
+Both p-values are then corrected over all claims that could be tested (Holm, 1979). Each side is tested at 2.5 %, the
+tails of a
 95 % interval; simulated, fewer than 5 % of experiments report any false "supported" (tests/test_claims.py).
 """
 
@@ -37,29 +39,29 @@ from reports.runs import Results
 Verdict = Literal["supported", "contradicted", "undecided"]
 
 ALPHA = 0.025  # one-sided, the tail of a two-sided 95 % interval
-# Satterthwaite's test is too liberal in the far tails that the correction needs, where two or three seeds happen to
-# agree: simulated, 9 % of experiments with 2 seeds then reported a false "supported". With at most 3 degrees of freedom
+# Satterthwaite's test is too liberal in the far tails that the correction needs if two or three seeds happen to agree:
+# in simulations, 9 % of experiments with 2 seeds then reported a false "supported". With at most 3 degrees of freedom
 # for each seed beyond the first it is 4.8 % with 2 seeds and at most 2.8 % with 3 or more, in the worst case.
 MAX_DF_PER_SEED = 3
 POWER = 0.8
 MAX_SEEDS = 200
 PAPER_BUDGET = 0.58  # of Online DPO's annotations (paper, figure 1)
 SAME_BUDGET = 0.02  # realised annotation ratios closer than this count as the same budget
-MAP_CHANGE = 0.05  # mean change of w = h_phi(l_off) over the pairs met in training, as a share of 1
+MAP_CHANGE = 0.05  # mean change of w = h_phi(l_off) over the pairs seen in training, as a fraction
 
-OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100, prompts of a benchmark weighing the same
+OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100; all prompts of a benchmark have equal weight
 BENCHMARKS = benchmarks()
 MAIN_METRICS = tuple((name, column.metric) for name, found in BENCHMARKS.items() for column in found.columns)
 MARGINS = {name: found.margin for name, found in BENCHMARKS.items()} | {"overall": 1.0}
 UNITS = {name: found.unit for name, found in BENCHMARKS.items()} | {"overall": "points"}
 
-# Variants of MetaAPO, each with one part taken away (reports.evidence finds them by what they change).
+# Variants of MetaAPO, each with one component removed (reports.evidence finds them by the setting they change).
 ADAPTIVE_SAMPLING = ("select: random", "select: all", "select: threshold")
 META_WEIGHTING = ("weights: uniform",)
 META_LEARNER = ("map: sigmoid",)
 UNTRAINED = "map: untrained"
 
-# Methods by what they declare (metaapo/method.py), so that none is named here.
+# Methods are selected by their declarations (metaapo/method.py), so none is named here.
 EVERY_BASELINE = "role: baseline"
 
 
@@ -68,7 +70,7 @@ class Contrast:
     """`better` scores above `worse` after the last iteration, on each of `metrics`, at each method's largest budget.
 
     Methods are named by their entry in the configuration, as variants of MetaAPO, such as "map: untrained", or by their
-    part in the comparison, such as "role: full budget"; "role: baseline" is one contrast with each baseline.
+    role in the comparison, such as "role: full budget"; "role: baseline" gives one contrast per baseline.
     """
 
     better: str
@@ -79,9 +81,9 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Measure:
-    """A quantity of the run logs of `method` that the claim says is above `bound`, or at most it where `below` is set.
+    """A quantity from `method`'s run logs, claimed to be above `bound`, or at most `bound` if `below` is set.
 
-    All are shares, 0 to 1; see `Logs.measure` for the names.
+    All are fractions, 0 to 1; see `Logs.measure` for the names.
     """
 
     method: str
@@ -98,11 +100,11 @@ class Claim:
 
     Attributes:
         id: C1 to C6.
-        statement: the claim, in the paper's sense.
+        statement: the claim as the paper means it.
         against: what would count against it.
         parts: all must hold.
-        required: groups of methods; of each group at least one must be in the experiment for the claim to be supported.
-            A part whose methods are absent is left out, and one that is present can still contradict the claim.
+        required: groups of methods; the claim can be supported only if the experiment has at least one of each group.
+            Parts whose methods are absent are left out; the others can still contradict the claim.
     """
 
     id: str
@@ -116,15 +118,15 @@ CLAIMS = (
     Claim(
         "C1",
         "MetaAPO beats every offline, online and hybrid baseline on AlpacaEval 2, Arena-Hard and MT-Bench.",
-        "Any baseline for which a gain of 1 point of win rate (0.1 of a grade) can be ruled out on any of the five "
+        "A baseline over which a gain of 1 point of win rate (0.1 of a grade) can be ruled out on any of the five "
         "metrics.",
         (Contrast("metaapo", EVERY_BASELINE, MAIN_METRICS),),
         tuple((name,) for name in roles.modules_that(roles.required)),
     ),
     Claim(
         "C2",
-        "It does so with at most 58 % of Online DPO's annotations.",
-        "A measured ratio of annotations above 58 %, or no gain of 1 point over Online DPO.",
+        "MetaAPO does so with at most 58 % of Online DPO's annotations.",
+        "A measured annotation ratio above 58 %, or a gain over Online DPO of less than 1 point.",
         (
             Measure("metaapo", "annotation_ratio", "annotations relative to Online DPO's", PAPER_BUDGET, below=True),
             Contrast("metaapo", FULL_BUDGET),
@@ -134,21 +136,22 @@ CLAIMS = (
     Claim(
         "C3",
         "Adaptive sampling, meta-weighting and the learnable meta-learner each matter: removing any one hurts.",
-        "Any of them whose removal costs less than 1 point.",
+        "A component whose removal costs less than 1 point.",
         tuple(Contrast("metaapo", name) for name in (*ADAPTIVE_SAMPLING, *META_WEIGHTING, *META_LEARNER)),
         (ADAPTIVE_SAMPLING, META_WEIGHTING, META_LEARNER),
     ),
     Claim(
         "C4",
         "The meta-learner samples more early in training and less later, as the policy aligns.",
-        "A sampling rate that is as high in the last iteration as in the first (a decline below 1 point is ruled in).",
+        "A sampling rate that is as high in the last iteration as in the first (a decline of less "
+        "than 1 point cannot be ruled out).",
         (Measure("metaapo", "sampling_decline", "sampling rate, first minus last iteration", 0.0, 0.01),),
         (("metaapo",),),
     ),
     Claim(
         "C5",
         "The meta-learner learns: its trained map differs from its initial one, and beats it.",
-        "A map that moved by less than 5 points of weight, or a gain below 1 point over the untrained map.",
+        "A map that moved by less than 5 points of weight, or a gain of less than 1 point over the untrained map.",
         (
             Measure("metaapo", "map_change", "mean change of the weight h_phi over the pairs met", MAP_CHANGE),
             Contrast("metaapo", UNTRAINED),
@@ -158,7 +161,7 @@ CLAIMS = (
     Claim(
         "C6",
         "Adaptive selection beats random selection at the same annotation budget.",
-        "A gain below 1 point over random selection of the same number of prompts.",
+        "A gain of less than 1 point over random selection of the same number of prompts.",
         (Contrast("metaapo", MATCHED_RANDOM, same_budget=True),),
         ((MATCHED_RANDOM,),),
     ),
@@ -174,11 +177,11 @@ class Part:
         benchmark: "" for a measure.
         metric: "" for a measure.
         unit: of `estimate`.
-        bound: what the claim says the effect is above.
+        bound: value that the effect is claimed to exceed.
         margin: smallest gain over the bound that would matter.
         table: (seeds, prompts) values.
         estimate: mean and 95 % interval of the table.
-        sign: -1 where the claim is that the quantity is small: table, bound and estimate are then its negative.
+        sign: -1 if the quantity is claimed to be small; table, bound and estimate are then negated.
     """
 
     label: str
@@ -209,7 +212,7 @@ class Part:
 
 
 def _upper_tail(estimate: stats.Estimate, bound: float) -> float:
-    """One-sided p-value against "mean <= bound"; 1/2 without information: a single seed says nothing about others."""
+    """One-sided p-value against "mean <= bound"; 1/2 for a single seed, which carries no information about others."""
     if estimate.stderr is None or estimate.n_seeds < 2:
         return 0.5
     distance = estimate.value - bound
@@ -227,7 +230,7 @@ def _capped(df: float, n_seeds: int) -> float:
 
 
 def estimate_parts(claim: Claim, evidence: Evidence) -> list[Part]:
-    """All parts of a claim that the experiment has the methods and scores for."""
+    """Estimate all parts of a claim for which the experiment has the methods and scores."""
     parts = []
     for part in claim.parts:
         if isinstance(part, Measure):
@@ -239,7 +242,7 @@ def estimate_parts(claim: Claim, evidence: Evidence) -> list[Part]:
 
 
 def _entries(part: Contrast, evidence: Evidence) -> list[tuple[str, str]]:
-    """The entries of the experiment that a contrast compares: none where it lacks one of them."""
+    """The entries that a contrast compares; empty if the experiment lacks one of them."""
     if part.better not in evidence.methods:
         return []
     if part.worse == EVERY_BASELINE:
@@ -277,7 +280,7 @@ def _budget_gap(better: str, worse: str, evidence: Evidence) -> float:
 
 
 def missing(claim: Claim, evidence: Evidence) -> list[str]:
-    """What the experiment lacks for the claim to be supported, in words; empty if nothing."""
+    """What the experiment lacks to support the claim, in words; empty if nothing is missing."""
     present = set(evidence.methods)
     lacks = [" or ".join(map(_in_words, group)) for group in claim.required if not present & set(group)]
     for part in claim.parts:
@@ -304,7 +307,7 @@ def _in_words(method: str) -> str:
 
 
 def _unscored(part: Contrast, better: str, worse: str, evidence: Evidence) -> list[str]:
-    """Benchmarks of a contrast that have no score at all (a benchmark's variants of a metric may be absent)."""
+    """Benchmarks of a contrast without any score (single variants of a metric may be missing)."""
     scored = {b for b, m in part.metrics if evidence.contrast(better, worse, b, m) is not None}
     return [b for b in dict.fromkeys(b for b, _ in part.metrics) if b not in scored]
 
@@ -315,17 +318,16 @@ def _unscored(part: Contrast, better: str, worse: str, evidence: Evidence) -> li
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the tests say about a claim.
+    """Outcome of the tests of a claim.
 
     Attributes:
-        claim: what was put to the test.
+        claim: the tested claim.
         verdict: the outcome after correction.
-        parts: the estimated parts; empty where nothing could be tested.
-        lacks: what was missing, in words.
-        p_for: corrected p-value of "the claim does not hold"; None where it could not be supported, whatever the
-            numbers.
-        p_against: corrected p-value of "the claim holds"; None where nothing was tested.
-        n_tested: claims that were tested beside it, itself included.
+        parts: the estimated parts; empty if nothing could be tested.
+        lacks: what is missing, in words.
+        p_for: corrected p-value of "the claim does not hold"; None if something it needs is missing.
+        p_against: corrected p-value of "the claim holds"; None if nothing was tested.
+        n_tested: number of claims tested, including this one.
     """
 
     claim: Claim
@@ -338,11 +340,11 @@ class Ruling:
 
 
 def rule(claims: Sequence[Claim], evidence: Evidence) -> list[Ruling]:
-    """Test every claim and correct for their number; in the order of the claims."""
+    """Test every claim and correct for multiple testing; results are in the order of the claims."""
     parts = {claim.id: estimate_parts(claim, evidence) for claim in claims}
     lacks = {claim.id: missing(claim, evidence) for claim in claims}
-    tested = [id for id, own in parts.items() if own]
-    # a claim that lacks a part cannot be supported, only contradicted: it is no part of the family of the former
+    tested = [id for id, estimated in parts.items() if estimated]
+    # a claim with a missing part can only be contradicted, so it does not count in the correction of p_for
     p_for = _holm({id: max(part.p_for for part in parts[id]) for id in tested if not lacks[id]})
     p_against = _holm({id: float(stats.holm([part.p_against for part in parts[id]]).min()) for id in tested})
     rulings = []
@@ -359,15 +361,15 @@ def _verdict(p_for: float | None, p_against: float | None) -> Verdict:
 
 
 def decide(claims: Sequence[Claim], evidence: Evidence, judge: str) -> list[dict[str, Any]]:
-    """A verdict on every claim, corrected for their number.
+    """Decide every claim, corrected for multiple testing.
 
     Args:
-        claims: what is put to the test.
-        evidence: the numbers.
-        judge: whose scores they are, for the record.
+        claims: the claims to test.
+        evidence: source of the scores and measures.
+        judge: name of the judge who gave the scores, for the record.
 
     Returns:
-        One record a claim, in their order, as claims.json holds them.
+        One record per claim, in order, as stored in claims.json.
     """
     return [_record(ruling, judge) for ruling in rule(claims, evidence)]
 
@@ -404,7 +406,7 @@ EFFECT_KEYS = ("effect", "ci_low", "ci_high", "unit", "bound", "relation", "effe
 
 
 def _effect(part: Part | None) -> dict[str, Any]:
-    """The weakest part, which decides: the headline of a verdict."""
+    """The weakest part, which decides the verdict and is shown as its headline."""
     if part is None:
         return dict.fromkeys(EFFECT_KEYS) | {"n_seeds": 0, "n_prompts": 0}
     e = part.estimate
@@ -441,20 +443,20 @@ def _part_record(part: Part, alpha: float) -> dict[str, Any]:
 
 
 def seeds_to_decide(parts: list[Part], alpha: float) -> tuple[int | None, str | None]:
-    """Seeds that would decide a claim with power 80 % if the effects stay as observed.
+    """Number of seeds that would decide a claim with 80 % power if the effects stay as observed.
 
     Args:
-        parts: of one undecided claim.
+        parts: the parts of one undecided claim.
         alpha: two-sided level after correction.
 
     Returns:
-        (seeds, None), or (None, why not): "seeds" beyond MAX_SEEDS, "prompts" where more prompts would help, or a
-        sentence.
+        (seeds, None), or (None, reason): "seeds" if more than MAX_SEEDS are needed, "prompts" if more prompts would
+        help, or a sentence.
     """
     if any(part.estimate.n_seeds < 2 for part in parts):
-        return None, "one seed says nothing about others; train at least one more"
+        return None, "one seed gives no information about others; train at least one more"
     hopeless = [part for part in parts if part.estimate.value <= part.bound]
-    if hopeless:  # one part below its bound is enough to contradict: the quickest one
+    if hopeless:  # one part below its bound contradicts the claim, so take the one that needs the fewest seeds
         plans = [_plan(p, p.estimate.value - p.bound - p.margin, p.bound + p.margin, alpha) for p in hopeless]
         return min(plans, key=lambda plan: plan[0] or math.inf)
     plans = [_plan(part, part.estimate.value - part.bound, part.bound, alpha) for part in parts]
@@ -462,7 +464,7 @@ def seeds_to_decide(parts: list[Part], alpha: float) -> tuple[int | None, str | 
 
 
 def _plan(part: Part, effect: float, bound: float, alpha: float) -> tuple[int | None, str | None]:
-    """Seeds that find `effect` with power 80 %, or None and what limits it; two-sided level `alpha`."""
+    """Seeds that detect `effect` with 80 % power at two-sided level `alpha`, or None and the limiting factor."""
     if part.estimate.n_seeds < 2:
         return None, "seeds"
     plan = stats.seeds_needed(part.table - bound, effect, POWER, alpha, MAX_SEEDS)
@@ -475,7 +477,7 @@ def _plan(part: Part, effect: float, bound: float, alpha: float) -> tuple[int | 
 
 
 def _finds(components: stats.Components, effect: float, n_seeds: int, alpha: float) -> bool:
-    """Whether n seeds suffice with degrees of freedom at their cap: effect >= (t_alpha + t_power) standard errors."""
+    """Whether n seeds suffice at the capped degrees of freedom: effect >= (t_alpha + t_power) standard errors."""
     n = components.n_prompts
     stderr = math.sqrt((components.seed + components.residual / n) / n_seeds + components.prompt / n)
     df = _capped(n - 1.0, n_seeds)
@@ -483,7 +485,7 @@ def _finds(components: stats.Components, effect: float, n_seeds: int, alpha: flo
 
 
 def _reason(verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple[int | None, str | None]) -> str:
-    """The verdict in one or two sentences."""
+    """The reason for the verdict in one or two sentences."""
     if not parts:
         return f"not tested in this experiment: needs {', '.join(lacks)}"
     n, held = len(parts), sum(part.p_for < ALPHA for part in parts)
@@ -492,13 +494,13 @@ def _reason(verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple
     if verdict == "contradicted":
         worst = min(parts, key=lambda part: part.p_against)
         against = sum(part.p_against < ALPHA for part in parts)
-        one = "the comparison rules out the claimed effect: "
-        many = f"{against} of {n} comparisons rule out the claimed effect, most clearly {worst.label}{_on(worst)}: "
+        one = "the comparison contradicts the claimed effect: "
+        many = f"{against} of {n} comparisons contradict the claimed effect, most clearly {worst.label}{_on(worst)}: "
         return (one if n == 1 else many) + _amount(worst)
-    alone = f"{held} of {n} comparisons hold by themselves"
+    alone = f"{held} of {n} comparisons hold on their own"
     if n == 1:
-        alone = "the comparison holds by itself" if held else "the comparison is not clear of its bound"
-    alone += ", not after correction" if held == n and not lacks else ""
+        alone = "the comparison holds on its own" if held else "the comparison does not exceed its bound"
+    alone += ", but not after correction" if held == n and not lacks else ""
     untested = f"not tested in this experiment: needs {', '.join(lacks)}"
     return f"{alone}; {untested if lacks else _plan_in_words(*needed)}"
 
@@ -513,21 +515,22 @@ def _amount(part: Part) -> str:
 
 def _plan_in_words(seeds: int | None, limit: str | None) -> str:
     if seeds:
-        return f"if the effects stay as observed, {seeds} seeds would decide it (power {100 * POWER:g} %)"
+        return f"if the effects stay as observed, {seeds} seeds would decide it (with {100 * POWER:g} % power)"
     if limit == "prompts":
-        return "more seeds alone would not decide it: the benchmarks have too few prompts for an effect of this size"
+        return "more seeds alone would not decide it, since the benchmarks have too few prompts for such an effect"
     if limit == "seeds":
         return f"not even {MAX_SEEDS} seeds would decide it if the effects stay as observed"
     return limit or "undecided"
 
 
 def _round(value: float | None) -> float | None:
-    """Seven significant digits: beyond the last bits, in which machines differ. JSON knows no infinity: None."""
+    """Round to seven significant digits, since machines differ in the last bits; infinity, not valid in JSON, is
+    None."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.7g}")
 
 
 def verdicts(results: Results, evidence_of: Callable[[Results, str], Evidence] = Logs) -> list[dict[str, Any]]:
-    """All verdicts under the first judge of the configuration, with what the other judges say beside them."""
+    """All verdicts under the first judge of the configuration, with the other judges' verdicts."""
     first, *others = results.experiment.judges
     records = decide(CLAIMS, evidence_of(results, first), first)
     for judge in others:

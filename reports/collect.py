@@ -1,10 +1,10 @@
-"""Gather every score of an experiment, with the annotations that its model cost, into one table: scores.csv.
+"""Collect all scores of an experiment, with the annotations each model used, into one table, scores.csv.
 
     python -m reports.collect --config config/default.yaml
 
-One row per model x benchmark x judge x metric. The budget columns come from the annotation ledger of the run, never
-from the configuration: `annotations` is the number of responses scored by the reward model up to and including the
-row's iteration, and both ratios are relative to Online DPO, which has K responses of every prompt scored.
+One row per model x benchmark x judge x metric. The budget columns come from the run's annotation ledger, never from the
+configuration: `annotations` is the number of responses scored by the reward model up to and including the
+row's iteration, and both ratios are relative to Online DPO, which scores K responses for every prompt.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Model = tuple[str, str, int, int]
 
 
 def responses_per_prompt(experiment: Experiment) -> int:
-    """K of Online DPO, the unit of every annotation ratio; the experiment's K where Online DPO is not trained."""
+    """Online DPO's K, the unit of every annotation ratio; the experiment's K if Online DPO is not trained."""
     name = roles.first_that(experiment, roles.full_budget)
     return (experiment.sampling_of(name) if name else experiment.sampling).k
 
 
 def share(part: float, whole: float) -> float:
-    """part / whole; 0 where there was nothing to share (a released checkpoint has no prompts)."""
+    """part / whole; 0 if whole is 0 (a released checkpoint has no prompts)."""
     return part / whole if whole else 0.0
 
 
@@ -44,18 +44,22 @@ def ledger(summaries: list[dict[str, Any]], k: int) -> list[dict[str, float]]:
     """The budget columns after each iteration of one run.
 
     Args:
-        summaries: one summary an iteration, in order, with `responses_scored` and `prompts`.
-        k: responses of a prompt that Online DPO has scored.
+        summaries: one summary per iteration, in order, with `responses_scored` and `prompts`.
+        k: responses that Online DPO scores per prompt.
 
     Returns:
-        One mapping an iteration: annotations (responses, cumulative), annotation_ratio (this iteration) and
+        One mapping per iteration: annotations (responses, cumulative), annotation_ratio (this iteration) and
         annotation_ratio_total (cumulative), both relative to Online DPO over the same iterations.
     """
     scored = [summary["responses_scored"] for summary in summaries]
     full = [k * summary["prompts"] for summary in summaries]
     return [
-        {"annotations": total, "annotation_ratio": share(now, own), "annotation_ratio_total": share(total, reference)}
-        for now, own, total, reference in zip(scored, full, accumulate(scored), accumulate(full))
+        {
+            "annotations": total,
+            "annotation_ratio": share(now, full_now),
+            "annotation_ratio_total": share(total, reference),
+        }
+        for now, full_now, total, reference in zip(scored, full, accumulate(scored), accumulate(full))
     ]
 
 
@@ -73,7 +77,8 @@ def ledgers(experiment: Experiment) -> dict[Model, dict[str, float]]:
         require_keys(record, ("iterations",), str(path))
         if len(record["iterations"]) < experiment.iterations:
             raise DataError(
-                f"{path}: holds {len(record['iterations'])} of {experiment.iterations} iterations; train the run again"
+                f"{path}: holds {len(record['iterations'])} of {experiment.iterations} iterations; "
+                "train this run to the end"
             )
         for iteration, row in enumerate(ledger(record["iterations"], k), start=1):
             columns[(run.method, str(run.budget), run.seed, iteration)] = row
@@ -84,7 +89,7 @@ def score_rows(experiment: Experiment) -> list[dict[str, Any]]:
     """All rows of scores.csv, in the order benchmark, judge, model, metric.
 
     Raises:
-        DataError: a score file or run is missing, or a score belongs to no run of the experiment.
+        DataError: a score file or run is missing, or a score does not belong to any run of the experiment.
     """
     budgets = ledgers(experiment)
     rows = []
@@ -101,7 +106,7 @@ def score_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def _metric_rows(row: dict[str, Any], budgets: dict[Model, dict[str, float]], where: str) -> list[dict[str, Any]]:
-    """One model's score record as one row a metric."""
+    """One model's score record as one row per metric."""
     require_keys(row, (*MODEL_KEYS, "metrics", "n", "n_failed"), where)
     key = (row["method"], str(row["budget"]), row["seed"], row["iteration"])
     if row["method"] == "sft":
@@ -111,8 +116,8 @@ def _metric_rows(row: dict[str, Any], budgets: dict[Model, dict[str, float]], wh
     else:
         run = Run(method=row["method"], budget=float(row["budget"]), seed=row["seed"])
         raise DataError(
-            f"{where}: {run.id} iteration {row['iteration']} belongs to no run of the configuration; "
-            "score again, or use the configuration that the scores were made with"
+            f"{where}: {run.id} iteration {row['iteration']} does not belong to any run of the configuration; "
+            "score again, or use the configuration that produced the scores"
         )
     model = {name: row[name] for name in MODEL_KEYS}
     counts = {"n": row["n"], "n_failed": row["n_failed"], "mean_length": row.get("mean_length")}
@@ -120,7 +125,7 @@ def _metric_rows(row: dict[str, Any], budgets: dict[Model, dict[str, float]], wh
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV text with the columns COLUMNS; numbers keep their shortest exact form, missing ones are empty."""
+    """Rows as CSV text with the columns COLUMNS; numbers in their shortest exact form, empty if missing."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

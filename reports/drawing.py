@@ -1,4 +1,4 @@
-"""What all figures share: the style sheet, a look for each method, a record of a drawing, how it is saved.
+"""What all figures share: the style sheet, each method's look, and how figures are stored and saved.
 
 A method has the same colour and marker in every figure. The same numbers give the same file.
 """
@@ -26,7 +26,8 @@ from reports.runs import KEYS, Results
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 SFT_LOOK = ("#444444", "x")
-# For methods that declare no look; the others have colours of Okabe & Ito (2008), without the yellow that white hides.
+# For methods that declare no look; the others use the colours of Okabe & Ito (2008), except yellow (invisible on
+# white).
 SPARE_COLORS = ("#7f3b08", "#542788", "#1b7837", "#4d4d4d", "#b35806", "#2166ac", "#8c510a", "#762a83")
 SPARE_MARKERS = ("<", ">", "p", "h", "X", "*", "d", "8")
 
@@ -37,12 +38,13 @@ class Drawn:
 
     Attributes:
         name: stem of its files.
-        section: where the page shows it: results, meta, training or costs.
+        section: where the report shows it: results, meta, training or costs.
         title: a few words.
         caption: what is shown, n, seeds, judge, intervals.
-        alt: what a reader who cannot see it should know.
+        alt: alternative text for readers who cannot see the figure.
         figure: the drawing.
-        data: what was drawn, one row a run and point; written beside the figure, so that every point leads to its run.
+        data: the plotted data, one row per run and point, saved with the figure so that every point can be traced to
+            its run.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Drawn:
     data: pd.DataFrame
 
     def _repr_png_(self) -> bytes:
-        """How a notebook shows it."""
+        """Rich display in notebooks."""
         return self.png()
 
     def png(self) -> bytes:
@@ -74,7 +76,9 @@ class Drawn:
 
 def look_of(method: str, methods: Sequence[str]) -> dict[str, str]:
     """Colour and marker of a method, the same in every figure of an experiment."""
-    declared = {name: own.look for name, own in known_declarations().items() if own.look} | {"sft": SFT_LOOK}
+    declared = {name: declaration.look for name, declaration in known_declarations().items() if declaration.look} | {
+        "sft": SFT_LOOK
+    }
     if method in declared:
         color, marker = declared[method]
     else:
@@ -84,28 +88,28 @@ def look_of(method: str, methods: Sequence[str]) -> dict[str, str]:
 
 
 def offset(results: Results, method: str) -> float:
-    """Shift along an axis of iterations, so that methods with the same values do not cover each other."""
+    """Shift along the iteration axis, so that methods with equal values do not hide each other."""
     methods = list(results.experiment.methods)
     return 0.3 * ((methods.index(method) + 0.5) / len(methods) - 0.5)
 
 
 def mean_and_half_width(values: Iterable[float]) -> tuple[float, float]:
-    """Mean over seeds and half the width of its 95 % t-interval; 0 where one seed gives none."""
+    """Mean over seeds and half the width of its 95 % t-interval; 0 for a single seed."""
     estimate = stats.mean_over_seeds(np.asarray(list(values), float))
     return estimate.value, estimate.high - estimate.value if estimate.stderr is not None else 0.0
 
 
 def shades(n: int) -> list[tuple[float, float, float, float]]:
-    """Dark to light colours for the start and n iterations, ordered also in grey and for colour-blind readers."""
+    """Dark to light colours for the start and n iterations, still ordered in greyscale and for colour-blind readers."""
     return [plt.get_cmap("cividis")(x) for x in np.linspace(0.0, 0.85, n + 1)]
 
 
 def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]]) -> list[Drawn]:
-    """All figures that the experiment has data for."""
+    """Draw all figures for which the experiment has data."""
     with plt.style.context(STYLE):
         made = [drawn for drawn in (figure(results) for figure in figures) if drawn is not None]
     for drawn in made:
-        plt.close(drawn.figure)  # pyplot forgets it; it can still be saved
+        plt.close(drawn.figure)  # removes it from pyplot; it can still be saved
     return made
 
 
@@ -119,7 +123,7 @@ def save(drawn: Drawn, folder: Path) -> bytes:
 
 
 def _with_runs(data: pd.DataFrame) -> pd.DataFrame:
-    """The run's id instead of its parts, where the rows belong to runs."""
+    """Replace the columns that identify a run by its id, if the rows belong to runs."""
     if not set(KEYS) <= set(data):
         return data
     keys = zip(data["method"], data["budget"], data["seed"])

@@ -1,6 +1,6 @@
-"""What verdicts rest on: differences between methods and quantities of the run logs, as (seeds, prompts) tables.
+"""The evidence for verdicts: differences between methods and quantities from run logs, as (seeds, prompts) tables.
 
-`Evidence` is what `reports.claims` asks for; `Logs` answers from an experiment's scores and run logs on disk.
+`Evidence` is the interface that `reports.claims` uses; `Logs` implements it with scores and run logs on disk.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from reports import roles
 from reports.collect import responses_per_prompt
 from reports.runs import Results
 
-# (seeds, prompts) of differences or measures; worlds instead of seeds where there are several
+# (seeds, prompts) of differences or measures; worlds instead of seeds if there are several
 Table = NDArray[np.float64]
 
 BENCHMARKS = benchmarks()
-RAW = {name: found.raw_metric for name, found in BENCHMARKS.items()}  # what the items average to
+RAW = {name: found.raw_metric for name, found in BENCHMARKS.items()}  # the metric that the items average to
 POINTS = {name: found.item_scale for name, found in BENCHMARKS.items()}  # unit of the scores per unit of the items
 
-# Parts that one entry of the experiment plays, by what its module declares.
+# Roles that one entry of the experiment can have, as its module declares.
 FULL_BUDGET = "role: full budget"
 MATCHED_RANDOM = "role: matched random"
 PARTS = {FULL_BUDGET: roles.full_budget, MATCHED_RANDOM: roles.matched_random}
-# MetaAPO with one part taken away: an entry of the configuration on the module metaapo that differs from the entry
-# `metaapo` in this key alone is found by that, whatever it is called.
+# MetaAPO with one component removed: any entry of the configuration that uses the module metaapo and differs from the
+# entry `metaapo` in this key alone, whatever its name.
 VARIANT_KEYS = ("map", "select", "weights")
 
 
 class Evidence(Protocol):
-    """Where the numbers come from: results on disk, or a test's construction."""
+    """Source of the numbers: results on disk, or synthetic data in tests."""
 
     methods: Mapping[str, str]
     """Entry of the configuration for each method name, role and variant that the experiment has."""
@@ -46,13 +46,13 @@ class Evidence(Protocol):
     """Entries that are baselines, in the order in which they are reported."""
 
     def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
-        """Differences better - worse, (seeds, prompts), in the metric's unit; None where it was not scored."""
+        """Differences better - worse, (seeds, prompts), in the metric's unit; None if it was not scored."""
 
     def measure(self, method: str, name: str) -> Table | None:
-        """A quantity of the logs, (seeds, prompts), as a share; None where it was not logged."""
+        """A quantity from the logs, (seeds, prompts), as a fraction; None if it was not logged."""
 
     def budget(self, method: str) -> float:
-        """Realised annotation ratio over the whole training, mean over seeds."""
+        """Realised annotation ratio over the whole training run, mean over seeds."""
 
 
 class Logs:
@@ -67,8 +67,8 @@ class Logs:
     def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
         """See `Evidence.contrast`.
 
-        A score that is not a mean over prompts (length- or style-controlled) has no value a prompt: its differences
-        between seeds are its own, its spread over prompts is that of the raw rate.
+        A score that is not a mean over prompts (length- or style-controlled) has no value per prompt: its differences
+        between seeds are used as they are, its spread over prompts is taken from the raw rate.
         """
         if benchmark == "overall":
             tables = [self.contrast(better, worse, b, RAW[b]) for b in self.experiment.benchmarks]
@@ -92,7 +92,7 @@ class Logs:
         return self._by_world(difference, seeds)
 
     def measure(self, method: str, name: str) -> Table | None:
-        """See `Evidence.measure`; each prompt of the logs is a column, in its order."""
+        """See `Evidence.measure`; each prompt of the logs is a column, in log order."""
         frame = self._ledger(method)
         if name == "annotation_ratio":
             return self._table(frame.assign(value=frame["responses_scored"] / responses_per_prompt(self.experiment)))
@@ -108,9 +108,9 @@ class Logs:
         runs = self.results.at_full_budget(self.results.runs)
         return float(runs[runs["method"] == method]["annotation_ratio_total"].mean())
 
-    @lru_cache(maxsize=256)  # noqa: B019 (one instance a process)
+    @lru_cache(maxsize=256)  # noqa: B019 (one instance per process)
     def _values(self, benchmark: str, method: str) -> Any:
-        """Items of a method after its last iteration: a frame with seeds as rows, questions as columns."""
+        """Items of a method after its last iteration: a data frame with seeds as rows and questions as columns."""
         frame = self._items_at_full_budget(benchmark)
         frame = frame[(frame["method"] == method) & (frame["iteration"] == self.experiment.iterations)]
         return frame.pivot(index="seed", columns="question", values="value").sort_index()
@@ -134,8 +134,8 @@ class Logs:
         return frame[frame["method"] == method]
 
     def _table(self, frame: Any) -> Table:
-        """Values of a ledger as (seeds, prompts), prompts in the order of the log, cut to the shortest run."""
-        rows = {seed: own["value"].to_numpy(float) for seed, own in frame.groupby("seed")}
+        """Values of a ledger as (seeds, prompts), prompts in log order, truncated to the shortest run."""
+        rows = {seed: group["value"].to_numpy(float) for seed, group in frame.groupby("seed")}
         shortest = min(map(len, rows.values()))
         return self._by_world(np.array([row[:shortest] for row in rows.values()]), list(rows))
 
@@ -145,8 +145,8 @@ class Logs:
         if not len(maps):
             return None
         frame = frame.assign(value=0.0)
-        for seed, own in maps.groupby("seed"):
-            curves = {t: c.sort_values("score") for t, c in own.groupby("iteration")}
+        for seed, group in maps.groupby("seed"):
+            curves = {t: c.sort_values("score") for t, c in group.groupby("iteration")}
             first, last = curves[min(curves)], curves[max(curves)]
             scores = frame.loc[frame["seed"] == seed, "offline_score"]
             before, after = (np.interp(scores, c["score"], c["weight"]) for c in (first, last))
@@ -154,7 +154,7 @@ class Logs:
         return self._table(frame)
 
     def _by_world(self, table: Table, seeds: Sequence[int]) -> Table:
-        """Rows averaged within a world where there are several: seeds that share one are no independent witnesses."""
+        """Average rows within a world if there are several, since seeds that share a world are not independent."""
         if len(self.experiment.world.seeds) == 1:
             return table
         worlds = np.array([self.experiment.world_of(int(seed)) for seed in seeds])
@@ -162,7 +162,7 @@ class Logs:
 
 
 def entries(experiment: Experiment) -> dict[str, str]:
-    """The entry behind every name that a claim can use: entries themselves, parts that one plays, variants."""
+    """Map every name that a claim can use (entries, roles, variants) to an entry."""
     players = {part: roles.first_that(experiment, test) for part, test in PARTS.items()}
     players |= {m: roles.first_of_module(experiment, m) for m in roles.modules_that(roles.required)}
     played = {part: name for part, name in players.items() if name}
@@ -170,7 +170,7 @@ def entries(experiment: Experiment) -> dict[str, str]:
 
 
 def _variants(experiment: Experiment) -> dict[str, str]:
-    """Entries of the configuration that are MetaAPO with a single part changed, by that change."""
+    """Entries of the configuration that are MetaAPO with a single setting changed, keyed by that change."""
     module = "metaapo.metaapo"
     settings = {n: m.model_dump() for n, m in experiment.methods.items() if module_of(n, m) == module}
     reference = settings.get("metaapo")
@@ -184,13 +184,13 @@ def _variants(experiment: Experiment) -> dict[str, str]:
 
 
 def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
-    """Settings in which two entries differ; which run is matched, and which seeds there are, makes no difference."""
+    """Settings in which two entries differ, ignoring the matched run and the seeds."""
     ignored = ("module", "match", "seeds", "budget", "role")
     return {key: value for key, value in entry.items() if key not in ignored and value != reference.get(key)}
 
 
 def _overall(tables: list[Table], names: list[str]) -> Table:
-    """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark weighs the same."""
+    """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark has the same weight."""
     total = sum(table.shape[1] for table in tables)
     ends = [BENCHMARKS[benchmark].scale for benchmark in names]
     scales = [100 / (high - low) for low, high in ends]

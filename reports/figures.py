@@ -1,6 +1,6 @@
-"""All figures of the report, in its order; each is drawn only where the experiment has the data for it.
+"""All figures of the report, in order; each is drawn only if the experiment has the data for it.
 
-A figure is a function of `Results` that returns a `Drawn` with a caption that says n, seeds and judge, or None.
+A figure is a function of `Results` that returns a `Drawn`, whose caption states n, seeds and judge, or None.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ FIGURES: tuple[Callable[[Results], Drawn | None], ...] = (
 
 
 def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]] = FIGURES) -> list[Drawn]:
-    """The figures that the experiment has data for."""
+    """Draw the figures for which the experiment has data."""
     return drawing.draw(results, figures)

@@ -1,8 +1,8 @@
-"""Stop the workflow, after the report is written, where the experiment or one of its worlds is out of its sane ranges.
+"""Stop the workflow after the report is written if a health check of the experiment or of a world is out of range.
 
     python -m reports.health_gate --config config/default.yaml
 
-Reads health.json of the experiment and of its worlds; writes health.ok, or fails and names the checks.
+Reads health.json of the experiment and of its worlds; writes health.ok, or fails and lists the failed checks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from metaapo.experiment import Experiment, load
 
 
 def checks_of(document: Any) -> list[dict[str, Any]]:
-    """The checks of a health record, which is a list of them or holds one: {name, value, low, high, ok, ...}."""
+    """The checks {name, value, low, high, ok, ...} of a health record, which is a list or contains one."""
     return document if isinstance(document, list) else document.get("checks", [])
 
 
@@ -33,7 +33,7 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def documents(experiment: Experiment) -> dict[str, Any]:
-    """The health records that exist, by what they are about: "world 0", ..., "experiment"."""
+    """The existing health records, keyed by "world 0", ..., "experiment"."""
     folders = {f"world {world}": experiment.world_path(world) for world in experiment.world.seeds}
     paths = {name: folder / "health.json" for name, folder in (folders | {"experiment": experiment.results}).items()}
     return {name: read_json(path) for name, path in paths.items() if path.exists()}
@@ -47,8 +47,8 @@ def main() -> None:
     wrong = failures(list(documents(experiment).values()))
     if wrong and experiment.health.enforce:
         sys.exit(
-            f"{experiment.results}/health.json: the experiment is not healthy, so its comparisons mean little: "
-            f"{'; '.join(wrong)}; change the world or the training, or set health.enforce to false to accept it"
+            f"{experiment.results}/health.json: health checks failed, so the comparisons mean little: "
+            f"{'; '.join(wrong)}; change the world or the training, or set health.enforce: false to continue anyway"
         )
     write_text(experiment.results / "health.ok", "\n".join(wrong or ["all checks are in range"]) + "\n")
 

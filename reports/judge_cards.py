@@ -12,19 +12,19 @@ from reports.tables import TITLES
 Record = Mapping[str, Any]
 NOTHING = "–"
 CHECKS = {
-    "constant": "An empty phrase, whatever is asked",
-    "pad": "The answer said twice, beside itself",
-    "command": "Gain of an order to the judge",
-    "verdict": "Gain of a verdict to quote",
+    "constant": "An empty phrase as the answer to everything",
+    "pad": "The answer repeated twice, against the original",
+    "command": "Gain from a command to the judge",
+    "verdict": "Gain from a ready-made verdict",
 }
 NOT_CHECKED = (
-    "Checks that ask the judge more were not run; set evaluation.trust.checks: true, and "
-    "evaluation.trust.human_labels for people's votes."
+    "Checks with extra judge calls were not run; to run them, set evaluation.trust.checks: true and "
+    "evaluation.trust.human_labels (human votes)."
 )
 
 
 def judge_cards(results: Results) -> list[dict[str, Any]]:
-    """The cards that were made, in the order of the configuration.
+    """The existing judge cards, in the order of the configuration.
 
     Returns:
         {name, about, warnings, benchmarks (titles), rows: [{label, cells}], others: [{judge, rows}], cost, note} each.
@@ -34,7 +34,7 @@ def judge_cards(results: Results) -> list[dict[str, Any]]:
 
 
 def card_view(card: Record) -> dict[str, Any]:
-    """A card with what the page shows of it."""
+    """A card as the HTML page shows it."""
     benchmarks = card["benchmarks"]
     columns = list(benchmarks.values())
     others = dict.fromkeys(other["judge"] for column in columns for other in column["others"])
@@ -63,17 +63,17 @@ def _cost(ledger: Record | None) -> str:
     ended = ", ".join(f"{reason or 'unnamed'} {n}" for reason, n in ledger.get("finish_reasons", {}).items())
     unsure = f", and at most ${ledger['unsure_dollars']:.2f} more" if ledger["unsure_dollars"] else ""
     return (
-        f"{ledger['answered']} answers and {failed} failed tries so far, {ledger['prompt_tokens']} tokens asked and "
-        f"{ledger['completion_tokens']} answered, ${ledger['dollars']:.2f}{unsure}; over all experiments that share "
-        "the judge's store."
-    ) + (f" Answers by how they ended: {ended}." if ended else "")
+        f"{ledger['answered']} answers and {failed} failed attempts so far, {ledger['prompt_tokens']} prompt and "
+        f"{ledger['completion_tokens']} completion tokens, ${ledger['dollars']:.2f}{unsure}; across all "
+        "experiments that share the judge's store."
+    ) + (f" Finish reasons: {ended}." if ended else "")
 
 
 Row = tuple[str, list[str]]
 
 
 def _filled(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows in which something was measured."""
+    """Rows with at least one measured value."""
     return [{"label": label, "cells": cells} for label, cells in rows if any(cell != NOTHING for cell in cells)]
 
 
@@ -88,18 +88,18 @@ def _own_rows(columns: Sequence[Record]) -> list[Row]:
     retests = [(m or {}).get("retest") or (c["checks"] or {}).get("retest") for m, c in zip(members, columns)]
     return [
         _row("Judgments", columns, lambda c: f"{c['n']}"),
-        _row("Could not be read", columns, lambda c: _percent(c["unreadable"] / c["n"]) if c["n"] else NOTHING),
+        _row("Unreadable judgments", columns, lambda c: _percent(c["unreadable"] / c["n"]) if c["n"] else NOTHING),
         _row(
             "Most frequent value", [c["values"] for c in columns], lambda v: f"{v['most_frequent']:g}: {v['share']:.0%}"
         ),
-        _row("Value against length, correlation", [c["length"] for c in columns], _number),
-        _row("Order turned: the other winner", orders, lambda o: _percent(o["reversed"])),
-        _row("Order turned: a tie against a win", orders, lambda o: _percent(o["tie_against_win"])),
-        _row("Advantage of the first place, wins", orders, lambda o: f"{o['first_slot_advantage']:+.3f}"),
-        _row("Asked again: the same judgment", retests, lambda r: _percent(r["exact"])),
-        _row("Asked again: reliability (ICC)", retests, lambda r: _plain(r["reliability"])),
-        _row("Asked again: noise of one judgment (SD)", retests, lambda r: _plain(r["noise"])),
-        _row("Agreement of the members, alpha", [m and m["alpha"] for m in members], _number),
+        _row("Correlation of value and length", [c["length"] for c in columns], _number),
+        _row("Order swapped: winner changes", orders, lambda o: _percent(o["reversed"])),
+        _row("Order swapped: tie becomes win or win becomes tie", orders, lambda o: _percent(o["tie_against_win"])),
+        _row("Advantage of the answer shown first, wins", orders, lambda o: f"{o['first_slot_advantage']:+.3f}"),
+        _row("Repeated: same judgment", retests, lambda r: _percent(r["exact"])),
+        _row("Repeated: reliability (ICC)", retests, lambda r: _plain(r["reliability"])),
+        _row("Repeated: noise of one judgment (SD)", retests, lambda r: _plain(r["noise"])),
+        _row("Agreement of panel members, alpha", [m and m["alpha"] for m in members], _number),
     ]
 
 
@@ -108,7 +108,7 @@ def _bounds(bounds: Record) -> str:
 
 
 def _favourite(values: Record) -> str:
-    return f"{values['most_frequent']:g}: {values['share']:.0%} of {values['distinct']} different"
+    return f"{values['most_frequent']:g}: {values['share']:.0%} of values, {values['distinct']} distinct"
 
 
 def _check_rows(columns: Sequence[Record]) -> list[Row]:
@@ -127,21 +127,25 @@ def _passed(check: Record) -> str:
 def _human_rows(columns: Sequence[Record]) -> list[Row]:
     people = [(column["checks"] or {}).get("human") for column in columns]
     measures = {
-        "Same vote as people, ties left out": "without_ties",
-        "People among themselves, ties left out": "people_without_ties",
-        "Same vote as people, with ties": "with_ties",
-        "People among themselves, with ties": "people_with_ties",
-        "Kappa against people's majority": "kappa",
-        "Alpha of people": "alpha_people",
-        "Alpha of people and the judge": "alpha_with_judge",
-        "Own family's wins beyond people's": "self_preference",
-        "What people would give where the judge gives 60 % wins": "corrected",
+        "Agrees with human votes, without ties": "without_ties",
+        "Humans with each other, without ties": "people_without_ties",
+        "Agrees with human votes, with ties": "with_ties",
+        "Humans with each other, with ties": "people_with_ties",
+        "Kappa with the human majority": "kappa",
+        "Alpha of humans": "alpha_people",
+        "Alpha of humans and the judge": "alpha_with_judge",
+        "Wins of the judge's own family beyond human votes": "self_preference",
+        "Human win rate where the judge's is 60 %": "corrected",
     }
     pairs = [(found or {}).get("pairs") for found in people]
     return [_row(label, [(found or {}).get(key) for found in people], _number) for label, key in measures.items()] + [
-        _row("Pairs: same vote as people, ties left out", [p and p["without_ties"] for p in pairs], _number),
-        _row("Pairs, order turned: the other winner", [p and p["orders"] for p in pairs], _reversed),
-        _row("Pairs, order turned: a tie against a win", [p and p["orders"] for p in pairs], _tie_against_win),
+        _row("Pairs: agrees with human votes, without ties", [p and p["without_ties"] for p in pairs], _number),
+        _row("Pairs, order swapped: winner changes", [p and p["orders"] for p in pairs], _reversed),
+        _row(
+            "Pairs, order swapped: tie becomes win or win becomes tie",
+            [p and p["orders"] for p in pairs],
+            _tie_against_win,
+        ),
     ]
 
 
@@ -160,14 +164,22 @@ def _other_rows(columns: Sequence[Record], judge: str) -> list[Row]:
         return [other and other[key] for other in found]
 
     return [
-        _row("Answers that both judged", found, lambda other: f"{other['n']}"),
-        _row("The same winner", part("winners"), _number),
+        _row("Answers judged by both", found, lambda other: f"{other['n']}"),
+        _row("Same winner", part("winners"), _number),
         _row("Kappa of winners", part("kappa"), _number),
         _row("Alpha of values", part("alpha"), _number),
-        _row("Higher by, with limits of agreement", part("bias"), lambda b: _interval(b["bias"], b["low"], b["high"])),
-        _row("Ranks of models, Kendall's tau", part("ranks"), lambda r: _interval(r["tau"], r["ci_low"], r["ci_high"])),
-        _row(f"A score of {judge} from this judge's", part("equating"), _line),
-        _row("Error of that for a new model", part("equating"), lambda e: f"± {_plain(e['error'])}"),
+        _row(
+            "Mean difference, with limits of agreement",
+            part("bias"),
+            lambda b: _interval(b["bias"], b["low"], b["high"]),
+        ),
+        _row(
+            "Rank agreement over models, Kendall's tau",
+            part("ranks"),
+            lambda r: _interval(r["tau"], r["ci_low"], r["ci_high"]),
+        ),
+        _row(f"Predicted score of {judge} from this judge's score", part("equating"), _line),
+        _row("Prediction error for a new model", part("equating"), lambda e: f"± {_plain(e['error'])}"),
     ]
 
 

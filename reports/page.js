@@ -51,8 +51,8 @@
 
   const questionCard = (question) => {
     const card = make("div", undefined, "sample");
-    const place = question.q === question.p[0] ? "" : `, ${question.q}`;
-    card.append(make("h4", `${data.benchmarks[question.b]}, ${question.c}${place}; disagreement ${question.d.toFixed(2)}`));
+    const name = question.q === question.p[0] ? "" : `, ${question.q}`;
+    card.append(make("h4", `${data.benchmarks[question.b]}, ${question.c}${name}; disagreement ${question.d.toFixed(2)}`));
     question.p.forEach((turn, i) => card.append(make("p", (question.p.length > 1 ? `${i + 1}. ` : "") + turn, "prompt")));
     const answers = make("div", undefined, "answers");
     const seed = fields.seed.value;

@@ -1,8 +1,8 @@
-"""The report's page: verdicts, figures, tables, runs and sample browser in one file that opens offline.
+"""The report's HTML page: verdicts, figures, tables, runs and sample browser in one file that works offline.
 
     python -m reports.page --config config/default.yaml
 
-Writes report/index.html with everything embedded, and each figure (PNG, PDF) and table (CSV, Markdown, LaTeX) beside
+Writes report/index.html with everything embedded, and each figure (PNG, PDF) and table (CSV, Markdown, LaTeX) next to
 it.
 """
 
@@ -33,7 +33,7 @@ SECTIONS = (
     ("costs", "Costs"),
 )
 MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?"}
-BAR_WIDTH, BAR_HEIGHT = 220, 34  # of an effect's bar, in CSS pixels
+BAR_WIDTH, BAR_HEIGHT = 220, 34  # size of an effect bar in CSS pixels
 
 
 def build(results: Results) -> str:
@@ -52,9 +52,9 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
     """The page as HTML.
 
     Args:
-        results: of the experiment.
-        drawn: figures with their PNG bytes.
-        made: tables.
+        results: the experiment's results.
+        drawn: figures and their PNG bytes.
+        made: the tables to show.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -86,7 +86,7 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
 
 
 def banner(results: Results) -> str:
-    """What must be known before any number is read."""
+    """What readers must know before they read any number."""
     experiment = results.experiment
     if experiment.world.name == "tiny":
         return (
@@ -101,7 +101,7 @@ def banner(results: Results) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    words = ["a gold judge (a program that knows the reward)" if n == "gold" else f"judge {n}" for n in names]
+    words = ["a gold judge (a program that computes the true reward)" if n == "gold" else f"judge {n}" for n in names]
     return " and ".join(words)
 
 
@@ -111,7 +111,7 @@ def count_verdicts(claims: Sequence[dict[str, Any]]) -> str:
 
 
 def claim_view(claim: dict[str, Any]) -> dict[str, Any]:
-    """A verdict with what the page needs beside it."""
+    """A verdict with the extra fields that the page shows."""
     parts = [part | {"text": _interval(part), "name": _part_name(part)} for part in claim["parts"]]
     names = {part["effect_of"]: part["name"] for part in parts}
     return (
@@ -149,7 +149,7 @@ def _interval(part: dict[str, Any]) -> str:
 
 
 def effect_bar(claim: dict[str, Any]) -> Markup:
-    """A small drawing of the deciding effect, its interval and the bound it is held against; empty without one."""
+    """A small SVG of the deciding effect, its interval and its bound; empty if there is no effect or interval."""
     if claim["ci_low"] is None:
         return Markup("")
     bound = claim["bound"]
@@ -217,7 +217,7 @@ def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _details(record: dict[str, Any]) -> dict[str, Any]:
-    """What made this run: settings, code and data, without the tables that are shown elsewhere."""
+    """The run's settings, code and data, without the tables shown elsewhere."""
     shown = (
         "module",
         "budget",
@@ -235,14 +235,14 @@ def _details(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def shared_provenance(records: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Commits and package versions over all runs: one entry each where all agree."""
+    """Commits and package versions over all runs; one entry each if all agree."""
     packages = [", ".join(f"{k} {v}" for k, v in sorted(record.get("packages", {}).items())) for record in records]
     commits = [record.get("commit", "unknown") for record in records]
     return {"commits": list(dict.fromkeys(commits)), "packages": list(dict.fromkeys(packages))}
 
 
 def browser_payload(browser: dict[str, Any]) -> dict[str, Any]:
-    """The browser's data with names for readers."""
+    """The sample browser's data with display names."""
     models = [{"name": tables.name_of(model["method"]), "seed": model["seed"]} for model in browser["models"]]
     return browser | {"models": models, "benchmarks": tables.TITLES}
 
@@ -265,7 +265,7 @@ def _table(table: tables.Table) -> dict[str, Any]:
 
 
 def _script_json(document: Any) -> Markup:
-    """JSON that may stand inside a script element."""
+    """JSON that is safe inside a script element."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 

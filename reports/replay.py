@@ -1,12 +1,11 @@
-"""Rebuild scores, verdicts, figures, tables and page from stored answers and judgments: no GPU, model or API is needed.
+"""Rebuild scores, verdicts, figures, tables and the page from stored answers and judgments, without GPU, model or API.
 
     python -m reports.replay pack --config config/default.yaml --out stored/default
     python -m reports.replay run --from stored/default [--out results/replay]
 
-The stored form is the results tree itself, each file gzipped, without weights and without anything that can be
-computed: config.yaml, answers/, judgments/, of each run run.json and the logs of its iterations, of each world its
-questions, pairs and health, and stored.json with the hashes of scores.csv and claims.json. A results folder is a stored
-form as it is.
+The stored form is the results tree itself with each file gzipped, without weights and anything that can be recomputed:
+config.yaml, answers/, judgments/, each run's run.json and iteration logs, each world's questions, pairs and health, and
+stored.json with the hashes of scores.csv and claims.json. A results folder can be used as a stored form directly.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from metaapo.config import ConfigError
 from metaapo.data import DataError, read_json, sha256_file, write_bytes, write_json
 from metaapo.experiment import Experiment, load, write_resolved
 
-# What cannot be computed from anything else, by its place in the results tree.
+# Patterns, relative to the results tree, of the files that cannot be recomputed.
 STORED = (
     "config.yaml",
     "answers/**/*",
@@ -41,16 +40,16 @@ RECORD = "stored.json"
 
 
 def stored_files(folder: Path) -> list[Path]:
-    """Files of a results tree or a stored form that are stored, relative to it, in a fixed order.
+    """Files of a results tree or stored form that belong in the stored form, as relative paths in a fixed order.
 
     Raises:
-        DataError: the folder holds no configuration or no judgments.
+        DataError: the folder has no configuration or no judgments.
     """
     found = {path for pattern in STORED for path in folder.glob(pattern) if path.is_file()}
     files = sorted(path.relative_to(folder) for path in found if not path.name.startswith("."))
     for needed in ("config.yaml", "answers", "judgments", "runs"):
         if not any(file.parts[0].removesuffix(".gz") == needed for file in files):
-            raise DataError(f"{folder}: holds no {needed}; expected a results folder, or one that `pack` wrote")
+            raise DataError(f"{folder}: {needed} not found; expected a results folder, or one written by `pack`")
     return files
 
 
@@ -58,7 +57,7 @@ def pack(experiment: Experiment, out: Path) -> int:
     """Write the stored form of an experiment; returns its size in bytes.
 
     Raises:
-        DataError: the experiment is not finished.
+        DataError: the experiment has not finished.
     """
     results = experiment.results
     size = 0
@@ -74,21 +73,22 @@ def pack(experiment: Experiment, out: Path) -> int:
 
 
 def _stored_config(experiment: Experiment) -> bytes:
-    """The configuration without what only matters where a model runs, whose keys may change between versions."""
+    """The configuration without settings that matter only for running models, whose keys may change between
+    versions."""
     plain = {key: value for key, value in experiment.dump().items() if key not in ("hardware", "assets_dir")}
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
 
 
 def unpack(source: Path, out: Path) -> Experiment:
-    """Lay a stored form out as a results tree below `out`; returns the experiment whose results lie there.
+    """Unpack a stored form into a results tree below `out`; returns the experiment with these results.
 
     Raises:
         ConfigError: the stored configuration is not valid.
-        DataError: the folder is no stored form.
+        DataError: the folder is not a stored form.
     """
     experiment = load(source / "config.yaml").model_copy(update={"results_dir": str(out)})
     if experiment.results.resolve() == source.resolve():
-        raise DataError(f"{source}: a replay would overwrite what it reads; choose another folder with --out")
+        raise DataError(f"{source}: a replay would overwrite its input; choose another folder with --out")
     for file in stored_files(source):
         content = (source / file).read_bytes()
         content = gzip.decompress(content) if file.suffix == ".gz" else content
@@ -99,7 +99,7 @@ def unpack(source: Path, out: Path) -> Experiment:
 
 
 def replay(source: Path, out: Path) -> dict[str, bool]:
-    """Score, collect, decide, draw; returns for each computed file whether it equals the stored experiment's."""
+    """Score, collect, decide and draw; returns for each computed file whether it equals the stored experiment's."""
     from eval.grade import grade
     from eval.score import score_benchmark
     from reports.__main__ import build
@@ -114,7 +114,7 @@ def replay(source: Path, out: Path) -> dict[str, bool]:
 
 
 def expected(source: Path) -> dict[str, str]:
-    """SHA-256 of the computed files as they were; empty where nothing is known about them."""
+    """SHA-256 of the computed files when they were stored; empty if unknown."""
     if (source / RECORD).exists():
         return read_json(source / RECORD)["sha256"]
     return {name: sha256_file(source / name) for name in COMPUTED if (source / name).exists()}
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{args.out}: {size / 1e6:.1f} MB")
             return
         if not args.source:
-            sys.exit("error: replay of what? Name the stored experiment: snakemake replay --config from=<folder>")
+            sys.exit("error: no stored experiment is given; run snakemake replay --config from=<folder>")
         same = replay(Path(args.source), args.out)
     except (ConfigError, DataError) as error:
         sys.exit(f"error: {error}")

@@ -6,7 +6,7 @@ from metaapo.method import known_declarations
 from metaapo.method import module_of
 
 REPORT = f"{RESULTS}/report"
-# Methods and benchmarks are found by name, so following imports does not meet them.
+# Methods and benchmarks are looked up by name, so following imports does not find them.
 DESCRIBED = [
     *(module_of(name, entry) for name, entry in EXPERIMENT.methods.items()),
     *(f"eval.{benchmark}.samples" for benchmark in EXPERIMENT.benchmarks),
@@ -72,7 +72,7 @@ rule notebook:
 
 
 rule check_health:
-    """The last step, so that an unhealthy experiment has a report that says so before it fails."""
+    """The last step, so that an experiment that fails its health checks still has a report that shows them."""
     input:
         page=rules.report.output.page,
         health=rules.report.output.health,
@@ -108,7 +108,7 @@ rule pack:
         "python -m reports.replay pack --config {params.config} --out $(dirname {output}) > {log} 2>&1"
 
 
-rule replay:  # a stored experiment, below results/replay/: `snakemake --cores all replay --config from=<folder>`
+rule replay:  # rebuild a stored experiment below results/replay/: `snakemake --cores all replay --config from=<folder>`
     log:
         "results/replay/replay.log",
     conda:

@@ -1,7 +1,7 @@
-"""Who plays which part in the comparison: the entries of a configuration by what their modules declare.
+"""Which entry of a configuration has which role in the comparison, as declared by the methods' modules.
 
-An entry that is named like a module stands for that method, whoever trained it: it may be a released checkpoint. Any
-other entry takes the role of the module that it names, unless the configuration gives it another one (`role`).
+An entry with the same name as a module represents that method, even if it is a released checkpoint. Any other entry has
+the role of the module it uses, unless the configuration sets another one (`role`).
 """
 
 from __future__ import annotations
@@ -16,39 +16,41 @@ Test = Callable[[Declaration], bool]
 
 
 def full_budget(declaration: Declaration) -> bool:
-    """Whether all K responses of every prompt are annotated: the unit of annotation ratios."""
+    """Whether all K responses to every prompt are annotated, which is the unit of annotation ratios."""
     return declaration.full_budget
 
 
 def matched_random(declaration: Declaration) -> bool:
-    """Whether it samples as many prompts as the method under test, at random."""
+    """Whether the method samples as many prompts as the method under test, at random."""
     return declaration.matched_random
 
 
 def required(declaration: Declaration) -> bool:
-    """Whether claim C1 cannot be supported without it."""
+    """Whether claim C1 cannot be supported without the method."""
     return declaration.required
 
 
 def shows_signal(declaration: Declaration) -> bool:
-    """Whether it has to beat the SFT policy if there is anything to learn."""
+    """Whether the method must beat the SFT policy if there is anything to learn."""
     return declaration.shows_signal
 
 
 def modules_that(test: Test) -> list[str]:
-    """The names of the method modules whose declaration passes a test, by family, then by name."""
-    found = [(FAMILIES.index(own.family), name) for name, own in known_declarations().items() if test(own)]
+    """Names of the method modules whose declaration passes a test, sorted by family, then by name."""
+    found = [
+        (FAMILIES.index(declared.family), name) for name, declared in known_declarations().items() if test(declared)
+    ]
     return [name for _, name in sorted(found)]
 
 
 def declaration(experiment: Experiment, method: str) -> Declaration:
-    """What an entry of the configuration stands for."""
+    """The declaration of the method that an entry of the configuration represents."""
     known = known_declarations()
     return known[method if method in known else experiment.methods[method].module]
 
 
 def baselines(experiment: Experiment) -> list[str]:
-    """The entries that claim C1 compares with, by family, then in the order of the configuration."""
+    """The baselines of claim C1, sorted by family, then in the order of the configuration."""
     found = [
         name
         for name, entry in experiment.methods.items()
@@ -58,14 +60,14 @@ def baselines(experiment: Experiment) -> list[str]:
 
 
 def first_of_module(experiment: Experiment, module: str) -> str | None:
-    """The first entry that a method's module trains; None where the experiment has none."""
+    """The first entry trained by a method's module; None if there is none."""
     return next((name for name, entry in experiment.methods.items() if (entry.module or name) == module), None)
 
 
 def first_that(experiment: Experiment, test: Test) -> str | None:
-    """The entry that plays a part of which a comparison needs one, preferably one that is named like its module.
+    """The first entry whose declaration passes a test, preferring one with the same name as its module.
 
-    None where there is no such entry.
+    None if there is no such entry.
     """
     found = [name for name in experiment.methods if test(declaration(experiment, name))]
     return min(found, key=lambda name: name not in known_declarations(), default=None)

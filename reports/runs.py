@@ -1,19 +1,20 @@
-"""Readers of what an experiment left behind, as data frames: the public functions that notebooks and figures use.
+"""Read an experiment's results as data frames: the public interface for notebooks and figures.
 
     from reports.runs import Results
     results = Results.load("config/default.yaml")
     results.scores          one row per model x benchmark x metric (scores.csv)
     results.claims          the verdicts (claims.json)
-    results.runs            one row a run, with its provenance
+    results.runs            one row per run, with its provenance
     results.iterations      one row per run x iteration: annotations, KL, length, seconds
     results.training        one row per optimizer step
     results.annotations     one row per prompt of every run: the annotation ledger
-    results.probes          one row per probed response: KL, length and proxy reward along training
-    results.answers         one row per model x benchmark: how many answers are empty or were cut
+    results.probes          one row per probed response: KL, length and proxy reward during training
+    results.answers         one row per model x benchmark: how many answers are empty or were cut off
     results.maps            h_phi on a grid, at the start of training and after each iteration
     results.items("arenahard", "gold")   one row per model x question
 
-Every frame names its runs by `method`, `budget` (text, such as "1.0"), `seed` and, where it applies, `iteration`.
+Every data frame identifies its runs by `method`, `budget` (text, such as "1.0"), `seed` and, if applicable,
+`iteration`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Results:
 
     @cached_property
     def claims(self) -> list[dict[str, Any]]:
-        """claims.json: one verdict a claim."""
+        """claims.json: one verdict per claim."""
         return read_json(self.folder / "claims.json")
 
     @cached_property
@@ -68,7 +69,7 @@ class Results:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row a run: world, commit, annotation totals, seconds."""
+        """One row per run: world, commit, annotation totals, seconds."""
         rows = []
         for run, record in self.records.items():
             totals = record["totals"] | {"seconds": record["seconds"]}
@@ -114,27 +115,28 @@ class Results:
 
     @cached_property
     def probe_gold(self) -> pd.Series | None:
-        """Gold reward of each probed response, in the rows of `probes`; None where the world has no gold reward."""
+        """Gold reward of each probed response, aligned with the rows of `probes`; None if the world has no gold
+        reward."""
         path = self.folder / "probe_gold.csv"
         if not len(self.probes) or not path.exists():
             return None
         keys = [*KEYS, "iteration", "step", "id"]
         graded = pd.read_csv(path, dtype={"budget": str, "id": str}, float_precision="round_trip")
         asked = self.probes[keys].astype({"id": str})
-        # a prompt may be probed twice at a step: the n-th row of one file is the n-th of the other
+        # a prompt may be probed twice at a step: the n-th rows of both files correspond
         asked, graded = (frame.assign(nth=frame.groupby(keys).cumcount()) for frame in (asked, graded))
         return asked.merge(graded, "left", [*keys, "nth"])["gold"].set_axis(self.probes.index)
 
     @cached_property
     def answer_gold(self) -> dict[tuple[str, str, str], list[dict[str, float] | None]]:
-        """Gold rubric of each turn's answer by (benchmark, run id, question); empty where the world has none."""
+        """Gold rubric of each turn's answer by (benchmark, run id, question); empty if the world has none."""
         path = self.folder / "answer_gold.jsonl.gz"
         rows = read_jsonl(path) if path.exists() else []
         return {(row["benchmark"], _run_id(row), row["question"]): row["turns"] for row in rows}
 
     @property
     def gold_rubric(self) -> dict[str, str]:
-        """What the parts of the gold reward mean; empty where the world has none."""
+        """Descriptions of the gold reward's parts; empty if the world has none."""
         path = self.folder / "gold_rubric.json"
         return read_json(path) if path.exists() else {}
 
@@ -159,9 +161,9 @@ class Results:
 
     @cached_property
     def answers(self) -> pd.DataFrame:
-        """One row per model x benchmark; `cut` and `empty` are shares of the answers, over all turns.
+        """One row per model x benchmark; `cut` and `empty` are shares of the answers over all turns.
 
-        An answer is cut that runs into the length limit: a long one, or a loop.
+        An answer is cut off when it reaches the length limit, because it is long or loops.
         """
         rows = []
         for run in self.records:
@@ -174,28 +176,28 @@ class Results:
         return pd.DataFrame(rows, columns=[*KEYS, "iteration", "benchmark", "cut", "empty"])
 
     def items(self, benchmark: str, judge: str) -> pd.DataFrame:
-        """One row per model x question; `value` is a share (0 to 1) or a grade, as the benchmark declares."""
+        """One row per model x question; `value` is a fraction (0 to 1) or a grade, as the benchmark declares."""
         path = self.folder / "scores" / benchmark / f"{judge}.items.csv.gz"
         return pd.read_csv(path, dtype={"budget": str, "question": str}, float_precision="round_trip")
 
     def baseline(self, benchmark: str) -> str | None:
-        """Whose answers a pairwise benchmark compares with: "sft" or a model's name; None where none does."""
+        """The baseline of a pairwise benchmark, "sft" or a model's name; None if the benchmark has no baseline."""
         path = self.folder / "scores" / benchmark / f"{self.experiment.judges[0]}.json"
         return read_json(path)["baseline"]
 
     def at_full_budget(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Only the runs at each method's largest budget: the main comparison, without a budget sweep's points."""
+        """Only the runs at each method's largest budget, without the other points of a budget sweep."""
         largest = {name: str(max(method.budget)) for name, method in self.experiment.methods.items()}
         return frame[[budget == largest.get(method, budget) for method, budget in zip(frame.method, frame.budget)]]
 
     @property
     def variants(self) -> list[str]:
-        """MetaAPO's ablations and controls: entries on its page under another name."""
+        """MetaAPO's ablations and controls: entries that use its module under another name."""
         entries = self.experiment.methods.items()
         return [n for n, m in entries if n != "metaapo" and module_of(n, m) == "metaapo.metaapo"]
 
     def main(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Only the methods of the main comparison, at their largest budgets: variants have figures of their own."""
+        """Only the methods of the main comparison, at their largest budgets; variants have separate figures."""
         frame = self.at_full_budget(frame)
         return frame[~frame["method"].isin(self.variants)] if "metaapo" in self.experiment.methods else frame
 
@@ -207,12 +209,12 @@ class Results:
         ]
 
     def _logs(self, name: str) -> pd.DataFrame:
-        """The rows of one log file of every run; files that a method does not write are left out."""
+        """The rows of one log file over all runs; files that a method does not write are skipped."""
         frames = []
         for run, t, folder in self._iteration_folders():
             if (folder / name).exists():
                 frame = pd.DataFrame(read_jsonl(folder / name)).assign(**_keys(run), iteration=t)
-                empty = frame.columns[frame.isna().all()]  # a log's None is a missing number
+                empty = frame.columns[frame.isna().all()]  # None in a log is a missing number
                 frames.append(frame.astype(dict.fromkeys(empty, float)))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*KEYS, "iteration", "step"])
 
@@ -226,7 +228,8 @@ def _run_id(row: dict[str, Any]) -> str:
 
 
 def _with_progress(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add `progress` = iteration - 1 + share of the iteration's steps done: comparable where step counts differ."""
+    """Add `progress` = iteration - 1 + fraction of the iteration's steps done, comparable across different step
+    counts."""
     if not len(frame):
         return frame.assign(progress=pd.Series(dtype=float))
     last = frame.groupby([*KEYS, "iteration"])["step"].transform("max").clip(lower=1)

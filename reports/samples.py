@@ -1,8 +1,8 @@
-"""The data of the sample browser: for a question, what every method answered and what the judge said.
+"""The data of the sample browser: for each question, every method's answer and the judge's verdict.
 
 Read from the upstream-format answers and judgments, after the last iteration, at each method's largest budget. A judge
-is no part of training, so its verdict is shown as it stands in the judgment file; the gold rubric of an answer is what
-`eval.grade` found, where the world has one.
+is not part of training, so its verdict is shown exactly as in the judgment file. The gold rubric of an answer comes
+from `eval.grade`, if the world has one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from eval.questions import load_questions
 from metaapo.data import DataError, read_records
 from reports.runs import Results
 
-MAX_BYTES = 2_500_000  # of the browser's data: leaves the page below 5 MB with its figures
-VERDICT_CHARS = 160  # of a judge's text that is shown
+MAX_BYTES = 2_500_000  # of the browser's data; keeps the page with its figures below 5 MB
+VERDICT_CHARS = 160  # shown of a judge's text
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Model:
         for suffix in (".json", ".jsonl", ".json.gz", ".jsonl.gz"):
             if stem.with_name(stem.name + suffix).exists():
                 return stem.with_name(stem.name + suffix)
-        raise DataError(f"{stem}.json[l]: no such file; it should be written by the answering or judging step")
+        raise DataError(f"{stem}.json[l]: no such file; run the answering or judging step, which writes it")
 
 
 def models(results: Results) -> list[Model]:
@@ -62,13 +62,14 @@ def browse(results: Results, limit: int = MAX_BYTES) -> dict[str, Any]:
     """All data of the browser.
 
     Args:
-        results: of the experiment.
-        limit: bytes of JSON at most; the questions on which the methods differ least are left out beyond it.
+        results: the experiment's results.
+        limit: maximum size of the JSON in bytes; to stay below it, questions on which the methods differ least are left
+            out.
 
     Returns:
         {models: [{method, seed}], questions: [{b, c, q, p, d, a}], left_out}: benchmark, category, id, the user's
-        turns, disagreement (standard deviation of the judge's value over models, 0 to 1) and the answers, one a model:
-        {m: its place in `models`, x: texts, v: verdicts, s: value in [0, 1], n: characters, g: gold rubric, one a
+        turns, disagreement (standard deviation of the judge's value over models, 0 to 1) and the answers, one per
+        model: {m: index in `models`, x: texts, v: verdicts, s: value in [0, 1], n: characters, g: gold rubric, one per
         turn}.
     """
     shown = models(results)
@@ -85,13 +86,13 @@ def browse(results: Results, limit: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dict[str, Any]]:
-    """The questions of one benchmark with all answers; those of models without a file are missing, not an error."""
+    """The questions of one benchmark with all answers; models without a file are left out without an error."""
     judge = results.experiment.judges[0]
     asked = {
         q.id: q for q in load_questions(results.experiment, benchmark, results.experiment.world.seeds[0]).questions
     }
     table: dict[str, dict[str, Any]] = {}
-    for place, model in enumerate(shown):
+    for index, model in enumerate(shown):
         try:
             answers = read_records(model.path(results.folder / "answers" / benchmark))
         except DataError:
@@ -105,7 +106,7 @@ def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dic
                 continue
             turns = list(asked[id].turns)
             question = table.setdefault(id, {"b": benchmark, "q": id, "c": asked[id].category, "p": turns, "a": []})
-            answer = {"m": place, "x": texts, "v": verdicts, "s": value, "n": sum(map(len, texts))}
+            answer = {"m": index, "x": texts, "v": verdicts, "s": value, "n": sum(map(len, texts))}
             answer["g"] = results.answer_gold.get((benchmark, model.run_id, id), [None] * len(texts))
             question["a"].append(answer)
     for question in table.values():

@@ -27,16 +27,16 @@ PAPER_RATIO = 58.0  # MetaAPO's mean annotation ratio in the paper's first figur
 
 
 def budget(results: Results) -> Drawn | None:
-    """The paper's first figure: win rate after each iteration against the annotations spent until then."""
+    """The paper's first figure: win rate after each iteration against the annotations spent so far."""
     benchmark, metric = _headline(results)
     points = _spending(results, benchmark, metric)
     if not len(points):
         return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.5), width_ratios=(1.7, 1))
-    for method, own in results.main(points).groupby("method", sort=False):
+    for method, group in results.main(points).groupby("method", sort=False):
         look = look_of(method, list(results.experiment.methods))
-        _budget_curve(left, own, look, name_of(method))
-        _ratio_curve(right, own, look, offset(results, method))
+        _budget_curve(left, group, look, name_of(method))
+        _ratio_curve(right, group, look, offset(results, method))
     _baseline(left, results, benchmark, metric)
     left.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
     left.set_title("Score against annotations spent")
@@ -58,8 +58,8 @@ def budget(results: Results) -> Drawn | None:
     right.set_ylim(-6, max(106, right.get_ylim()[1]))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        f"{_in_full(benchmark, metric)}, after each iteration (numbers) against the responses that the "
-        "reward model had scored until then, from the annotation ledger, relative to Online DPO's total. "
+        f"{_in_full(benchmark, metric)}, after each iteration (numbered) against the responses that the "
+        "reward model had scored by then, from the annotation ledger, relative to Online DPO's total. "
         f"{_provenance(results, benchmark)} Bars: 95 % t-intervals over seeds, faint points: single seeds. Points "
         "without annotations are spread sideways. Right: the annotation ratio of each iteration; dotted, the "
         "paper's mean for MetaAPO."
@@ -76,7 +76,7 @@ def budget(results: Results) -> Drawn | None:
 
 
 def _spending(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
-    """One row per model: value, spent (% of Online DPO's total over the training), ratio (%, this iteration)."""
+    """One row per model: value, spent (% of Online DPO's total over training), ratio (%, this iteration)."""
     frame = _scores(results, benchmark, metric)
     frame = frame[frame["method"] != "sft"]
     full = _full_annotations(results)
@@ -84,16 +84,16 @@ def _spending(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
 
 
 def _full_annotations(results: Results) -> float:
-    """Responses that Online DPO has scored over a whole training: K for every prompt."""
+    """Responses that Online DPO scores over a whole training run: K for every prompt."""
     prompts = max(sum(s["prompts"] for s in record["iterations"]) for record in results.records.values())
     return max(1, responses_per_prompt(results.experiment) * prompts)
 
 
-def _budget_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], label: str) -> None:
+def _budget_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], label: str) -> None:
     rows = []
-    for iteration, cell in own.groupby("iteration"):
+    for iteration, cell in group.groupby("iteration"):
         (x, dx), (y, dy) = mean_and_half_width(cell["spent"]), mean_and_half_width(cell["value"])
-        shift = 2.2 * (iteration - (own["iteration"].max() + 1) / 2) if own["spent"].max() == 0 else 0.0
+        shift = 2.2 * (iteration - (group["iteration"].max() + 1) / 2) if group["spent"].max() == 0 else 0.0
         axes.plot(
             cell["spent"] + shift, cell["value"], linestyle="", alpha=0.28, markersize=3.5, markeredgewidth=0, **look
         )
@@ -106,8 +106,8 @@ def _budget_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], label: st
         axes.annotate(str(i), (spent, score), (4, 4), textcoords="offset points", fontsize=7, color=look["color"])
 
 
-def _ratio_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], offset: float) -> None:
-    rows = [(i, *mean_and_half_width(cell["ratio"])) for i, cell in own.groupby("iteration")]
+def _ratio_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], offset: float) -> None:
+    rows = [(i, *mean_and_half_width(cell["ratio"])) for i, cell in group.groupby("iteration")]
     iteration, ratio, width = map(np.array, zip(*rows))
     axes.errorbar(
         iteration + offset, ratio, yerr=width, elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.6, **look
@@ -115,7 +115,7 @@ def _ratio_curve(axes: Axes, own: pd.DataFrame, look: dict[str, str], offset: fl
 
 
 def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None:
-    """The SFT policy's level: 50 % where it is the baseline of the comparison, else its own score."""
+    """Draw the SFT policy's level: 50 % if it is the baseline of the comparison, else its own score."""
     sft = _scores(results, benchmark, metric)
     sft = sft[sft["method"] == "sft"]["value"]
     level = sft.mean() if len(sft) else (50.0 if results.baseline(benchmark) == "sft" else None)
@@ -138,8 +138,8 @@ def curves(results: Results) -> Drawn | None:
     figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks) + 0.3, 3.1), squeeze=False)
     for ax, benchmark in zip(axes[0], benchmarks):
         frame = results.main(_scores(results, benchmark, RAW[benchmark]))
-        for method, own in frame[frame["method"] != "sft"].groupby("method", sort=False):
-            rows = [(i, *mean_and_half_width(cell["value"])) for i, cell in own.groupby("iteration")]
+        for method, group in frame[frame["method"] != "sft"].groupby("method", sort=False):
+            rows = [(i, *mean_and_half_width(cell["value"])) for i, cell in group.groupby("iteration")]
             i, y, dy = map(np.array, zip(*rows))
             look = look_of(method, list(results.experiment.methods))
             ax.errorbar(i + offset(results, method), y, yerr=dy, label=name_of(method), elinewidth=0.9, **look)
@@ -168,7 +168,7 @@ def curves(results: Results) -> Drawn | None:
 
 
 def contrasts(results: Results) -> Drawn | None:
-    """A forest plot of every comparison that the verdicts rest on."""
+    """A forest plot of all comparisons behind the verdicts."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for claim in results.claims:
         for part in claim["parts"]:
@@ -199,8 +199,8 @@ def contrasts(results: Results) -> Drawn | None:
     judge = results.claims[0]["judge"]
     caption = (
         "Every comparison of scores behind the verdicts after the last iteration: difference and 95 % interval over "
-        f"{n_seeds} seeds and the prompts together, paired, not yet corrected for their number (the verdicts are). "
-        f"Dotted: the smallest gain that would matter. Judge: {judge}. In brackets: the claims that a comparison "
+        f"{n_seeds} seeds and the prompts together, paired, without the correction that the verdicts use. "
+        f"Dotted: the smallest gain that would matter. Judge: {judge}. In brackets: the claims that each comparison "
         "belongs to. 'Overall' is the mean of the benchmarks' raw scores on 0 to 100."
     )
     return Drawn(
@@ -234,8 +234,8 @@ def sweep(results: Results) -> Drawn | None:
     last = last[~last["method"].isin(set(results.variants) - set(swept))]
     rows = math.ceil((last["method"].nunique() + 1) / 3)
     figure, axes = plt.subplots(figsize=(6.4, 3.0 + 0.2 * rows))
-    for method, own in last.groupby("method", sort=False):
-        cells = [(mean_and_half_width(c["spent"]), mean_and_half_width(c["value"])) for _, c in own.groupby("budget")]
+    for method, group in last.groupby("method", sort=False):
+        cells = [(mean_and_half_width(c["spent"]), mean_and_half_width(c["value"])) for _, c in group.groupby("budget")]
         (x, dx), (y, dy) = (np.array(side).T for side in zip(*sorted(cells)))
         axes.errorbar(
             x, y, xerr=dx, yerr=dy, label=name_of(method), **look_of(method, list(results.experiment.methods))
@@ -244,8 +244,8 @@ def sweep(results: Results) -> Drawn | None:
     axes.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = (
-        f"{_in_full(benchmark, metric)}, after the last iteration, at every budget that was trained. "
-        f"Horizontal: what the ledger measured, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
+        f"{_in_full(benchmark, metric)}, after the last iteration, at every trained budget. "
+        f"Horizontal: the measured budget from the ledger, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
         "t-intervals over seeds."
     )
     return Drawn(
@@ -274,9 +274,9 @@ def ablations(results: Results) -> Drawn | None:
         frame = results.at_full_budget(_scores(results, benchmark, RAW[benchmark]))
         frame = frame[frame["iteration"] == results.experiment.iterations]
         for y, method in enumerate(shown):
-            own = frame[frame["method"] == method]["value"]
-            if len(own):
-                value, width = mean_and_half_width(own)
+            group = frame[frame["method"] == method]["value"]
+            if len(group):
+                value, width = mean_and_half_width(group)
                 ax.errorbar(value, y, xerr=width, **look_of(method, list(results.experiment.methods)))
                 if method == "metaapo":
                     ax.axvline(value, color=look_of(method, list(methods))["color"], linewidth=0.8, linestyle=":")
@@ -298,7 +298,7 @@ def ablations(results: Results) -> Drawn | None:
 
 
 def judges(results: Results) -> Drawn | None:
-    """Scores of the same answers under two judges, with the rank correlation."""
+    """Scores of the same answers under two judges, with their rank correlation."""
     names = results.experiment.judges
     if len(names) < 2:
         return None
@@ -307,10 +307,10 @@ def judges(results: Results) -> Drawn | None:
     for ax, benchmark in zip(axes[0], benchmarks):
         a, b = (_model_scores(results, benchmark, judge) for judge in names[:2])
         both = a.index.intersection(b.index)
-        for method, own in a[both].groupby("method", sort=False):
+        for method, group in a[both].groupby("method", sort=False):
             if method != "sft":
                 look = look_of(method, list(results.experiment.methods))
-                ax.plot(own, b[own.index], linestyle="", alpha=0.7, label=name_of(method), **look)
+                ax.plot(group, b[group.index], linestyle="", alpha=0.7, label=name_of(method), **look)
         ax.set(xlabel=f"judge {names[0]}", ylabel=f"judge {names[1]}")
         tau = stats.kendall_tau(a[both], b[both]) if a[both].nunique() > 1 < b[both].nunique() else None
         ax.set_title(TITLES[benchmark])
@@ -320,7 +320,7 @@ def judges(results: Results) -> Drawn | None:
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
         f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and "
-        f"{names[1]}. Kendall's tau with its 95 % interval over models. No table mixes judges."
+        f"{names[1]}. Kendall's tau with its 95 % interval over models. Tables never mix judges."
     )
     data = results.scores[results.scores["metric"] == results.scores["benchmark"].map(RAW)][[*SCORE_COLUMNS, "judge"]]
     alt = "Scatter of scores under two judges."
@@ -364,7 +364,7 @@ def _label(benchmark: str, metric: str, short: bool = False) -> str:
 
 
 def _provenance(results: Results, *benchmarks: str) -> str:
-    """n, seeds and judge of the scores in a figure, as a sentence."""
+    """State n, seeds and judge of the scores in a figure as a sentence."""
     frame = results.scores
     frame = frame[frame["benchmark"].isin(benchmarks) & (frame["judge"] == results.experiment.judges[0])]
     counts = " and ".join(dict.fromkeys(str(n) for n in sorted(frame["n"].unique())))

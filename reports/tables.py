@@ -1,7 +1,7 @@
 """The tables of the report, as data and as CSV, Markdown, LaTeX (booktabs) and HTML.
 
-The main table has the paper's layout: AlpacaEval 2 (LC, WR), Arena-Hard (SC, WR), MT-Bench. One table a judge: scores
-of different judges never share a table. Every cell knows the runs that it is the mean of.
+The main table has the paper's layout: AlpacaEval 2 (LC, WR), Arena-Hard (SC, WR), MT-Bench. There is one table per
+judge; scores of different judges are never mixed. Every cell stores the runs that it averages.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Cell:
     """A mean over seeds with its 95 % t-interval.
 
     Attributes:
-        value: mean; None where nothing was scored or logged.
+        value: mean; None if nothing was scored or logged.
         low: lower end; None with one seed.
         high: upper end; None with one seed.
         n_seeds: runs in the mean.
         runs: their ids, such as "dpo/budget1.0/seed0".
         partial: some judgments failed or some seeds are missing.
-        digits: decimals to print.
+        digits: decimal places to print.
     """
 
     value: float | None
@@ -58,11 +58,11 @@ class Cell:
 
     @property
     def has_interval(self) -> bool:
-        """Whether there is an interval to show: none with one seed, and none where all seeds agree exactly."""
+        """Whether to show an interval; there is none for a single seed or if all seeds agree exactly."""
         return self.low is not None and self.low < self.high
 
     def text(self) -> str:
-        """Such as "58.4 [55.1, 61.7]", with a mark where the score is partial; "–" where there is none."""
+        """Such as "58.4 [55.1, 61.7]", with a mark if the score is partial; "–" if there is no score."""
         if self.value is None:
             return "–"
         interval = "" if not self.has_interval else f" [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
@@ -76,8 +76,8 @@ class Table:
     Attributes:
         name: stem of its files.
         title: a few words.
-        columns: heads of the cells' columns.
-        rows: (row head, cells).
+        columns: column headings.
+        rows: (row heading, cells).
         note: what is shown, n, seeds, judge.
     """
 
@@ -88,11 +88,11 @@ class Table:
     note: str
 
     def _repr_markdown_(self) -> str:
-        """How a notebook shows it."""
+        """Rich display in notebooks."""
         return f"**{self.title}**\n\n{self.to_markdown()}"
 
     def to_csv(self) -> str:
-        """One line a cell, in full precision, with the runs behind it."""
+        """One line per cell, in full precision, with the runs it averages."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["row", "column", "value", "ci_low", "ci_high", "n_seeds", "partial", "runs"])
@@ -102,7 +102,7 @@ class Table:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """A pipe table with the note below."""
+        """A Markdown table followed by the note."""
         lines = [f"| | {' | '.join(self.columns)} |", f"| --- |{' ---: |' * len(self.columns)}"]
         lines += [f"| {head} | {' | '.join(cell.text() for cell in cells)} |" for head, cells in self.rows]
         return "\n".join([*lines, "", self.note, ""])
@@ -116,7 +116,7 @@ class Table:
         return "\n".join([*lines, rf"\label{{tab:{self.name}}}", r"\end{table}", ""])
 
     def to_html(self) -> str:
-        """A table element; each cell's title names its runs."""
+        """An HTML table; each cell's title attribute lists its runs."""
         head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in self.columns)
         body = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th>{"".join(map(_html_cell, cells))}</tr>'
@@ -146,7 +146,7 @@ def _latex(text: str) -> str:
 
 
 def name_of(method: str, budget: str | None = None) -> str:
-    """A method's name for readers, with its budget cap where one is set."""
+    """A method's display name, with its budget cap if one is set."""
     titles = {name: declared.title for name, declared in known_declarations().items()} | {"sft": "SFT"}
     name = titles.get(method, method.replace("metaapo_", f"{titles['metaapo']}, ").replace("_", " "))
     return name if budget in (None, "0.0", "1.0") else f"{name} (at most {float(budget):.0%})"
@@ -159,7 +159,7 @@ def mean_cell(
     digits: int = 1,
     scale: tuple[float, float] = (-math.inf, math.inf),
 ) -> Cell:
-    """Mean and 95 % t-interval over seeds; `values` has one entry a run, `scale` is the range of possible values."""
+    """Mean and 95 % t-interval over seeds; `values` has one entry per run, `scale` is the range of possible values."""
     if not len(values) or values.isna().all():
         return Cell(None)
     e = stats.mean_over_seeds(values.to_numpy(float))
@@ -172,14 +172,14 @@ def main_table(results: Results, judge: str) -> Table:
     last, columns = _last_scores(results, judge)
     rows = []
     for method, budget in _models(results, last):
-        own = last[(last["method"] == method) & (last["budget"] == budget)]
+        group = last[(last["method"] == method) & (last["budget"] == budget)]
         expected = (
             len(results.experiment.world.seeds)
             if method == "sft"
             else len(results.experiment.methods[method].seeds or results.experiment.seeds)
         )
-        cells = [_score_cell(own, benchmark, metric, expected) for benchmark, metric, _ in columns]
-        rows.append((name_of(method, budget), (*cells, _ratio_cell(results, own, method))))
+        cells = [_score_cell(group, benchmark, metric, expected) for benchmark, metric, _ in columns]
+        rows.append((name_of(method, budget), (*cells, _ratio_cell(results, group, method))))
     title = f"Main comparison after iteration {results.experiment.iterations} (judge: {judge})"
     heads = (*(head for _, _, head in columns), "annotations, % of Online DPO")
     partial = any(cell.partial for _, cells in rows for cell in cells)
@@ -187,7 +187,7 @@ def main_table(results: Results, judge: str) -> Table:
 
 
 def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """Scores of the SFT policy and of every run after its last iteration, and the main columns that have any."""
+    """Scores of the SFT policy and of every run after its last iteration, and the main columns with any score."""
     frame = results.scores[results.scores["judge"] == judge]
     last = frame[(frame["iteration"] == results.experiment.iterations) | (frame["method"] == "sft")]
     scored = set(zip(last["benchmark"], last["metric"]))
@@ -201,16 +201,16 @@ def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
     return [model for model in dict.fromkeys(order) if model in present]
 
 
-def _score_cell(own: pd.DataFrame, benchmark: str, metric: str, expected: int) -> Cell:
-    own = own[(own["benchmark"] == benchmark) & (own["metric"] == metric)]
-    partial = bool((own["n_failed"] > 0).any()) or len(own) < expected
+def _score_cell(group: pd.DataFrame, benchmark: str, metric: str, expected: int) -> Cell:
+    group = group[(group["benchmark"] == benchmark) & (group["metric"] == metric)]
+    partial = bool((group["n_failed"] > 0).any()) or len(group) < expected
     declared = BENCHMARKS[benchmark]
-    return mean_cell(own["value"], _run_ids(own), partial, declared.digits, declared.scale)
+    return mean_cell(group["value"], _run_ids(group), partial, declared.digits, declared.scale)
 
 
-def _ratio_cell(results: Results, own: pd.DataFrame, method: str) -> Cell:
-    own = own.drop_duplicates(["seed"])
-    return mean_cell(100 * own["annotation_ratio_total"], _run_ids(own))
+def _ratio_cell(results: Results, group: pd.DataFrame, method: str) -> Cell:
+    group = group.drop_duplicates(["seed"])
+    return mean_cell(100 * group["annotation_ratio_total"], _run_ids(group))
 
 
 def _run_ids(frame: pd.DataFrame) -> list[str]:
@@ -220,13 +220,15 @@ def _run_ids(frame: pd.DataFrame) -> list[str]:
 
 def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) -> str:
     groups = list(last.groupby("benchmark", sort=False))
-    counts = ", ".join(f"{benchmark} n = {own['n'].max()} ({own['version'].iloc[0]})" for benchmark, own in groups)
+    counts = ", ".join(
+        f"{benchmark} n = {group['n'].max()} ({group['version'].iloc[0]})" for benchmark, group in groups
+    )
     baselines = {benchmark: results.baseline(benchmark) for benchmark, _ in groups}
     sft = "the SFT policy's own answers"
     against = list(dict.fromkeys(sft if b == "sft" else b for b in baselines.values() if b))
     rates = f"Win rates in percent against {' or '.join(against)}. " if against else ""
     return (
-        f"Mean and 95 % t-interval over training seeds, cut at the ends of the scale. Judge: {judge}. "
+        f"Mean and 95 % t-interval over training seeds, clipped to the scale. Judge: {judge}. "
         f"Prompts, protocols: {counts}. {rates}"
         f"{_labels([benchmark for benchmark, _ in groups])}"
         f"{PARTIAL_NOTE if partial else ''}"
@@ -234,7 +236,7 @@ def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) 
 
 
 def _labels(names: Sequence[str]) -> str:
-    """What the short labels of columns mean, and which scales are not percent."""
+    """Explain the short column labels and the scales that are not percentages."""
     shown = [BENCHMARKS[name] for name in names]
     labels = {column.label: column.words for declared in shown for column in declared.columns if column.label}
     grades = [f"{d.title}: {d.scale[0]:g} to {d.scale[1]:g}" for d in shown if d.unit == "grade"]
@@ -247,21 +249,21 @@ def seeds_table(results: Results, judge: str) -> Table:
     last, columns = _last_scores(results, judge)
     rows = []
     for method, budget in _models(results, last):
-        for seed, own in last[(last["method"] == method) & (last["budget"] == budget)].groupby("seed"):
-            cells = [_seed_cell(own, benchmark, metric) for benchmark, metric, _ in columns]
+        for seed, group in last[(last["method"] == method) & (last["budget"] == budget)].groupby("seed"):
+            cells = [_seed_cell(group, benchmark, metric) for benchmark, metric, _ in columns]
             rows.append((f"{name_of(method, budget)}, {'world' if method == 'sft' else 'seed'} {seed}", tuple(cells)))
     note = f"Each run after its last iteration, with the 95 % bootstrap interval over prompts. Judge: {judge}."
     return Table(f"seeds_{judge}", f"Single runs (judge: {judge})", tuple(c[2] for c in columns), tuple(rows), note)
 
 
-def _seed_cell(own: pd.DataFrame, benchmark: str, metric: str) -> Cell:
-    own = own[(own["benchmark"] == benchmark) & (own["metric"] == metric)]
-    if not len(own):
+def _seed_cell(group: pd.DataFrame, benchmark: str, metric: str) -> Cell:
+    group = group[(group["benchmark"] == benchmark) & (group["metric"] == metric)]
+    if not len(group):
         return Cell(None)
-    row = own.iloc[0]
+    row = group.iloc[0]
     ends = (None, None) if pd.isna(row["ci_low"]) else (float(row["ci_low"]), float(row["ci_high"]))
     digits = BENCHMARKS[benchmark].digits
-    return Cell(float(row["value"]), *ends, 1, tuple(_run_ids(own)), bool(row["n_failed"] > 0), digits)
+    return Cell(float(row["value"]), *ends, 1, tuple(_run_ids(group)), bool(row["n_failed"] > 0), digits)
 
 
 def costs_table(results: Results) -> Table:
@@ -283,19 +285,19 @@ def costs_table(results: Results) -> Table:
     shown = [name for name in columns if name in frame]
     totals = frame.groupby(["method", "budget", "seed"], sort=False)[shown].sum().reset_index()
     rows = []
-    for (method, budget), own in totals.groupby(["method", "budget"], sort=False):
-        ids = _run_ids(own)
-        rows.append((name_of(method, budget), tuple(mean_cell(own[c], ids, digits=columns[c][1]) for c in shown)))
+    for (method, budget), group in totals.groupby(["method", "budget"], sort=False):
+        ids = _run_ids(group)
+        rows.append((name_of(method, budget), tuple(mean_cell(group[c], ids, digits=columns[c][1]) for c in shown)))
     note = (
-        "Totals of a training run, mean over seeds and 95 % t-interval, from the annotation ledger. Ties and "
-        "identical: online pairs whose best and worst response carry no preference. Seconds: wall time of the run's "
-        "own stages."
+        "Totals per training run, mean over seeds and 95 % t-interval, from the annotation ledger. Ties and "
+        "identical: online pairs whose best and worst response give no preference. Seconds: wall time of the run's "
+        "stages."
     )
-    return Table("costs", "Costs of a run", tuple(columns[c][0] for c in shown), tuple(rows), note)
+    return Table("costs", "Costs per run", tuple(columns[c][0] for c in shown), tuple(rows), note)
 
 
 def end_table(results: Results) -> Table:
-    """Where the policies end: KL, length, proxy reward, and answers that did not end, after the last iteration."""
+    """KL, length, proxy reward and share of cut-off answers after the last iteration."""
     frame = results.iterations[results.iterations["iteration"] == results.experiment.iterations]
     heads = {"kl": "KL to SFT, nats", "mean_length": "length, tokens", "proxy_reward": "reward model's score"}
     cut = results.answers.pivot(index=[*KEYS, "iteration"], columns="benchmark", values="cut") * 100
@@ -303,17 +305,17 @@ def end_table(results: Results) -> Table:
     heads |= {b: f"cut answers, {TITLES[b]}, %" for b in results.experiment.benchmarks if b in cut}
     shown = [name for name in heads if name in frame]
     rows = []
-    for (method, budget), own in frame.groupby(["method", "budget"], sort=False):
+    for (method, budget), group in frame.groupby(["method", "budget"], sort=False):
         cells = tuple(
-            mean_cell(own[name], _run_ids(own), digits=1, scale=(0, 100))
+            mean_cell(group[name], _run_ids(group), digits=1, scale=(0, 100))
             if name in TITLES
-            else mean_cell(own[name], _run_ids(own), digits=2)
+            else mean_cell(group[name], _run_ids(group), digits=2)
             for name in shown
         )
         rows.append((name_of(method, budget), cells))
     note = (
         "After the last iteration, mean over seeds and 95 % t-interval: sampled responses to training prompts; and the "
-        "share of the benchmarks' answers that ran into the length limit, as loops do (Arena-Hard's are greedy)."
+        "share of benchmark answers that reached the length limit, as loops do (Arena-Hard uses greedy decoding)."
     )
     return Table("drift", "How far the policies moved", tuple(heads[name] for name in shown), tuple(rows), note)
 

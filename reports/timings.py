@@ -1,4 +1,4 @@
-"""Where the time went: wall seconds per rule, from Snakemake's benchmark files.
+"""Wall time per rule in seconds, from Snakemake's benchmark files.
 
 python -m reports.timings results/default
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 
 
 def rule_seconds(results: Path) -> list[dict[str, float | int | str]]:
-    """Sum the benchmark files of each rule.
+    """Sum up each rule's benchmark files.
 
     Args:
         results: an experiment's folder; its benchmarks/{rule}/*.tsv are read.
 
     Returns:
-        {rule, jobs, seconds (wall, summed over jobs), longest (seconds), max_rss_mb}, the longest sum first.
+        {rule, jobs, seconds (wall, summed over jobs), longest (seconds), max_rss_mb}, the largest sum first.
     """
     rows = []
     for folder in sorted((results / "benchmarks").glob("*")):

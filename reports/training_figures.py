@@ -1,6 +1,6 @@
 """Figures of the runs themselves: the meta-learner, sampling, losses, drift and costs.
 
-Curves through training are means over seeds, their bands reach from the smallest to the largest seed.
+Training curves are means over seeds; bands range from the smallest to the largest seed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from reports.drawing import Drawn, look_of, mean_and_half_width, offset, shades
 from reports.runs import KEYS, Results
 from reports.tables import name_of
 
-BINS = 24  # points of a curve through training: enough to see a bend, few enough to average over
+BINS = 24  # points of a training curve: enough to see a bend, few enough to average over
 STAGES = ("score", "sample", "annotate", "train")
 
 
 def meta_map(results: Results) -> Drawn | None:
-    """h_phi at the start of training and after each iteration, over the histogram of the scores that it met."""
+    """h_phi at the start of training and after each iteration, over the histogram of the scores that it saw."""
     maps = results.at_full_budget(results.maps)
     if not len(maps):
         return None
@@ -33,16 +33,16 @@ def meta_map(results: Results) -> Drawn | None:
     ledger = results.at_full_budget(results.annotations)
     low = 0.0
     for column, method in zip(axes.T, methods):
-        own = maps[maps["method"] == method]
+        group = maps[maps["method"] == method]
         scores = ledger[ledger["method"] == method]
-        _draw_maps(column[0], own)
+        _draw_maps(column[0], group)
         _draw_histogram(column[1], scores, results.experiment.iterations)
         low = min(low, float(scores["offline_score"].quantile(0.002)))
         column[0].set_title(name_of(method))
         column[1].set_xlabel("score of the offline pair, log σ(βΔ), nats")
     axes[0][0].set_ylabel(r"weight $w = h_\phi$(score)")
     axes[1][0].set_ylabel("share of pairs")
-    for ax in axes[1]:  # a policy that equals its reference scores every pair log 1/2: one spike beside a wide curve
+    for ax in axes[1]:  # a policy equal to its reference scores every pair log 1/2: one spike next to a wide curve
         ax.set(yscale="log", ylim=(1e-3, 1.5))
     for ax in axes[0]:
         ax.set_ylim(0, 1)
@@ -52,7 +52,7 @@ def meta_map(results: Results) -> Drawn | None:
     caption = (
         "The meta-learner's map at the start of training and after each iteration; thick: mean, thin: each of "
         f"{seeds} seeds. A prompt is sampled online with probability 1 − w. Below: the scores of the offline pairs "
-        "when each iteration met them, in the same colours. Where no score falls, the map was never trained."
+        "when each iteration saw them, in the same colours. Where there are no scores, the map was never trained."
     )
     return Drawn("meta_map", "meta", "What the meta-learner learned", caption, _map_alt(maps), figure, maps)
 
@@ -72,9 +72,9 @@ def _draw_histogram(axes: Axes, scores: pd.DataFrame, iterations: int) -> None:
     colors = shades(iterations)
     low = float(scores["offline_score"].quantile(0.002))
     bins = np.linspace(min(low, -0.1), 0, 41)
-    for iteration, own in scores.groupby("iteration"):
-        weights = np.full(len(own), 1 / len(own))
-        values = own["offline_score"].clip(lower=bins[0])
+    for iteration, group in scores.groupby("iteration"):
+        weights = np.full(len(group), 1 / len(group))
+        values = group["offline_score"].clip(lower=bins[0])
         axes.hist(values, bins, weights=weights, histtype="step", linewidth=1.3, color=colors[int(iteration)])
 
 
@@ -87,7 +87,7 @@ def _map_alt(maps: pd.DataFrame) -> str:
 def sampling_rate(results: Results) -> Drawn | None:
     """Share of prompts sampled online, by iteration and by task."""
     frame = results.main(results.iterations)
-    chosen = [m for m, own in frame.groupby("method", sort=False) if 0 < own["sampling_rate"].mean() < 1]
+    chosen = [m for m, group in frame.groupby("method", sort=False) if 0 < group["sampling_rate"].mean() < 1]
     if not chosen:
         return None
     ledger = results.at_full_budget(results.annotations)
@@ -95,20 +95,20 @@ def sampling_rate(results: Results) -> Drawn | None:
     tasks = by_task["task"].nunique() > 1 if "task" in by_task else False
     figure, axes = plt.subplots(1, 2 if tasks else 1, figsize=(7.0 if tasks else 3.8, 3.2), squeeze=False)
     for method in chosen:
-        own = frame[frame["method"] == method]
-        rows = [(i, *mean_and_half_width(100 * cell["sampling_rate"])) for i, cell in own.groupby("iteration")]
+        group = frame[frame["method"] == method]
+        rows = [(i, *mean_and_half_width(100 * cell["sampling_rate"])) for i, cell in group.groupby("iteration")]
         i, y, dy = map(np.array, zip(*rows))
         look = look_of(method, list(results.experiment.methods))
-        i, faint = i + offset(results, method), own["iteration"] + offset(results, method)
+        i, faint = i + offset(results, method), group["iteration"] + offset(results, method)
         axes[0][0].errorbar(i, y, yerr=dy, label=name_of(method), **look)
-        axes[0][0].plot(faint, 100 * own["sampling_rate"], linestyle="", alpha=0.3, markersize=3.5, **look)
+        axes[0][0].plot(faint, 100 * group["sampling_rate"], linestyle="", alpha=0.3, markersize=3.5, **look)
     axes[0][0].set(xlabel="iteration", ylabel="prompts sampled online, %", ylim=(0, 102))
     axes[0][0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].legend(loc="lower left")
     if tasks:
         _rate_by_task(axes[0][1], by_task, chosen[0])
     caption = (
-        f"Left: share of prompts that got online samples; bars: 95 % t-intervals over {frame['seed'].nunique()} seeds. "
+        f"Left: share of prompts sampled online; bars: 95 % t-intervals over {frame['seed'].nunique()} seeds. "
         + (f"Right: {name_of(chosen[0])}'s sampling by task, all seeds." if tasks else "")
     )
     data = frame[frame["method"].isin(chosen)][[*KEYS, "iteration", "prompts", "sampled", "sampling_rate"]]
@@ -136,7 +136,7 @@ def _rate_alt(frame: pd.DataFrame, chosen: list[str]) -> str:
 
 
 def training(results: Results) -> Drawn | None:
-    """Offline and online loss, and the weight of the offline pair, through training."""
+    """Offline and online loss, and the weight of the offline pair, during training."""
     columns = {
         "offline_loss": "offline loss, nats",
         "online_loss": "online loss, nats",
@@ -148,16 +148,16 @@ def training(results: Results) -> Drawn | None:
         results.training,
         {c: label for c, label in columns.items() if c in results.training},
         "training",
-        "Losses and weights through training",
-        "Means over seeds of the training log in bins of steps; bands: smallest and largest seed.",
+        "Losses and weights during training",
+        "Training logs averaged over seeds in bins of steps; bands: smallest and largest seed.",
     )
 
 
 def reinforcement(results: Results) -> Drawn | None:
-    """The signs by which PPO is known to fail, through training."""
+    """Known signs of PPO failures, during training."""
     columns = {
         "kl": "KL to the reference, nats",
-        "entropy": "entropy, nats a token",
+        "entropy": "entropy, nats per token",
         "clip_fraction": "share of tokens clipped",
         "explained_variance": "explained variance of values",
         "eos_rate": "responses that end",
@@ -172,12 +172,12 @@ def reinforcement(results: Results) -> Drawn | None:
         {column: label for column, label in columns.items() if column in frame},
         "reinforcement",
         "PPO's vital signs",
-        "Means over seeds of the training log in bins of steps; bands: smallest and largest seed.",
+        "Training logs averaged over seeds in bins of steps; bands: smallest and largest seed.",
     )
 
 
 def drift(results: Results) -> Drawn | None:
-    """KL, length, proxy reward and gold reward of the policy's own samples through training."""
+    """KL, length, proxy reward and gold reward of the policy's samples during training."""
     probes = results.probes
     if "kl" not in probes:
         return None
@@ -192,8 +192,8 @@ def drift(results: Results) -> Drawn | None:
         columns,
         "drift",
         "How far the policy moves, and what it gains",
-        f"{n:.0f} sampled responses a probe; means over seeds; bands: smallest and largest seed. The proxy is what "
-        "training optimises; where it rises and the gold reward falls, the reward model is being exploited.",
+        f"{n:.0f} sampled responses per probe; means over seeds; bands: smallest and largest seed. Training "
+        "optimises the proxy; where it rises while the gold reward falls, the reward model is being exploited.",
     )
 
 
@@ -206,8 +206,8 @@ def _progress_figure(
     rows = math.ceil(len(columns) / 2)
     figure, axes = plt.subplots(rows, 2, figsize=(7.0, 2.2 * rows + 0.5), squeeze=False)
     for ax, (column, label) in zip(axes.flat, columns.items()):
-        for method, own in frame.groupby("method", sort=False):
-            _progress_curve(ax, own, column, look_of(method, list(results.experiment.methods)), name_of(method))
+        for method, group in frame.groupby("method", sort=False):
+            _progress_curve(ax, group, column, look_of(method, list(results.experiment.methods)), name_of(method))
         for t in range(1, results.experiment.iterations):
             ax.axvline(t, color="#bbbbbb", linewidth=0.8)
         ax.set(xlabel="iterations done", ylabel=label)
@@ -223,17 +223,17 @@ def _progress_figure(
     return Drawn(name, "training", title, f"{how} {seeds} seeds.", alt, figure, data)
 
 
-def _progress_curve(axes: Axes, own: pd.DataFrame, column: str, look: dict[str, str], label: str) -> None:
+def _progress_curve(axes: Axes, group: pd.DataFrame, column: str, look: dict[str, str], label: str) -> None:
     """Mean over seeds of a column in bins of progress, with the seeds' range."""
-    own = own[own[column].notna()]
-    if not len(own):
+    group = group[group[column].notna()]
+    if not len(group):
         return
-    points = own["progress"].nunique()
-    progress = own["progress"].round(6)
+    points = group["progress"].nunique()
+    progress = group["progress"].round(6)
     if points > BINS * 2:
-        last = np.ceil(own["progress"].max())
-        progress = (np.floor(own["progress"] * BINS / last - 1e-9) + 0.5) * last / BINS
-    table = own.groupby([progress, own["seed"]])[column].mean().unstack()
+        last = np.ceil(group["progress"].max())
+        progress = (np.floor(group["progress"] * BINS / last - 1e-9) + 0.5) * last / BINS
+    table = group.groupby([progress, group["seed"]])[column].mean().unstack()
     line = {"color": look["color"], "linewidth": 1.5}
     marked = {"marker": look["marker"], "markevery": max(1, len(table) // 6), "markersize": 4}
     axes.plot(table.index, table.mean(axis=1), label=label, **line, **marked)
@@ -241,7 +241,7 @@ def _progress_curve(axes: Axes, own: pd.DataFrame, column: str, look: dict[str, 
 
 
 def overoptimisation(results: Results) -> Drawn | None:
-    """Proxy and gold reward against the square root of KL, in the manner of Gao et al. (2022), figure 1."""
+    """Proxy and gold reward against the square root of KL, as in Gao et al. (2022), figure 1."""
     gold = results.probe_gold
     if gold is None:
         return None
@@ -249,19 +249,19 @@ def overoptimisation(results: Results) -> Drawn | None:
     cells = frame.groupby([*KEYS, "iteration", "step"], sort=False)[["kl", "reward", "gold"]].mean().reset_index()
     cells["distance"] = np.sqrt(cells["kl"].clip(lower=0))
     figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.3))
-    for method, own in cells.groupby("method", sort=False):
+    for method, group in cells.groupby("method", sort=False):
         look = look_of(method, list(results.experiment.methods))
-        mean = own.groupby(["iteration", "step"])[["distance", "reward", "gold"]].mean()
+        mean = group.groupby(["iteration", "step"])[["distance", "reward", "gold"]].mean()
         for ax, column in zip(axes, ("reward", "gold")):
-            ax.plot(own["distance"], own[column], linestyle="", alpha=0.25, markersize=3.5, **look)
+            ax.plot(group["distance"], group[column], linestyle="", alpha=0.25, markersize=3.5, **look)
             ax.plot(mean["distance"], mean[column], label=name_of(method), markersize=4, **look)
     axes[0].set(xlabel="√KL to the SFT policy", ylabel="reward model's score (proxy)")
     axes[1].set(xlabel="√KL to the SFT policy", ylabel="gold reward")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        "Proxy and gold reward of sampled responses against the distance from the SFT policy, along training "
-        f"(faint: single seeds, {cells['seed'].nunique()} of them). After Gao et al. (2022): a proxy that goes on "
-        "rising where gold turns down is over-optimised."
+        "Proxy and gold reward of sampled responses against the distance from the SFT policy, during training "
+        f"(faint: single seeds, {cells['seed'].nunique()} of them). After Gao et al. (2022): where the proxy keeps "
+        "rising while the gold reward falls, it is over-optimised."
     )
     alt = "Rewards against distance."
     return Drawn("overoptimisation", "training", "Over-optimisation", caption, alt, figure, cells)
@@ -288,15 +288,15 @@ def costs(results: Results) -> Drawn | None:
     right.barh(range(len(means)), means["responses_scored"], color="#777777", height=0.6)
     left.set_yticks(range(len(means)), [name_of(method) for method in means.index])
     left.invert_yaxis()
-    left.set(xlabel="seconds a run")
-    right.set(xlabel="responses scored a run")
+    left.set(xlabel="seconds per run")
+    right.set(xlabel="responses scored per run")
     right.xaxis.set_major_locator(MaxNLocator(nbins=4))
     for ax in (left, right):
         ax.grid(axis="y", visible=False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     caption = (
-        f"Mean over {frame['seed'].nunique()} seeds; wall time of a training run by stage, on its own machine, "
-        "and responses scored by the reward model."
+        f"Mean over {frame['seed'].nunique()} seeds; wall time of a training run by stage, each on its own "
+        "machine, and responses scored by the reward model."
     )
     return Drawn(
         "costs",

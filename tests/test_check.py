@@ -111,7 +111,7 @@ def test_one_world_leaves_nothing_to_test_and_says_so(tmp_path):
         (None, "no such file"),
         ("", "not a score table"),
         ("a,b\n1,2\n", "lacks the columns"),
-        ("only the SFT policy", "holds no trained method"),
+        ("only the SFT policy", "no trained method found"),
     ],
 )
 def test_a_bad_folder_is_explained_in_a_sentence(tmp_path, content, message):

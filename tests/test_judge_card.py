@@ -115,7 +115,7 @@ def test_a_relative_of_the_policies_is_warned_of(experiment):
 def test_the_report_shows_what_was_measured_and_nothing_else(card):
     view = card_view(card)
     labels = [row["label"] for row in view["rows"]]
-    assert "Order turned: the other winner" in labels
+    assert "Order swapped: winner changes" in labels
     assert "Same vote as people, ties left out" not in labels
     assert view["benchmarks"] == ["Arena-Hard", "MT-Bench"]
     assert view["note"] == ""

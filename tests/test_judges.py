@@ -1,4 +1,4 @@
-"""Judges that need no endpoint: gold, rewards, stored judgments; the catalogue; checks of a judge; succession."""
+"""Judges that need no endpoint: gold, rewards, stored judgments; the catalogue; checks of a judge; rank agreement."""
 
 import datetime
 import json

@@ -132,7 +132,7 @@ def _convert_gguf(source: Path, folder: Path, key: str) -> None:
 
 
 def _forget_quantisation(model: PreTrainedModel) -> None:
-    """Mark the float32 weights as not quantised, since save_pretrained rejects GGUF-quantised models."""
+    """Mark the model as not quantised: save_pretrained rejects models marked as GGUF."""
     model.hf_quantizer = None
     for owner, name in ((model, "is_quantized"), (model, "quantization_method"), (model.config, "quantization_config")):
         if name in owner.__dict__:

@@ -58,7 +58,7 @@ def set_saved_dtype(folder: Path, dtype: str) -> None:
 
 
 def _loading_options(path: str | Path, dtype: torch.dtype | None) -> dict[str, Any]:
-    """Options for from_pretrained; without a dtype, weights keep their saved dtype; mixed dtypes are an error."""
+    """Options for from_pretrained; without a dtype, weights keep their saved dtype; mixed ones are an error."""
     _check_checkpoint(path)
     if dtype is None and len(dtypes := saved_dtypes(path)) > 1:
         raise DataError(

@@ -108,7 +108,7 @@ def _link(source: Path, folder: Path) -> None:
 def _join_shards(source: Path, folder: Path, checkpoint: CheckpointConfig, classifies: bool, key: str) -> None:
     if not any(source.glob("*.safetensors")):
         raise DataError(
-            f"{key}: {source} has no *.safetensors weights; pickled ones (*.bin, *.pt) can run code; if you trust them, "
+            f"{key}: {source} has no *.safetensors weights; pickled ones (*.bin, *.pt) can run code; if trusted, "
             "convert them with save_pretrained"
         )
     auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM

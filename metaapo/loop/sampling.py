@@ -72,6 +72,6 @@ class Sampler:
             self.policies.release()
         elif self.processes.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise DataError(
-                f"{context.experiment.hardware.launcher}: the policy's weights are sharded over processes and cannot be "
-                "sampled with transformers; set sampling.backend to vllm"
+                f"{context.experiment.hardware.launcher}: the policy's weights are sharded and cannot "
+                "be used by transformers; set sampling.backend to vllm"
             )

@@ -45,7 +45,7 @@ def saved_dtypes(path: str | Path) -> set[str]:
     for file in sorted(Path(path).glob("*.safetensors")):
         try:
             with safe_open(file, "pt") as tensors:
-                found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+                found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no mapping
         except SafetensorError as error:
             raise DataError(f"{file}: not a readable safetensors file ({error}); fetch or write it again") from error
     return {name for name in found if name.startswith(("F", "BF"))}

@@ -98,7 +98,7 @@ class Objective:
 
     Attributes:
         loss: one loss per pair, (batch,), computed from its log-probabilities and beta.
-        uses_kl: whether the loss uses `PairLogps.kl`; estimating it takes two more sequences per pair, no gradients.
+        uses_kl: whether the loss uses `PairLogps.kl`; estimating it takes two more sequences per pair.
     """
 
     loss: Callable[[PairLogps, float], Tensor] = dpo

@@ -77,7 +77,7 @@ def code_hash(*modules: str) -> str:
 
 
 def git_commit() -> str:
-    """The commit that the code stands at, with "-dirty" where files differ from it; "unknown" outside git."""
+    """The current commit, with "-dirty" where files differ from it; "unknown" outside git."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
@@ -95,7 +95,7 @@ def machine() -> dict[str, str | int]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     }
-    torch = sys.modules.get("torch")  # a process that trains has it; nobody else should wait for it
+    torch = sys.modules.get("torch")  # loaded in training processes; others should not wait for it
     if torch is not None:
         found["instructions"] = torch.backends.cpu.get_cpu_capability()
         if torch.cuda.is_available():

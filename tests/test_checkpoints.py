@@ -141,7 +141,7 @@ OURS = make_tokenizer().chat_template
         (tokenizer_with(OURS.replace("{{ eos_token }}", "")), r"does not end a response with EOS, '<eos>'"),
         (
             tokenizer_with(CHATML.replace("<eos>", "<unk>")),
-            r"set eos_token beside path to the token that closes a turn",
+            r"set eos_token next to path to the token that closes a turn",
         ),
         (tokenizer_with(OURS.replace("{{ eos_token }}", "<eos> <eos>")), r"expected the same tokens with one EOS"),
         (tokenizer_with(OURS.replace("<assistant>{% endif %}", "<user>{% endif %}")), r"the border between"),

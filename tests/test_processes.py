@@ -102,7 +102,7 @@ def test_an_error_ends_all_processes_with_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("started", "wanted", "batch_size", "message"),
     [
-        (4, 4, 6, r"train\.batch_size 6 is no multiple of 4 processes"),
+        (4, 4, 6, r"train\.batch_size 6 is not a multiple of 4 processes"),
         (1, 2, 6, r"hardware\.processes is 2, but 1 started; check hardware\.launcher"),
     ],
 )

@@ -122,7 +122,9 @@ def test_a_full_disk_is_found_out_before_an_iteration(tmp_path, monkeypatch):
 
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match=r"an iteration saves 0\.0 GB, .* are free; free some, or set results_dir"):
+    with pytest.raises(
+        DataError, match=r"an iteration saves 0\.0 GB, .* are free; free some space, or set results_dir"
+    ):
         trained(tmp_path)
     assert not list(tmp_path.rglob("run.json"))
 

@@ -12,7 +12,7 @@ from metaapo.data import read_json, write_jsonl
 from metaapo.experiment import load, resolve
 from metaapo.train import train
 from metaapo.worlds.tiny.data import evaluation_sets, preference_pairs
-from metaapo.worlds.tiny.tune import KL_LIMIT, Trial, best, check_equal_care, table, validation_prompts
+from metaapo.worlds.tiny.tune import KL_LIMIT, Trial, best, check_equal_trials, table, validation_prompts
 
 
 def trial(name, lr, reward, kl=1.0):
@@ -23,7 +23,7 @@ def test_methods_with_different_numbers_of_trials_are_an_error():
     methods = {"dpo_1": {"module": "dpo"}, "dpo_2": {"module": "dpo"}, "online_dpo": {}}
     experiment = resolve(experiment_document("x", methods=methods))
     with pytest.raises(ConfigError, match=r"same number of trials; found \{'dpo': 2, 'online_dpo': 1\}"):
-        check_equal_care(experiment)
+        check_equal_trials(experiment)
 
 
 def test_the_best_trial_is_in_bold():
@@ -60,7 +60,7 @@ def validation_prompts_of(experiment, data, pairs):
 
 def test_the_shipped_grid_gives_every_method_the_same_number_of_trials_and_seeds_of_its_own():
     experiment = load(PROJECT / "config" / "tuning.yaml")
-    by_module = check_equal_care(experiment)
+    by_module = check_equal_trials(experiment)
     assert set(by_module) >= {"dpo", "online_dpo", "selm", "ppo", "metaapo", "ipo", "kto", "simpo", "adpo"}
     for module, names in by_module.items():
         settings = {(experiment.train_of(name).lr, experiment.train_of(name).beta) for name in names}

@@ -179,7 +179,7 @@ def test_sft_and_reward_model_are_ordinary_checkpoints(experiment):
     assert model.config.num_labels == 1
     rows = read_jsonl(experiment.world_path(0) / "reward_model" / "comparisons.jsonl.gz")
     for row in rows:
-        assert len(row["answers"]) == reward_model.OWN + reward_model.FOREIGN
+        assert len(row["answers"]) == reward_model.ON_POLICY + reward_model.FOREIGN
         for better, worse in row["comparisons"]:
             assert row["answers"][better] != row["answers"][worse]
 

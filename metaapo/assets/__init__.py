@@ -1,1 +1,1 @@
-"""What comes from a hub, a folder or a package: found, checked, fetched and converted."""
+"""Checkpoints and datasets from a hub, a folder or a package: locating, fetching, checking and converting them."""

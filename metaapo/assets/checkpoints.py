@@ -1,9 +1,9 @@
-"""Put a released checkpoint where the tiny world would train its own model: world{w}/sft or world{w}/reward_model.
+"""Install a released checkpoint as a world's model: world{w}/sft or world{w}/reward_model.
 
     python -m metaapo.assets.checkpoints --config config/smollm2.yaml --world 0 --part sft
 
-A single safetensors file is linked, not copied. Shards are joined, and GGUF files are dequantised, once; the result is
-loaded again and must give the same logits.
+A single safetensors file is linked, not copied. Shards are joined and GGUF files dequantised once; a converted GGUF
+model is loaded again and must give the same logits.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from metaapo.models.load import SOURCE, check_chat_template, load_policy, load_r
 
 PARTS = ("sft", "reward_model")
 PROBE_TOKENS = 48
-SINGLE_FILE = "100TB"  # max_shard_size: one model.safetensors, whose name rules and readers know
+SINGLE_FILE = "100TB"  # max_shard_size: always write one model.safetensors, as rules and readers expect
 
 
 def put_checkpoint(experiment: Experiment, world: int, part: str) -> Path:
-    """Make world{w}/{part} from the checkpoint that the configuration names.
+    """Create world{w}/{part} from the checkpoint named in the configuration.
 
     Args:
         experiment: names the checkpoint.
@@ -35,7 +35,7 @@ def put_checkpoint(experiment: Experiment, world: int, part: str) -> Path:
         part: "sft" or "reward_model".
 
     Returns:
-        the folder; it appears when it is complete and checked.
+        the folder; it only appears once it is complete and checked.
 
     Raises:
         DataError: the checkpoint is missing, unusable or does not fit its chat template, or the disk is full.
@@ -48,14 +48,14 @@ def put_checkpoint(experiment: Experiment, world: int, part: str) -> Path:
 
 
 def make(checkpoint: CheckpointConfig, source: Path, folder: Path, key: str, classifies: bool = False) -> Path:
-    """Make a checkpoint folder that all of this code can read.
+    """Create a checkpoint folder that the rest of this code can read.
 
     Args:
         checkpoint: how to read the source.
         source: a transformers folder or a .gguf file.
-        folder: where to put it; what was there is replaced.
-        key: the checkpoint's place in the configuration, for messages.
-        classifies: it is a reward model.
+        folder: the folder to create; an existing one is replaced.
+        key: the checkpoint's key in the configuration, for error messages.
+        classifies: whether it is a reward model.
 
     Raises:
         DataError: see `put_checkpoint`.
@@ -79,7 +79,7 @@ def make(checkpoint: CheckpointConfig, source: Path, folder: Path, key: str, cla
 
 
 def _write_source(checkpoint: CheckpointConfig, source: Path, folder: Path) -> None:
-    """Where the checkpoint comes from, for provenance and for loading."""
+    """Record where the checkpoint comes from, for provenance and loading."""
     record = checkpoint.model_dump(mode="json")
     if (source / "asset.json").is_file():
         record["commit"] = read_json(source / "asset.json")["commit"]
@@ -92,12 +92,12 @@ def _check_space(needed: int, folder: Path, key: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{key}: needs {needed / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free; free some"
+            f"{key}: needs {needed / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free; free some space"
         )
 
 
 def _link(source: Path, folder: Path) -> None:
-    """Weights by a link, small files by a copy, so that the tokenizer can be corrected here."""
+    """Link the weights and copy the small files, so that the tokenizer can be corrected in the copy."""
     for file in sorted(source.iterdir()):
         if file.suffix == ".safetensors":
             (folder / file.name).symlink_to(file.resolve())
@@ -108,8 +108,8 @@ def _link(source: Path, folder: Path) -> None:
 def _join_shards(source: Path, folder: Path, checkpoint: CheckpointConfig, classifies: bool, key: str) -> None:
     if not any(source.glob("*.safetensors")):
         raise DataError(
-            f"{key}: {source} has no *.safetensors weights; pickled ones (*.bin, *.pt) can run code: convert them with "
-            "save_pretrained where you trust them"
+            f"{key}: {source} has no *.safetensors weights; pickled ones (*.bin, *.pt) can run code; if trusted, "
+            "convert them with save_pretrained"
         )
     auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     options = {"dtype": "auto", "use_safetensors": True, "trust_remote_code": checkpoint.trust_remote_code}
@@ -121,9 +121,9 @@ def _join_shards(source: Path, folder: Path, checkpoint: CheckpointConfig, class
 def _convert_gguf(source: Path, folder: Path, key: str) -> None:
     """Dequantise to float32 safetensors."""
     try:
-        import gguf  # noqa: F401 - transformers needs it and says so less clearly
+        import gguf  # noqa: F401 - needed by transformers, whose own message is less clear
     except ImportError as error:
-        raise DataError(f"{key}: reading {source.name} needs the package gguf; pip install gguf") from error
+        raise DataError(f"{key}: reading {source.name} needs the package gguf; run `pip install gguf`") from error
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32).eval()
     _forget_quantisation(model)
     model.save_pretrained(folder, max_shard_size=SINGLE_FILE)
@@ -132,7 +132,7 @@ def _convert_gguf(source: Path, folder: Path, key: str) -> None:
 
 
 def _forget_quantisation(model: PreTrainedModel) -> None:
-    """The weights are plain float32 now; save_pretrained refuses models that say they are quantised by GGUF."""
+    """Mark the model as not quantised: save_pretrained rejects models marked as GGUF."""
     model.hf_quantizer = None
     for owner, name in ((model, "is_quantized"), (model, "quantization_method"), (model.config, "quantization_config")):
         if name in owner.__dict__:
@@ -149,7 +149,7 @@ def _check_same_logits(before: PreTrainedModel, after: PreTrainedModel, key: str
 
 
 def _fix_tokenizer(checkpoint: CheckpointConfig, folder: Path, key: str) -> None:
-    """Set the EOS token that was asked for, and check the chat template."""
+    """Set the configured EOS token and check the chat template."""
     if checkpoint.eos_token:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=checkpoint.trust_remote_code)
         if tokenizer.convert_tokens_to_ids(checkpoint.eos_token) in (None, tokenizer.unk_token_id):
@@ -160,8 +160,8 @@ def _fix_tokenizer(checkpoint: CheckpointConfig, folder: Path, key: str) -> None
 
 
 def main() -> None:
-    """Command line: put one checkpoint where a world keeps it."""
-    parser = world_arguments("Put a released checkpoint into a world.")
+    """Command line: install one checkpoint in a world."""
+    parser = world_arguments("Install a released checkpoint in a world.")
     parser.add_argument("--part", required=True, choices=PARTS)
     arguments = parser.parse_args()
     with errors_in_one_sentence():

@@ -1,8 +1,8 @@
-"""Checkpoints and datasets that an experiment names: found on this machine, or fetched once by `snakemake prefetch`.
+"""Checkpoints and datasets of an experiment: found on this machine, or fetched once by `snakemake prefetch`.
 
-Only `fetch` touches the network. Everything else reads local files, so that a cluster's compute nodes need none:
+Only `fetch` uses the network. Everything else reads local files, so that compute nodes need no network access:
 
-    assets/models/<org>--<name>/<revision or main>/      asset.json says which commit it is
+    assets/models/<org>--<name>/<revision or main>/      asset.json records the commit
     assets/datasets/<org>--<name>/<revision or main>/
 """
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # no *.bin, *.pt: pickles run code
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # no *.bin, *.pt: pickles can run code
 PACKAGE = "package:"
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A checkpoint or dataset as the configuration names it.
+    """A checkpoint or dataset named in the configuration.
 
     Attributes:
-        key: its place in the configuration, for messages.
+        key: its key in the configuration, for error messages.
         kind: "model" or "dataset".
         path: hub name, folder or file, or package:NAME (the .gguf file inside an installed Python package).
         revision: commit, tag or branch on the hub; empty: main.
-        split: of a dataset: only files whose names start so are fetched.
+        split: for a dataset: only fetch files whose names start with this.
         code: also fetch *.py files (trust_remote_code).
     """
 
@@ -50,16 +50,16 @@ class Asset:
     code: bool = False
 
     def folder(self, assets: str | Path) -> Path:
-        """Where the asset lies once it is fetched."""
+        """Return the folder of the asset once it is fetched."""
         return Path(assets) / f"{self.kind}s" / self.path.replace("/", "--") / (self.revision or "main")
 
     @property
     def is_local(self) -> bool:
-        """Whether the path means a file or folder here, or a Python package, and not a name on the hub."""
+        """Whether the path is a local file or folder or a Python package, rather than a name on the hub."""
         return self.path.startswith(PACKAGE) or Path(self.path).exists() or not HUB_NAME.fullmatch(self.path)
 
     def locate(self, assets: str | Path) -> Path:
-        """The file or folder to read.
+        """Return the file or folder to read.
 
         Raises:
             DataError: it is not on this machine.
@@ -79,23 +79,23 @@ class Asset:
         if not (folder / "asset.json").is_file():
             raise DataError(
                 f"{self.key}: {self.path} is not on this machine (expected in {folder}); run "
-                "`snakemake prefetch --configfile <this experiment's>` where there is a network, or give a local path"
+                "`snakemake prefetch --configfile <this experiment's>` with network access, or give a local path"
             )
         return folder
 
 
 def of_checkpoint(key: str, checkpoint: CheckpointConfig) -> Asset:
-    """The asset that a section `checkpoint` names."""
+    """Return the asset named in a section `checkpoint`."""
     return Asset(key, "model", checkpoint.path, checkpoint.revision, code=checkpoint.trust_remote_code)
 
 
 def of_dataset(key: str, dataset: DatasetConfig) -> Asset:
-    """The asset that a section `dataset` names."""
+    """Return the asset named in a section `dataset`."""
     return Asset(key, "dataset", dataset.path, dataset.revision, split=dataset.split)
 
 
 def human_labels(experiment: Experiment) -> Asset:
-    """People's votes that judges are held against; the hub's dataset also holds GPT-4's, which are left out."""
+    """Return the human votes that judges are compared with; the hub dataset's GPT-4 votes are not fetched."""
     trust = experiment.evaluation.trust
     key = "evaluation.trust.human_labels"
     return Asset(key, "dataset", trust.human_labels, trust.human_labels_revision, split="human")
@@ -133,19 +133,19 @@ def _gguf_of_package(name: str, key: str) -> Path:
 
 
 def fetch(asset: Asset, assets: str | Path, api: HfApi | None = None) -> Path:
-    """Download an asset from the hub; what is there already is kept, and an interrupted download goes on.
+    """Download an asset from the hub; existing files are kept, and interrupted downloads are resumed.
 
     Args:
-        asset: what to fetch; local ones are only checked.
+        asset: what to fetch; local assets are only checked.
         assets: the folder of all assets.
-        api: the hub's client; None: the public hub, or what HF_ENDPOINT says.
+        api: the hub's client; None: the public hub, or the one set by HF_ENDPOINT.
 
     Returns:
-        the folder; it appears under its final name only when it is complete.
+        the folder; it only appears under its final name once it is complete.
 
     Raises:
-        DataError: the asset does not exist, needs a licence to be accepted, has no such revision, holds no safetensors
-            or no such split, the disk is full, or the hub cannot be reached.
+        DataError: the asset, its revision or its split does not exist, its licence must be accepted first, it has no
+            safetensors, the disk is full, or the hub cannot be reached.
     """
     if asset.is_local:
         return asset.locate(assets)
@@ -185,8 +185,8 @@ def _check_files(asset: Asset, present: Iterable[str], wanted: Iterable[str]) ->
         raise DataError(f"{asset.key}: {asset.path} has no data file named {asset.split}*; it has {', '.join(present)}")
     if asset.kind == "model" and not any(name.endswith(".safetensors") for name in wanted):
         raise DataError(
-            f"{asset.key}: {asset.path} has no *.safetensors weights, and pickled ones can run code; convert it, or "
-            "name a revision that has them (the hub's bot offers conversions as refs/pr/N)"
+            f"{asset.key}: {asset.path} has no *.safetensors weights, and pickled ones can run code; convert them, or "
+            "set a revision that has them (the hub's bot offers conversions as refs/pr/N)"
         )
 
 
@@ -196,12 +196,12 @@ def _check_space(asset: Asset, needed: int, folder: Path) -> None:
     if needed > free:
         raise DataError(
             f"{asset.key}: {asset.path} needs {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f} GB free; "
-            "free some, or set assets_dir to a larger disk"
+            "free some space, or set assets_dir to a larger disk"
         )
 
 
 def _explain(asset: Asset, error: Exception) -> Exception:
-    """The hub's error as one sentence with the way out."""
+    """Explain the hub's error in one sentence, with what to do about it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     where, name = asset.key, asset.path
@@ -218,6 +218,6 @@ def _explain(asset: Asset, error: Exception) -> Exception:
     if isinstance(error, RepositoryNotFoundError):
         return DataError(f"{where}: no {asset.kind} {name} on the hub, or it is private and you are not logged in")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return DataError(f"{where}: the disk is full while fetching {name}; free some, or set assets_dir elsewhere")
+        return DataError(f"{where}: the disk is full while fetching {name}; free some space or change assets_dir")
     reason = f"{type(error).__name__}: {error}".split("\n")[0]
     return DataError(f"{where}: {name} cannot be fetched ({reason}); check the network, or give a local path")

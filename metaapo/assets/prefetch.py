@@ -2,7 +2,7 @@
 
     python -m metaapo.assets.prefetch --config config/llama3.1-8b.yaml
 
-Afterwards the whole workflow runs with the network off.
+Afterwards the whole workflow runs offline.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from metaapo.experiment import load
 
 
 def main() -> None:
-    """Command line: fetch all assets of one experiment, then write what lies where."""
+    """Command line: fetch all assets of one experiment, then write their locations."""
     parser = argparse.ArgumentParser(description="Fetch all checkpoints and datasets that an experiment names.")
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--out", help="write a JSON list of what lies where")
+    parser.add_argument("--out", help="write a JSON list of the assets and their locations")
     arguments = parser.parse_args()
     try:
         experiment = load(arguments.config)
         record = []
         for asset in of_experiment(experiment):
             print(f"{asset.key}: {asset.path}", file=sys.stderr, flush=True)
-            place = fetch(asset, experiment.assets_dir)
-            record.append({"key": asset.key, "path": asset.path, "revision": asset.revision, "place": str(place)})
+            folder = fetch(asset, experiment.assets_dir)
+            record.append({"key": asset.key, "path": asset.path, "revision": asset.revision, "place": str(folder)})
     except (ConfigError, DataError) as error:
         sys.exit(f"error: {error}")
     if arguments.out:

@@ -1,4 +1,4 @@
-"""Annotation: a reward model scores responses; the best and the worst make the online pair."""
+"""Annotation: a reward model scores responses, and the best and the worst form the online pair."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from metaapo.models.rewards import reward_responses
 
 @dataclass(frozen=True)
 class OnlinePair:
-    """The pair that annotation made of a prompt's candidates.
+    """The pair formed from a prompt's candidates.
 
     Attributes:
         chosen: index of the best candidate.
         rejected: index of the worst candidate.
-        outcome: "pair"; or, carrying no information, "tie" (all rewards equal) or "identical" (all texts equal).
+        outcome: "pair", or, if it carries no information, "tie" (all rewards equal) or "identical" (all texts equal).
     """
 
     chosen: int
@@ -31,11 +31,11 @@ class OnlinePair:
 
 
 def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
-    """Make the pair of the highest- and the lowest-rewarded candidate; the earlier one wins a draw.
+    """Pair the candidates with the highest and the lowest reward; the earlier one wins ties.
 
     Args:
         texts: the candidates of one prompt, at least two.
-        rewards: their rewards, same order.
+        rewards: their rewards, in the same order.
 
     Raises:
         DataError: fewer than two candidates, or a reward that is not finite.
@@ -53,7 +53,7 @@ def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
 
 
 class Annotator:
-    """The reward model at work, shared between the processes of a job."""
+    """Scores responses with the reward model, dividing the work between a job's processes."""
 
     def __init__(self, policies: Policies, processes: Processes, batch_size: int) -> None:
         self.policies, self.processes, self.batch_size = policies, processes, batch_size

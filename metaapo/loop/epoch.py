@@ -1,4 +1,4 @@
-"""The last stage of an iteration: one epoch of optimizer steps over the part's pairs."""
+"""The last stage of an iteration: one epoch of optimizer steps over the iteration's pairs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Rows = list[dict[str, Any]]
 def train_epoch(
     bench: Workbench, method: Method, iteration: int, prompts: list[Prompt], pairs: OfflinePairs
 ) -> tuple[Rows, Rows, nn.Module]:
-    """Train on the part once.
+    """Train on the iteration's pairs once.
 
     Returns:
-        the log, a row per optimizer step; the probes along the way; and the policy as accelerate prepared it.
+        the log, one row per optimizer step; the probes taken during training; and the policy prepared by accelerate.
 
     Raises:
         DataError: no prompt is left to train on.
@@ -61,14 +61,14 @@ def train_epoch(
 def _batches(
     bench: Workbench, method: Method, iteration: int, prompts: list[Prompt], pairs: OfflinePairs
 ) -> list[list[Prompt]]:
-    """The prompts that are trained on, in batches: shuffled, or in the method's own order."""
+    """Batches of the prompts to train on, shuffled or in the order set by the method."""
     if method.order is None:
         order = bench.context.rng(iteration, "shuffle").permutation(len(prompts))
     else:
         order = method.order(pairs)
     kept = [prompts[i] for i in order if prompts[i].online is not None or method.keep_unsampled]
     if not kept:
-        raise DataError(f"{bench.context.run.id}: iteration {iteration} has nothing to train on; raise the budget")
+        raise DataError(f"{bench.context.run.id}: iteration {iteration} has nothing to train on; increase the budget")
     size = bench.train.batch_size
     return [kept[start : start + size] for start in range(0, len(kept), size)]
 
@@ -76,13 +76,13 @@ def _batches(
 def accumulate_gradients(
     bench: Workbench, method: Method, model: nn.Module, batch: list[Prompt]
 ) -> tuple[StepColumns, float]:
-    """Backward over the micro-batches of this process; the gradient is that of the mean over the whole batch.
+    """Run backward on this process's micro-batches; the gradient is that of the mean over the whole batch.
 
-    All processes go through as many rounds, since a round's backward pass may wait for the others: one that has no
-    prompt left repeats one of the batch with weight 0.
+    All processes run the same number of rounds, since a backward pass may wait for the others; a process with no prompt
+    left repeats one from the batch with weight 0.
 
     Returns:
-        the columns of the whole batch, in its order, from all processes; and this process's part of the loss.
+        the columns of the whole batch from all processes, in order, and this process's share of the loss.
     """
     processes, size = bench.processes, bench.train.micro_batch_size
     mine = batch[processes.rank :: processes.n]
@@ -99,7 +99,7 @@ def accumulate_gradients(
         parts.append(columns.each(lambda column: column[:kept]))  # noqa: B023 - called at once
     columns = join(parts).each(processes.interleave)
     if len(columns.scores) != len(batch):
-        raise RuntimeError(f"a step took {len(columns.scores)} prompts, its batch has {len(batch)}: this is a bug")
+        raise RuntimeError(f"a step used {len(columns.scores)} prompts, but its batch has {len(batch)}; report a bug")
     return columns, total
 
 
@@ -137,7 +137,7 @@ def _with_kl(
 
 
 def _observe(method: Method, columns: StepColumns) -> dict[str, float | None]:
-    """Feed the meta-learner and sum the step up for the log."""
+    """Pass the step to the meta-learner and summarise it for the log."""
     offline, online, has_online = columns.offline, columns.online, columns.has_online
     meta_loss = None
     if method.learner is not None:

@@ -1,4 +1,4 @@
-"""Log-probabilities of preference pairs: of a whole part without gradients, and of a micro-batch with them."""
+"""Log-probabilities of preference pairs: without gradients for an iteration, with gradients for a micro-batch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Logps = Callable[[nn.Module, Sequence[IntList], Sequence[IntList]], Tensor]
 
 
 class Scorer:
-    """Log-probabilities without gradients, shared between the processes of a job."""
+    """Computes log-probabilities without gradients, dividing the work between a job's processes."""
 
     def __init__(self, processes: Processes, pad_id: int, batch_size: int) -> None:
         self.processes, self.pad_id, self.batch_size = processes, pad_id, batch_size
 
     def logps(self, model: nn.Module, prompts: Sequence[IntList], responses: Sequence[IntList]) -> Tensor:
-        """Log-probabilities of responses, float32 (n,), on the CPU; all processes ask for the same.
+        """Log-probabilities of responses, float32 (n,), on the CPU; all processes must call it with the same arguments.
 
         Args:
             model: a policy.
             prompts: token ids.
-            responses: token ids, same order.
+            responses: token ids, in the same order.
         """
         items = list(zip(prompts, responses, strict=True))
         if not items:
@@ -39,7 +39,7 @@ class Scorer:
         )
 
     def logps_here(self, model: nn.Module, prompts: Sequence[IntList], responses: Sequence[IntList]) -> Tensor:
-        """As `logps`, for a question that only this process asks."""
+        """Like `logps`, but for this process only."""
         with self.processes.arithmetic():
             return all_sequence_logps(model, prompts, responses, self.pad_id, self.batch_size).cpu()
 
@@ -50,7 +50,7 @@ def reference_column(pairs: Sequence[PreferencePair], name: str, device: torch.d
 
 
 def pair_logps(pairs: Sequence[PreferencePair], chosen: Tensor, rejected: Tensor) -> PairLogps:
-    """The policy's log-probabilities (n,) of both sides beside what is known of the pairs: reference and lengths."""
+    """Combine the policy's log-probabilities, (n,), with the pairs' reference log-probabilities and lengths."""
 
     def lengths(responses: list[IntList]) -> Tensor:
         return torch.tensor([float(len(response)) for response in responses], device=chosen.device)
@@ -77,14 +77,14 @@ def forward_pairs(
 
     Args:
         model: the policy.
-        offline: prompts whose offline pairs are wanted.
-        online: prompts whose online pairs are wanted.
+        offline: prompts whose offline pairs to evaluate.
+        online: prompts whose online pairs to evaluate.
         pad_id: the padding token.
-        with_greedy: the online prompts' greedy responses are wanted too.
-        arithmetic: the context of the forward pass, such as bf16 autocast.
+        with_greedy: also evaluate the online prompts' greedy responses.
+        arithmetic: context manager for the forward pass, such as bf16 autocast.
 
     Returns:
-        of the offline and of the online pairs, in the prompts' order; None where there are none.
+        log-probabilities of the offline and of the online pairs, in the order of the prompts; None if there are none.
     """
     prompts = [*offline, *online]
     pairs = [*(prompt.offline for prompt in offline), *(prompt.online for prompt in online)]
@@ -112,14 +112,14 @@ def mismatched_logps(
     """Log-probabilities, (2n,), of each prompt's *previous* prompt's two responses, for `step.estimate_kl`.
 
     Args:
-        logps: log-probabilities of responses, such as `Scorer.logps`.
+        logps: function that computes log-probabilities, such as `Scorer.logps`.
         policy: the model whose divergence is estimated.
-        reference: the model that it is estimated from.
+        reference: the model it is measured against.
         prompts: n prompts as token ids.
-        pairs: one pair of each; a single pair has no other prompt and gives nothing, (0,).
+        pairs: one pair per prompt; a single pair has no other prompt and gives an empty result, (0,).
 
     Returns:
-        under the policy and under the reference.
+        log-probabilities under the policy and under the reference.
     """
     if len(pairs) < 2:
         return torch.zeros(0), torch.zeros(0)

@@ -1,7 +1,7 @@
-"""The annotation ledger: what each prompt cost and what came of it. One name per quantity, in code and on disk.
+"""The annotation ledger: the cost and outcome of each prompt. Quantities have the same names in code and on disk.
 
-`LedgerRow` is a line of annotations.jsonl. `totals` adds an iteration's rows up: its keys are those of summary.json, of
-run.json["totals"] (all iterations) and of the report's tables.
+`LedgerRow` is one line of annotations.jsonl. `totals` sums an iteration's rows; its keys are also used in summary.json,
+run.json["totals"] (all iterations) and the report's tables.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ Outcome = Literal["not_sampled", "scored", "pair", "tie", "identical"]
 
 @dataclass
 class LedgerRow:
-    """What one prompt of an iteration cost and what came of it.
+    """Cost and outcome of one prompt in an iteration.
 
     Attributes:
-        id: of the prompt.
-        task: the kind of prompt, where the world has kinds; else "".
-        offline_score: preference score of the offline pair at the start of the iteration, <= 0; None where the method
-            does not look at offline pairs.
-        sample_probability: the chance that the prompt had of being sampled online, in [0, 1].
-        sampled: whether it was.
-        responses_generated: responses that the policy sampled for it.
-        tokens_generated: tokens in them, EOS included.
-        responses_scored: responses that the reward model scored: the unit of the annotation budget.
-        reward_model_calls: distinct texts among them; equal texts for one prompt are scored once.
+        id: the prompt's id.
+        task: the kind of prompt if the world has kinds, otherwise "".
+        offline_score: preference score of the offline pair at the start of the iteration, <= 0; None if the method does
+            not use offline pairs.
+        sample_probability: the prompt's probability of being sampled online, in [0, 1].
+        sampled: whether it was sampled.
+        responses_generated: responses sampled from the policy.
+        tokens_generated: tokens in those responses, including EOS.
+        responses_scored: responses scored by the reward model, the unit of the annotation budget.
+        reward_model_calls: distinct texts among those; equal texts for one prompt are scored once.
         outcome: not_sampled; pair; tie (all rewards equal) or identical (all texts equal), which carry no information;
-            scored: by a method that makes no pairs.
-        reward_chosen: highest reward of the responses scored; None where none was.
-        reward_rejected: lowest reward of the responses scored; None where none was.
+            scored: scored by a method that makes no pairs.
+        reward_chosen: highest reward among the scored responses; None if there are none.
+        reward_rejected: lowest reward among the scored responses; None if there are none.
     """
 
     id: str
@@ -67,12 +67,12 @@ class Totals:
     identical: int = 0
 
     def annotation_ratio(self, k: int) -> float:
-        """Responses scored, relative to `k` for every prompt; 0 where there was no prompt."""
+        """Responses scored, relative to `k` for every prompt; 0 if there are no prompts."""
         return self.responses_scored / (k * self.prompts) if self.prompts else 0.0
 
 
 def totals(rows: Sequence[LedgerRow]) -> Totals:
-    """The totals of an iteration from its ledger."""
+    """Compute the totals of an iteration from its ledger."""
     outcomes = [row.outcome for row in rows]
     return Totals(
         prompts=len(rows),
@@ -88,6 +88,6 @@ def totals(rows: Sequence[LedgerRow]) -> Totals:
 
 
 def run_totals(summaries: Iterable[Mapping[str, Any]]) -> Totals:
-    """The totals of a run from its iterations' summaries."""
+    """Compute the totals of a run from the summaries of its iterations."""
     summaries = list(summaries)
     return Totals(**{field.name: sum(summary[field.name] for summary in summaries) for field in fields(Totals)})

@@ -16,11 +16,11 @@ from metaapo.offline_pairs import OfflinePairs
 
 
 def score_offline(bench: Workbench, method: Method, iteration: int) -> tuple[list[Prompt], OfflinePairs]:
-    """Read the part and score its offline pairs, if the method looks at them at all.
+    """Read the iteration's prompts and score their offline pairs, if the method uses them.
 
     Returns:
-        the prompts, with the reference's log-probabilities and the scores filled in, and what the method sees of them
-        (nan where it does not look).
+        the prompts, with the reference's log-probabilities and the scores filled in, and what the method sees of the
+        offline pairs (nan if it does not use them).
     """
     prompts = bench.read_prompts(iteration)
     if not method.uses_offline:

@@ -17,7 +17,7 @@ from metaapo.selection import Selection
 def annotate_selected(
     bench: Workbench, method: Method, iteration: int, prompts: list[Prompt], selection: Selection, clock: Clock
 ) -> None:
-    """Give the selected prompts their online pairs, and enter into the ledger what it costs."""
+    """Create online pairs for the selected prompts and record the cost in the ledger."""
     enter_selection(prompts, selection, rated=2 if method.rates_offline else 0)
     selected = [prompt for prompt in prompts if prompt.ledger.sampled]
     if not selected:
@@ -35,14 +35,14 @@ def annotate_selected(
 
 
 def enter_selection(prompts: list[Prompt], selection: Selection, rated: int = 0) -> None:
-    """Open the ledger: which prompts are sampled, and the `rated` responses of each that were scored already."""
+    """Record in the ledger which prompts are sampled, and the `rated` responses of each that are already scored."""
     for prompt, sampled, probability in zip(prompts, selection.sampled, selection.probability):
         prompt.ledger.sampled, prompt.ledger.sample_probability = bool(sampled), float(probability)
         prompt.ledger.responses_scored = prompt.ledger.reward_model_calls = rated
 
 
 def _sample(bench: Workbench, method: Method, iteration: int, selected: list[Prompt]) -> list[list[Response]]:
-    """The candidates that the policy makes for each prompt, the greedy one first."""
+    """Sample the policy's candidates for each prompt, the greedy one first."""
     candidates, sampling = method.candidates, bench.sampling
     seed = bench.context.torch_seed(iteration, "sample")
     responses: list[list[Response]] = [[] for _ in selected]
@@ -58,7 +58,7 @@ def _sample(bench: Workbench, method: Method, iteration: int, selected: list[Pro
 def _make_pair(
     bench: Workbench, method: Method, prompt: Prompt, responses: list[Response], texts: list[str], rewards: list[float]
 ) -> None:
-    """Best and worst candidate make the online pair, unless it carries no information."""
+    """Form the online pair from the best and the worst candidate, unless it carries no information."""
     pair = best_worst(texts, rewards)
     prompt.ledger.responses_generated += len(responses)
     prompt.ledger.tokens_generated += sum(len(response.token_ids) for response in responses)
@@ -75,7 +75,7 @@ def _make_pair(
 
 
 def _add_reference_logps(bench: Workbench, method: Method, prompts: list[Prompt]) -> None:
-    """The frozen reference's log-probabilities, once per iteration instead of once per step."""
+    """Compute the frozen reference's log-probabilities once per iteration instead of once per step."""
     names = ("chosen", "rejected", "greedy") if method.bonus is not None else ("chosen", "rejected")
     responses = [getattr(prompt.online, name) for name in names for prompt in prompts]
     ids = [prompt.ids for prompt in prompts] * len(names)

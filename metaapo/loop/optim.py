@@ -1,4 +1,4 @@
-"""The optimizer that every method trains with: AdamW, linear warm-up, cosine decay."""
+"""The optimizer used by every method: AdamW with linear warm-up and cosine decay."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from metaapo.config import TrainConfig
 
 
 def adamw(model: nn.Module, config: TrainConfig, steps: int, lr: float) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW on a model's trainable parameters, and the schedule of its learning rate.
+    """Create AdamW for a model's trainable parameters, and its learning-rate schedule.
 
     The rate rises linearly over the first `warmup_ratio` of the steps (at least one), then follows a cosine from `lr`
     down to `lr * lr_end_ratio`.
 
     Args:
-        model: its parameters with `requires_grad` are trained.
+        model: the model whose parameters with `requires_grad` are trained.
         config: the section `train`.
         steps: optimizer steps of the iteration.
         lr: peak learning rate.

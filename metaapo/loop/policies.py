@@ -1,6 +1,6 @@
-"""The models of one run: the policy being trained and its frozen companions; which are in memory, in which dtype.
+"""The models of one run: the policy being trained and the frozen models, which are loaded and evicted as needed.
 
-Frozen models are loaded when they are first used and stay, or, where `hardware.resident` is false, only one of them is
+Frozen models are loaded when first used and then kept in memory; if `hardware.resident` is false, only one of them is
 in memory at a time.
 """
 
@@ -25,12 +25,12 @@ from metaapo.models.logps import LogpsModule
 
 
 class Policies:
-    """Policy, reference, SFT policy and reward model of a run.
+    """The policy, reference, SFT policy and reward model of a run.
 
     Attributes:
-        checkpoint: the folder whose weights the policy has; None once they have been trained further.
-        tokenizer: of policy, reference and SFT policy.
-        reward_tokenizer: of the reward model.
+        checkpoint: the folder with the policy's current weights; None once they have been trained further.
+        tokenizer: tokenizer of the policy, reference and SFT policy.
+        reward_tokenizer: tokenizer of the reward model.
     """
 
     def __init__(self, context: RunContext, processes: Processes) -> None:
@@ -46,10 +46,10 @@ class Policies:
         self._policy: PreTrainedModel | None = None
 
     def start(self, iteration: int) -> None:
-        """Begin an iteration: its policy and its reference are read from disk when they are first used.
+        """Begin an iteration; its policy and reference are loaded from disk when first used.
 
         Raises:
-            DataError: the disk has no room for what the iteration will save.
+            DataError: the disk has no room for the iteration's checkpoint.
         """
         self.checkpoint = self.context.start_path(iteration)
         self._reference_path = self.context.reference_path(iteration)
@@ -61,12 +61,12 @@ class Policies:
         if needed > free:
             raise DataError(
                 f"{self.context.path}: an iteration saves {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free "
-                "some, or set results_dir to a larger disk"
+                "some space, or set results_dir to a larger disk"
             )
 
     @property
     def policy(self) -> PreTrainedModel:
-        """The policy being trained, float32 weights unless adapters train beside frozen ones."""
+        """The policy being trained, with float32 weights unless only adapters are trained."""
         if self._policy is None:
             if self.checkpoint is None:
                 raise DataError(f"{self.context.run.id}: the policy is neither in memory nor on disk")
@@ -81,7 +81,7 @@ class Policies:
 
     @property
     def sft(self) -> PreTrainedModel:
-        """The SFT policy, from which the KL divergence is measured."""
+        """The SFT policy, relative to which the KL divergence is measured."""
         return self._frozen_model(self.context.sft, load_policy)
 
     @property
@@ -103,12 +103,12 @@ class Policies:
         return self._frozen[path]
 
     def release(self) -> None:
-        """Free the accelerator's memory for others; models come back from disk when they are used again."""
+        """Free the accelerator's memory; models are reloaded from disk when used again."""
         self._policy = None
         self._evict_frozen()
 
     def start_training(self, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """The policy and its optimizer as the launcher wants them: alone, replicated, or spread over processes.
+        """Prepare the policy and its optimizer for the launcher: single, replicated, or sharded over processes.
 
         From here on the checkpoint on disk is outdated.
         """
@@ -125,7 +125,7 @@ class Policies:
         return accelerator.prepare(LogpsModule(policy), optimizer)
 
     def finish_training(self, saved: Path) -> None:
-        """After an iteration: drop optimizer, gradients and wrapped model; the policy is what was saved."""
+        """End an iteration: drop optimizer, gradients and wrapped model; the policy is now the saved checkpoint."""
         self.checkpoint = saved
         self.processes.accelerator.free_memory()
         self._policy = None

@@ -1,4 +1,4 @@
-"""Probes: how far has the policy moved from the SFT policy, how long are its responses?"""
+"""Probes that measure how far the policy has moved from the SFT policy and how long its responses are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PROBE_PROMPTS = 64  # enough for a curve of KL and length; the benchmarks, not t
 
 
 def probe(bench: Workbench, iteration: int, step: int, prompts: list[Prompt]) -> list[dict[str, Any]]:
-    """Sample one response to each of a few prompts, and measure it: a line of probes.jsonl each.
+    """Sample and measure one response to each of a few prompts; each becomes one line of probes.jsonl.
 
-    The reward here is for the record only; it trains nothing and is no part of the annotation budget.
+    The reward is only recorded; it is not used in training and does not count towards the annotation budget.
     """
     probed = prompts[:PROBE_PROMPTS]
     seed = bench.context.torch_seed(iteration, f"probe{step}")

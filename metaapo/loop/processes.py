@@ -1,7 +1,7 @@
 """The processes of one training job: each does a share of the scoring, sampling and annotation; results are gathered.
 
-Started by `python -m metaapo.train` there is one, started by `accelerate launch` several (docs/scaling.md). An error in
-one of them becomes the same error in all, so that none waits for ever.
+`python -m metaapo.train` starts one process, `accelerate launch` several (docs/scaling.md). An error in one of them is
+raised in all, so that none waits forever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def start_processes(train: TrainConfig, hardware: HardwareConfig) -> Processes:
     """Join the processes that the launcher started.
 
     Raises:
-        DataError: they are others than the configuration says.
+        DataError: their number differs from the configuration.
     """
     no_gpu = not torch.accelerator.is_available()  # several processes on CPUs have to be asked for
     AcceleratorState._reset_state()  # of another run in this process, which may have had another precision
@@ -45,7 +45,7 @@ def check_processes(started: int, wanted: int, batch_size: int) -> None:
     if started != wanted:
         raise DataError(f"hardware.processes is {wanted}, but {started} started; check hardware.launcher, or change it")
     if batch_size % started:
-        raise DataError(f"train.batch_size {batch_size} is no multiple of {started} processes; change either")
+        raise DataError(f"train.batch_size {batch_size} is not a multiple of {started} processes; change either")
 
 
 class Processes:

@@ -1,4 +1,4 @@
-"""The prompts of one iteration's part, with their offline and online preference pairs as token ids."""
+"""The prompts of one iteration, with their offline and online preference pairs as token ids."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PreferencePair:
         rejected: y_l.
         reference_chosen: log ref(y_w given x).
         reference_rejected: log ref(y_l given x).
-        greedy: y_0, the prompt's greedy response, where the method asks for it.
+        greedy: y_0, the prompt's greedy response, if the method needs it.
         reference_greedy: log ref(y_0 given x).
     """
 
@@ -37,7 +37,7 @@ class PreferencePair:
 
 @dataclass
 class Prompt:
-    """One prompt of an iteration's part.
+    """One prompt of an iteration.
 
     Attributes:
         id: unique in the world.
@@ -46,8 +46,8 @@ class Prompt:
         texts: the offline pair's (chosen, rejected) responses.
         offline: the offline pair as token ids.
         ledger: what the prompt has cost so far.
-        online: the online pair; None before annotation, where the prompt was not sampled or annotation made no pair.
-        reward_gap: reward of y_w minus that of y_l in the offline pair; 0 unless the method has `rates_offline`.
+        online: the online pair; None before annotation, or if the prompt was not sampled or gave no pair.
+        reward_gap: reward of y_w minus that of y_l in the offline pair; 0 unless the method sets `rates_offline`.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Prompt:
 
 
 def read_part(path: Path, iteration: int) -> list[dict[str, Any]]:
-    """The offline pairs of one iteration.
+    """Read the offline pairs of one iteration.
 
     Raises:
         DataError: a record lacks a key, holds an empty response, or the iteration has no pairs.
@@ -74,18 +74,18 @@ def read_part(path: Path, iteration: int) -> list[dict[str, Any]]:
                 raise DataError(f"{path}:{number}: empty {side} response; drop the pair or fill it in")
     part = [row for row in rows if row["iteration"] == iteration]
     if not part:
-        raise DataError(f"{path}: no pairs of iteration {iteration}; lower `iterations` or build a larger world")
+        raise DataError(f"{path}: no pairs for iteration {iteration}; lower `iterations` or build a larger world")
     return part
 
 
 def read_prompts(path: Path, iteration: int, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Prompt]:
-    """The prompts of an iteration's part.
+    """Read the prompts of an iteration.
 
     Args:
         path: the world's pairs.jsonl.
         iteration: counted from 1.
         tokenizer: the policy's.
-        max_length: most tokens of prompt plus response (`train.max_length`).
+        max_length: maximum tokens of prompt plus response (`train.max_length`).
 
     Raises:
         DataError: a bad record, or a pair longer than `max_length`.

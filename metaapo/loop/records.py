@@ -1,4 +1,4 @@
-"""What an iteration leaves on disk beside its policy: the log, the annotation ledger, the probes, the summary."""
+"""Files that an iteration saves along with its policy: the log, the annotation ledger, the probes and the summary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metaapo.models.generate import sampler_version
 def write_records(
     bench: Workbench, folder: Path, prompts: list[Prompt], log: list[dict[str, Any]], probes: list[dict[str, Any]]
 ) -> None:
-    """Write train.jsonl (a row per optimizer step), annotations.jsonl (per prompt) and probes.jsonl (per probe)."""
+    """Write train.jsonl (one row per optimizer step), annotations.jsonl (per prompt) and probes.jsonl (per probe)."""
     if not bench.processes.is_main:
         return
     write_jsonl(folder / "train.jsonl", log)
@@ -27,7 +27,7 @@ def write_records(
 
 
 def summary(bench: Workbench, prompts: list[Prompt], probes: list[dict[str, Any]], clock: Clock) -> dict[str, Any]:
-    """The iteration in numbers; annotation_ratio is relative to the experiment's K responses for every prompt."""
+    """Summarise the iteration; annotation_ratio is relative to the experiment's K responses for every prompt."""
     spent = totals([prompt.ledger for prompt in prompts])
     return {
         **asdict(spent),

@@ -1,11 +1,11 @@
-"""The run directory: what one training run reads, writes and can be traced by; resuming from finished iterations.
+"""The run directory: the files and provenance of one training run, and resuming from finished iterations.
 
     runs/{method}/budget{budget}/seed{seed}/
-        iter1/ iter2/ ...   a finished iteration each: model/ train.jsonl annotations.jsonl probes.jsonl summary.json
+        iter1/ iter2/ ...   finished iterations: model/ train.jsonl annotations.jsonl probes.jsonl summary.json
         run.json            written last: configuration, code, data, packages, totals
 
-An iteration is made in a hidden folder and renamed when it is complete, so a killed run continues after its last
-finished iteration. Every random stream is seeded by (run seed, iteration, purpose): resuming changes no number.
+An iteration is written to a hidden folder and renamed when it is complete, so a killed run resumes after its last
+finished iteration. Every random stream is seeded by (run seed, iteration, purpose), so resuming changes no results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ A = TypeVar("A")
 
 
 def modules_of(method: str, experiment: Experiment) -> tuple[str, str]:
-    """The modules whose code, imports included, a method's training runs."""
+    """The modules whose code, including imports, is run when a method is trained."""
     return "metaapo.train", module_of(method, experiment.methods[method])
 
 
@@ -100,7 +100,7 @@ class RunContext:
         return self.sft
 
     def rng(self, iteration: int, purpose: str) -> np.random.Generator:
-        """A random stream of its own for each iteration and purpose, such as "select"."""
+        """Create a separate random stream for each iteration and purpose, such as "select"."""
         return np.random.default_rng([self.run.seed, iteration, zlib.crc32(purpose.encode())])
 
     def torch_seed(self, iteration: int, purpose: str) -> int:
@@ -115,7 +115,7 @@ class RunContext:
         return {str(file.relative_to(self.world)): sha256_file(file) for file in files}
 
     def code_hash(self) -> str:
-        """SHA-256 over the code that the run depends on."""
+        """SHA-256 of the code that the run depends on."""
         return code_hash(*modules_of(self.run.method, self.experiment))
 
 
@@ -137,7 +137,7 @@ class Coordinator(Protocol):
 
 
 class SingleProcess:
-    """The only process of a run (metaapo.loop.processes.Processes stands for several)."""
+    """The only process of a run (for several, see metaapo.loop.processes.Processes)."""
 
     is_main = True
 
@@ -150,7 +150,7 @@ class SingleProcess:
 
 
 def _stamp(context: RunContext, data: dict[str, str]) -> str:
-    """What an iteration's result depends on, as one hash: a finished iteration with another stamp is not reused."""
+    """Hash everything an iteration's result depends on; a finished iteration is only reused if its stamp matches."""
     parts = [context.experiment.run_config(context.run), data, context.code_hash()]
     parts += [context.summaries_of(other.method) for other in context.experiment.needs(context.run)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -164,13 +164,13 @@ def _is_finished(folder: Path, stamp: str) -> bool:
 def run_iterations(
     context: RunContext, iterate: Callable[[int, Path], dict[str, Any]], processes: Coordinator | None = None
 ) -> None:
-    """Run all iterations that are not finished yet, then write run.json.
+    """Run all unfinished iterations, then write run.json.
 
     Args:
         context: the run.
         iterate: trains one iteration, given its number and an empty folder to write into (model/, train.jsonl,
             annotations.jsonl, ...); returns the iteration's summary.
-        processes: those that train together; only the main one writes. None: there is one.
+        processes: the processes that train together; only the main one writes. None: a single process.
     """
     processes = processes or SingleProcess()
     data = processes.from_main(context.data_hashes)
@@ -193,7 +193,7 @@ def run_iterations(
                 partial.rename(final)
             processes.wait()
         else:
-            print(f"{context.run.id}: iteration {iteration} is finished, reused", file=sys.stderr)
+            print(f"{context.run.id}: reusing finished iteration {iteration}", file=sys.stderr)
         summaries.append(read_json(final / "summary.json"))
     if not processes.is_main:
         return

@@ -1,4 +1,4 @@
-"""Sampling from the current policy, with transformers or vLLM, shared between the processes of a job."""
+"""Sampling from the current policy, with transformers or vLLM, divided between a job's processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metaapo.models.generate import Response, generate
 
 
 class Sampler:
-    """Draws responses from the policy as it is now."""
+    """Samples responses from the current policy."""
 
     def __init__(self, policies: Policies, processes: Processes, settings: SamplingConfig) -> None:
         self.policies, self.processes, self.settings = policies, processes, settings
@@ -30,13 +30,13 @@ class Sampler:
     def sample(
         self, prompts: Sequence[Prompt], n: int, temperature: float, top_p: float, seed: int
     ) -> list[list[Response]]:
-        """n responses of the current policy to each prompt.
+        """Sample n responses of the current policy to each prompt.
 
-        Every process samples for its share of the prompts. With several, the transformers backend draws from another
-        random stream in each; vLLM seeds every prompt by itself.
+        Every process samples for its share of the prompts. The transformers backend uses a different random stream in
+        each process; vLLM seeds every prompt separately.
 
         Raises:
-            DataError: the backend cannot sample from the policy as it is.
+            DataError: the backend cannot sample from the policy in its current state.
         """
         draw = partial(
             generate,
@@ -62,7 +62,7 @@ class Sampler:
         return draw(self.policies.checkpoint, conversations=messages, seed=seed, engine=self.settings.vllm)
 
     def _check(self) -> None:
-        """Make sure that the policy can be sampled, and room for vLLM's engine."""
+        """Check that the policy can be sampled, and free memory for vLLM's engine."""
         context = self.policies.context
         if not self.works_while_training:
             if self.policies.checkpoint is None:
@@ -72,6 +72,6 @@ class Sampler:
             self.policies.release()
         elif self.processes.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise DataError(
-                f"{context.experiment.hardware.launcher}: the policy's weights are spread over processes, transformers "
-                "cannot sample from them; set sampling.backend to vllm"
+                f"{context.experiment.hardware.launcher}: the policy's weights are sharded and cannot "
+                "be used by transformers; set sampling.backend to vllm"
             )

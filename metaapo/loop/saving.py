@@ -1,4 +1,4 @@
-"""Saving the trained policy as a checkpoint like any other: adapters merged, one file, one dtype."""
+"""Save the trained policy as an ordinary checkpoint: adapters merged, one file, one dtype."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def save_policy(policies: Policies, folder: Path, wrapped: nn.Module | None = No
 
     Args:
         policies: the run's models.
-        folder: of the iteration.
-        wrapped: the policy as accelerate prepared it, whose shards are gathered; all processes must call.
+        folder: the iteration's folder.
+        wrapped: the policy prepared by accelerate, whose shards are gathered; all processes must call this.
     """
     accelerator, config = policies.processes.accelerator, policies.config
     state = None

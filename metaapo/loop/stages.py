@@ -1,4 +1,4 @@
-"""The stages of an iteration: how long each took, and what to change when one runs out of memory."""
+"""The stages of an iteration: timing, and what to change if one runs out of memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADVICE = {  # what to change when memory runs out
 
 
 class Clock:
-    """Seconds spent by stage: `with clock("sample"): ...`."""
+    """Measures the seconds spent per stage: `with clock("sample"): ...`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)

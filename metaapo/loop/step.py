@@ -2,7 +2,7 @@
 
     L = w * L_off + (1 - w) * (L_on + bonus)
 
-with w = `Method.weigh`, of the offline pair's score under the current policy, detached.
+where w = `Method.weigh` of the offline pair's score under the current policy, detached.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from metaapo.offline_pairs import OfflinePairs
 
 @dataclass(frozen=True)
 class StepColumns:
-    """What is kept of n prompts of an optimizer step, for the log and the meta-learner; detached.
+    """Detached values of an optimizer step's n prompts, for the log and the meta-learner.
 
     Attributes:
-        scores: float32 (n,), preference scores of the offline pairs; 0 where the method does not look at them.
+        scores: float32 (n,), preference scores of the offline pairs; 0 if the method does not use them.
         weights: float32 (n,), w.
-        offline: float32 (n,), L_off; 0 where the method does not look at offline pairs.
-        online: float32 (n,), L_on; 0 where there is no online pair.
+        offline: float32 (n,), L_off; 0 if the method does not use offline pairs.
+        online: float32 (n,), L_on; 0 if there is no online pair.
         has_online: bool (n,).
-        features: float32 (n, inputs), what the meta-learner sees; None where the method has none.
+        features: float32 (n, inputs), the meta-learner's inputs; None if the method has no meta-learner.
     """
 
     scores: Tensor
@@ -39,13 +39,13 @@ class StepColumns:
     features: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> StepColumns:
-        """Every column changed by the same function."""
+        """Apply a function to every column."""
         columns = (self.scores, self.weights, self.offline, self.online, self.has_online)
         return StepColumns(*map(change, columns), None if self.features is None else change(self.features))
 
 
 def join(parts: Sequence[StepColumns]) -> StepColumns:
-    """The prompts of several micro-batches, in order."""
+    """Concatenate the columns of several micro-batches, in order."""
     names = ("scores", "weights", "offline", "online", "has_online")
     columns = [torch.cat([getattr(part, name) for part in parts]) for name in names]
     has_features = parts[0].features is not None
@@ -53,7 +53,7 @@ def join(parts: Sequence[StepColumns]) -> StepColumns:
 
 
 def objective_of(method: Method) -> Objective:
-    """The loss that a method gives a pair; DPO's where it names none."""
+    """The loss that a method uses for a pair; DPO's by default."""
     return method.objective or Objective()
 
 
@@ -63,7 +63,7 @@ def mixed_loss(weights: Tensor, offline: Tensor, online: Tensor) -> Tensor:
 
 
 def offline_pairs(method: Method, logps: PairLogps, losses: Tensor, reward_gaps: Tensor, beta: float) -> OfflinePairs:
-    """What a method may look at; scores are its own function of the log-probabilities, or minus the loss."""
+    """What the method sees of offline pairs; scores come from `method.score`, or are minus the loss."""
     scores = -losses if method.score is None else method.score(logps, beta)
     lengths = logps.chosen_length + logps.rejected_length
     return OfflinePairs(scores.detach(), (logps.chosen_length - logps.rejected_length) / lengths, reward_gaps)
@@ -77,18 +77,18 @@ def prompt_losses(
     has_online: Tensor,
     reward_gaps: Tensor,
 ) -> tuple[Tensor, StepColumns]:
-    """The loss of each of n prompts.
+    """Compute the loss of each of n prompts.
 
     Args:
         method: its decisions.
-        beta: of the objective.
-        offline: the prompts' offline pairs, (n,); None where the method does not look at them.
-        online: the online pairs of those prompts that have one, (has_online.sum(),); None where none has.
+        beta: the objective's beta.
+        offline: the prompts' offline pairs, (n,); None if the method does not use them.
+        online: the online pairs of the prompts that have one, (has_online.sum(),); None if there are none.
         has_online: bool (n,), which prompts have an online pair.
-        reward_gaps: float32 (n,), of the offline pairs.
+        reward_gaps: float32 (n,), reward gaps of the offline pairs.
 
     Returns:
-        the losses (n,), with gradients, and what is kept of them.
+        the losses, (n,), with gradients, and the detached columns.
     """
     objective = objective_of(method)
     zeros = torch.zeros(len(has_online), device=has_online.device)
@@ -116,6 +116,6 @@ def estimate_kl(policy: Tensor, reference: Tensor) -> Tensor:
         reference: the same under the reference.
 
     Returns:
-        0 where there are no responses.
+        the estimate; 0 if there are no responses.
     """
     return (policy - reference).mean().clamp(min=0) if len(policy) else torch.zeros(())

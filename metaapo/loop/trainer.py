@@ -21,7 +21,7 @@ from metaapo.method import Method, SelectionRequest
 
 
 def train(context: RunContext, method: Method) -> None:
-    """Run every iteration of a run that is not finished yet, asking the method for its decisions."""
+    """Run every unfinished iteration of a run with the method's decisions."""
     bench = Workbench.of(context)
 
     def iterate(iteration: int, folder: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def train(context: RunContext, method: Method) -> None:
 
 
 def train_iteration(bench: Workbench, method: Method, iteration: int, folder: Path) -> dict[str, Any]:
-    """One iteration: score, select, sample, annotate, train; writes `folder` and returns the summary."""
+    """Run one iteration (score, select, sample, annotate, train); write `folder` and return the summary."""
     clock, context = Clock(), bench.context
     bench.policies.start(iteration)
     _start_learner(method, context, iteration)
@@ -54,7 +54,7 @@ def train_iteration(bench: Workbench, method: Method, iteration: int, folder: Pa
 
 
 def _start_learner(method: Method, context: RunContext, iteration: int) -> None:
-    """The meta-learner goes on from the iteration before."""
+    """Load the meta-learner from the previous iteration and start the new one."""
     if method.learner is None:
         return
     if iteration > 1:

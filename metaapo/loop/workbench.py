@@ -1,6 +1,6 @@
-"""What a run holds while it trains: its directory, processes, models, and what samples, scores and annotates with them.
+"""Everything a run uses during training: its directory, processes, models, sampler, scorer and annotator.
 
-The shared loop (metaapo/loop/trainer.py) and PPO (baselines/ppo.py), which brings its own update, both work with it.
+Used by both the shared loop (metaapo/loop/trainer.py) and PPO (baselines/ppo.py), which has its own update.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metaapo.loop.sampling import Sampler
 
 @dataclass(frozen=True)
 class Workbench:
-    """The rooms of the loop, made for one run."""
+    """The components of the loop for one run."""
 
     context: RunContext
     processes: Processes
@@ -31,10 +31,10 @@ class Workbench:
 
     @classmethod
     def of(cls, context: RunContext) -> Self:
-        """Everything that a run needs; models are loaded later, when they are first used.
+        """Build everything a run needs; models are loaded when they are first used.
 
         Raises:
-            DataError: the launcher started other processes than the configuration says.
+            DataError: the number of processes started differs from the configuration.
         """
         experiment, method = context.experiment, context.run.method
         processes = start_processes(experiment.train_of(method), experiment.hardware)
@@ -60,5 +60,5 @@ class Workbench:
         return self.sampler.settings
 
     def read_prompts(self, iteration: int) -> list[Prompt]:
-        """The prompts of an iteration's part, with their offline pairs."""
+        """Read the prompts of an iteration with their offline pairs."""
         return read_prompts(self.context.pairs, iteration, self.policies.tokenizer, self.train.max_length)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) inside a policy, through peft; saved merged into its weights.
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) inside a policy, using peft; merged when saved.
 
 The model keeps its class, so that log-probabilities, sampling and saving see a plain language model.
 """
@@ -16,12 +16,12 @@ MARK = ".lora_"
 
 
 def add_adapters(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
-    """Freeze a model and put trainable float32 adapters beside the target layers.
+    """Freeze a model and add trainable float32 adapters to the target layers.
 
     Args:
-        model: changed in place; its output does not change until the adapters are trained.
+        model: modified in place; its output does not change until the adapters are trained.
         lora: rank, scale and target layers.
-        seed: of the adapters' random half.
+        seed: seed for the randomly initialised half of the adapters.
 
     Raises:
         DataError: peft is not installed, or no layer has such a name.
@@ -29,7 +29,7 @@ def add_adapters(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
     try:
         import peft
     except ImportError as error:
-        raise DataError("train.lora: adapters need the package peft; install the extra `lora`") from error
+        raise DataError("train.lora: adapters need the package peft; install it with the extra `lora`") from error
     torch.manual_seed(seed)
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets)
     try:
@@ -44,11 +44,11 @@ def add_adapters(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
 
 @torch.no_grad()
 def merged_state(model: PreTrainedModel, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The weights of a plain model that computes the same: W + (alpha / rank) B A, added in float32.
+    """Return the weights of the equivalent model without adapters: W + (alpha / rank) B A, added in float32.
 
     Args:
-        model: with adapters.
-        state: its state where that was gathered from several processes.
+        model: the model with adapters.
+        state: its state dict, if it was gathered from several processes.
 
     Returns:
         the state of the model without adapters, in the dtype of its frozen weights.

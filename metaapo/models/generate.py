@@ -1,7 +1,7 @@
-"""Response sampling: K responses a prompt behind one function.
+"""Response sampling: K responses per prompt behind one function.
 
 The transformers backend decodes with a KV cache: each prompt is read once for its K responses, and finished
-responses leave the batch. The vLLM backend reads a checkpoint from disk, in a process of its own.
+responses leave the batch. The vLLM backend reads a checkpoint from disk, in a separate process.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def generate(
         model: the policy; or its checkpoint's folder, from which vLLM samples.
         tokenizer: its tokenizer, whose chat template is applied once.
         conversations: prompts, each a list of messages that ends with a user turn.
-        n: responses a prompt.
+        n: responses per prompt.
         temperature: >= 0; 0 takes the most probable token.
         top_p: in (0, 1]; smallest set of tokens with this probability.
         max_new_tokens: a response is cut after so many tokens.
@@ -91,8 +91,8 @@ def generate(
             model, [prompts[i] for i in rows], n, temperature, top_p, max_new_tokens, tokenizer, generator
         )
         for position, i in enumerate(rows):
-            own = range(position * n, (position + 1) * n)
-            responses[i] = [_response(tokenizer, ids[j], logps[j]) for j in own]
+            samples = range(position * n, (position + 1) * n)
+            responses[i] = [_response(tokenizer, ids[j], logps[j]) for j in samples]
     return responses
 
 
@@ -128,7 +128,7 @@ def _decode(
     tokenizer: PreTrainedTokenizerBase,
     generator: torch.Generator,
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Decode n responses for each prompt of one batch; responses of one prompt stand side by side."""
+    """Decode n responses for each prompt of one batch; responses to one prompt are adjacent."""
     width = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
@@ -169,7 +169,7 @@ def _decode(
 
 
 def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
-    """Draw one token a row, int64 (batch,)."""
+    """Draw one token per row, int64 (batch,)."""
     if temperature == 0:
         return logits.argmax(-1)
     probabilities = torch.softmax(logits.float() / temperature, -1)
@@ -177,7 +177,7 @@ def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.G
         ordered, index = probabilities.sort(dim=-1, descending=True)
         ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter(-1, index, ordered)
-    # Inverse of the cumulative distribution: one uniform number a row; three times as fast as torch.multinomial.
+    # Inverse of the cumulative distribution: one uniform number per row; three times as fast as torch.multinomial.
     cumulative = probabilities.cumsum(-1)
     u = torch.rand(len(logits), 1, generator=generator, device=logits.device) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, u, right=True)

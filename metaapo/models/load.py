@@ -22,7 +22,7 @@ from metaapo.data import DataError, Message, read_json, write_json
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
-SOURCE = "source.json"  # beside a checkpoint that was released by others: where it comes from
+SOURCE = "source.json"  # records where a released checkpoint comes from
 PROBES = ("Yes, of course.", "1. One\n2. Two", "*Hm*: let me see!")
 
 
@@ -36,7 +36,7 @@ def _check_checkpoint(path: str | Path) -> None:
 
 
 def saved_dtypes(path: str | Path) -> set[str]:
-    """Names of the floating-point types in a checkpoint's safetensors files, such as "F32" or "BF16".
+    """Return the names of the floating-point types in a checkpoint's safetensors files, such as "F32" or "BF16".
 
     Raises:
         DataError: a file is damaged.
@@ -52,13 +52,13 @@ def saved_dtypes(path: str | Path) -> set[str]:
 
 
 def set_saved_dtype(folder: Path, dtype: str) -> None:
-    """Say in a checkpoint's config.json in which dtype its weights were saved."""
+    """Record the dtype of a checkpoint's saved weights in its config.json."""
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | {"dtype": dtype})
 
 
 def _loading_options(path: str | Path, dtype: torch.dtype | None) -> dict[str, Any]:
-    """What from_pretrained is told; without a dtype, weights keep the one they were saved in, which must be one."""
+    """Options for from_pretrained; without a dtype, weights keep their saved dtype; mixed ones are an error."""
     _check_checkpoint(path)
     if dtype is None and len(dtypes := saved_dtypes(path)) > 1:
         raise DataError(
@@ -74,10 +74,10 @@ def _trusts_code(path: str | Path) -> bool:
 
 
 def _load(auto: Any, path: str | Path, dtype: torch.dtype | None, **options: Any) -> tuple[PreTrainedModel, set[str]]:
-    """A model in evaluation mode and the names of weights that the checkpoint lacks.
+    """Load a model in evaluation mode; also return the names of weights missing from the checkpoint.
 
     Raises:
-        DataError: no usable checkpoint, or one that needs code that is not trusted.
+        DataError: the checkpoint is unusable or needs code that is not trusted.
     """
     options |= _loading_options(path, dtype)
     try:
@@ -86,22 +86,22 @@ def _load(auto: Any, path: str | Path, dtype: torch.dtype | None, **options: Any
         if "trust_remote_code" not in str(error):
             raise DataError(f"{path}: transformers cannot load this model ({str(error).splitlines()[0]})") from error
         raise DataError(
-            f"{path}: the model comes with Python code; read it, then set trust_remote_code: true beside path"
+            f"{path}: the model comes with Python code; read it, then set trust_remote_code: true next to path"
         ) from error
     return model.eval(), set(report["missing_keys"])
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer and check what the rest of the code relies on.
+    """Load a tokenizer and check the properties that the rest of the code relies on.
 
     Raises:
         DataError: it has no chat template, or no EOS token.
     """
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=_trusts_code(path))
     if tokenizer.chat_template is None:
-        raise DataError(f"{path}: the tokenizer has no chat template; save one with it (tokenizer.chat_template)")
+        raise DataError(f"{path}: the tokenizer has no chat template; set tokenizer.chat_template and save it again")
     if tokenizer.eos_token_id is None:
-        raise DataError(f"{path}: the tokenizer has no EOS token; responses could never end")
+        raise DataError(f"{path}: the tokenizer has no EOS token, so responses could never end; set eos_token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -146,19 +146,19 @@ def load_reward_model(
 
 
 def check_chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
-    """Check, token by token, that prompt + response is what the chat template makes of the whole conversation.
+    """Check, token by token, that prompt + response equals the chat template applied to the whole conversation.
 
-    Some templates open every turn with the token that is also called BOS (SmolLM2) or close user turns with EOS too
-    (Qwen2.5): what must hold is one BOS at the start, one EOS at the end of the response, and nothing else between.
+    Some templates open every turn with a token that is also BOS (SmolLM2) or close user turns with EOS as well
+    (Qwen2.5). The check requires one BOS at the start, one EOS at the end of the response, and nothing after it.
 
     Raises:
-        DataError: a doubled or missing BOS, a response that does not end with exactly one EOS, or a border between
-            prompt and response where the tokens of both together differ.
+        DataError: BOS is doubled or missing, the response does not end with exactly one EOS, or prompt and response
+            are tokenized differently together than separately.
     """
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": "Hello"}])
     bos = tokenizer.bos_token_id
     if bos is not None and prompt[:2] == [bos, bos]:
-        raise DataError(f"{where}: prompts start with two BOS tokens; take bos_token out of the chat template")
+        raise DataError(f"{where}: prompts start with two BOS tokens; remove bos_token from the chat template")
     if bos is not None and tokenizer("Hello")["input_ids"][:1] == [bos] != prompt[:1]:
         raise DataError(
             f"{where}: the tokenizer starts texts with BOS, the chat template does not; add bos_token to it"
@@ -181,14 +181,14 @@ def _check_border(tokenizer: PreTrainedTokenizerBase, messages: list[Message], r
     whole = tokenizer(text, add_special_tokens=False)["input_ids"]
     if whole[: len(prompt)] != prompt:
         raise DataError(
-            f"{where}: the chat template writes a conversation's prompt otherwise once it is answered; the border "
-            "between prompt and response cannot be told, use a template with a generation prompt that stays"
+            f"{where}: the chat template changes a conversation's prompt once it is answered, so the border between "
+            "prompt and response is unknown; use a template that leaves the prompt unchanged"
         )
     ours, theirs = [*prompt, *answer], whole[: len(prompt) + len(answer)]
     if tokenizer.eos_token_id not in whole[len(prompt) :]:
         raise DataError(
-            f"{where}: the chat template does not end a response with EOS, {tokenizer.eos_token!r}; it ends in "
-            f"{tokenizer.convert_ids_to_tokens(whole[-3:])}; set eos_token beside path to the token that closes a turn"
+            f"{where}: the chat template does not end a response with EOS, {tokenizer.eos_token!r}; it ends with "
+            f"{tokenizer.convert_ids_to_tokens(whole[-3:])}; set eos_token next to path to the token that closes a turn"
         )
     rest = whole[len(ours) :]
     if ours != theirs or tokenizer.decode(rest).strip() or tokenizer.eos_token_id in rest:
@@ -199,7 +199,7 @@ def _check_border(tokenizer: PreTrainedTokenizerBase, messages: list[Message], r
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant's answer starts (chat template applied once)."""
+    """Token ids of a conversation up to the start of the assistant's answer (the chat template is applied once)."""
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -210,25 +210,25 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_responses(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of many responses, each ending with EOS; one call is ten times as fast as one a text."""
+    """Token ids of many responses, each ending with EOS; ten times as fast as one call per text."""
     if not texts:
         return []
     return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
-    """The text of sampled response ids, without special tokens."""
+    """Decode sampled response ids to text, without special tokens."""
     return tokenizer.decode(token_ids, skip_special_tokens=True).strip()
 
 
 def on_best_device(model: PreTrainedModel) -> PreTrainedModel:
-    """The model on the first GPU, if there is one."""
+    """Move the model to the first GPU, if there is one."""
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
 def use_threads_of_environment() -> None:
-    """Take the number of CPU threads from OMP_NUM_THREADS, one if it is unset.
+    """Set the number of CPU threads to OMP_NUM_THREADS, or one if it is unset.
 
-    Two single-threaded processes side by side beat two threads in one process on small models.
+    On small models, two single-threaded processes are faster than one process with two threads.
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

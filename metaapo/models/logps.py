@@ -1,8 +1,8 @@
-"""Sequence log-probabilities: the one function under every loss.
+"""Sequence log-probabilities, the basis of every loss.
 
 Responses to one prompt share that prompt's computation, and short sequences share a row: a row holds *trees*, each a
-prompt followed by its responses, and an attention mask lets a token see its own prompt and its own response only. The
-numbers are those of one forward pass a sequence, to rounding; the work is a half to a third of a padded batch's.
+prompt followed by its responses, and an attention mask lets each token see only its own prompt and response. Up to
+rounding, the results equal those of one forward pass per sequence, at a half to a third of a padded batch's cost.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ PROMPT = -1  # branch number of prompt tokens, which every response of the tree 
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """n responses to prompts, packed into rows. The m response tokens (EOS included) stand in the order given.
+    """n responses to prompts, packed into rows. The m response tokens (EOS included) keep the given order.
 
     Attributes:
         input_ids: int64 (rows, width).
-        position_ids: int64 (rows, width): a token's place in its own prompt and response.
+        position_ids: int64 (rows, width): a token's position in its own prompt and response.
         attention_mask: bool (rows, 1, width, width): which tokens (last axis) a token sees.
         targets: int64 (m,): the response tokens.
-        positions: int64 (m,): where each stands, in the flattened rows.
-        sources: int64 (m,): the position whose output predicts it: the token before it in its sequence.
+        positions: int64 (m,): index of each response token in the flattened rows.
+        sources: int64 (m,): index of the token whose output predicts it, the previous one in its sequence.
         owners: int64 (m,): the response it belongs to, 0 to n - 1.
-        steps: int64 (m,): its place in the response, from 0.
+        steps: int64 (m,): its position in the response, from 0.
     """
 
     input_ids: Tensor
@@ -56,7 +56,7 @@ class SequenceBatch:
         return self.padded(torch.ones(len(self.targets)))
 
     def padded(self, values: Tensor) -> Tensor:
-        """Lay values of the response tokens (m,) out as (n, longest response), padded with 0 on the right."""
+        """Arrange values of the response tokens, (m,), as (n, longest response), padded with 0 on the right."""
         shape = (int(self.owners[-1]) + 1, int(self.steps.max()) + 1)
         owners, steps = self.owners.to(values.device), self.steps.to(values.device)
         return values.new_zeros(shape).index_put((owners, steps), values)
@@ -68,7 +68,7 @@ def collate(prompts: Sequence[IntList], responses: Sequence[IntList], pad_id: in
     Args:
         prompts: the prompt of each response.
         responses: same order.
-        pad_id: fills the rows' ends.
+        pad_id: fills the ends of the rows.
 
     Raises:
         DataError: a prompt or a response is empty.
@@ -78,24 +78,24 @@ def collate(prompts: Sequence[IntList], responses: Sequence[IntList], pad_id: in
     trees: dict[tuple[int, ...], list[int]] = {}
     for i, prompt in enumerate(prompts):
         trees.setdefault(tuple(prompt), []).append(i)
-    sizes = [len(prompt) + sum(len(responses[i]) for i in own) for prompt, own in trees.items()]
+    sizes = [len(prompt) + sum(len(responses[i]) for i in members) for prompt, members in trees.items()]
     rows = _fill_rows(sizes)
     shape = (len(rows), max(sizes))
-    ids, places = np.full(shape, pad_id), np.zeros(shape, np.int64)
+    ids, position_ids = np.full(shape, pad_id), np.zeros(shape, np.int64)
     tree_of, branch_of = np.full(shape, -1), np.full(shape, PROMPT)
     starts, sources = np.zeros(len(prompts), np.int64), np.zeros(len(prompts), np.int64)
     order = list(trees.items())
     for row, members in enumerate(rows):
         end = 0
         for tree in members:
-            prompt, own = order[tree]
+            prompt, branches = order[tree]
             start, end = end, end + len(prompt)
             prompt_end = end
-            ids[row, start:end], places[row, start:end] = prompt, np.arange(len(prompt))
-            for i in own:
+            ids[row, start:end], position_ids[row, start:end] = prompt, np.arange(len(prompt))
+            for i in branches:
                 begin, end = end, end + len(responses[i])
                 ids[row, begin:end], branch_of[row, begin:end] = responses[i], i
-                places[row, begin:end] = len(prompt) + np.arange(len(responses[i]))
+                position_ids[row, begin:end] = len(prompt) + np.arange(len(responses[i]))
                 starts[i], sources[i] = row * shape[1] + begin, row * shape[1] + prompt_end - 1
             tree_of[row, start:end] = tree
     lengths = [len(response) for response in responses]
@@ -104,11 +104,11 @@ def collate(prompts: Sequence[IntList], responses: Sequence[IntList], pad_id: in
     positions = starts[owners] + steps
     columns = (ids.ravel()[positions], positions, np.where(steps > 0, positions - 1, sources[owners]), owners, steps)
     mask = torch.from_numpy(_visible(tree_of, branch_of))
-    return SequenceBatch(torch.from_numpy(ids), torch.from_numpy(places), mask, *map(torch.from_numpy, columns))
+    return SequenceBatch(torch.from_numpy(ids), torch.from_numpy(position_ids), mask, *map(torch.from_numpy, columns))
 
 
 def _fill_rows(sizes: list[int]) -> list[list[int]]:
-    """Put trees into rows no longer than the longest tree, first fit, longest first."""
+    """Pack trees into rows no longer than the longest tree (first fit, longest first)."""
     rows: list[list[int]] = []
     room: list[int] = []
     for tree in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -122,7 +122,7 @@ def _fill_rows(sizes: list[int]) -> list[list[int]]:
 
 
 def _visible(tree_of: np.ndarray, branch_of: np.ndarray) -> np.ndarray:
-    """Which tokens a token sees: earlier ones of its own tree that are prompt or its own branch (padding: itself)."""
+    """Which tokens a token sees: earlier ones of its tree in the prompt or its branch (padding sees padding)."""
     query, key = tree_of[:, :, None], tree_of[:, None, :]
     same_branch = (branch_of[:, None, :] == PROMPT) | (branch_of[:, :, None] == branch_of[:, None, :])
     width = tree_of.shape[1]
@@ -143,13 +143,13 @@ def hidden_states(model: nn.Module, batch: SequenceBatch) -> Tensor:
 
 
 class LogpsModule(nn.Module):
-    """A policy whose forward pass is `_flat_logps`: what is wrapped for several processes has to be called itself."""
+    """A policy whose forward pass is `_flat_logps`: modules wrapped for several processes must be called directly."""
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
         self.policy = policy
-        self.config = policy.config  # DeepSpeed reads the hidden size there
-        self._no_split_modules = policy._no_split_modules  # FSDP spreads the weights layer by layer
+        self.config = policy.config  # DeepSpeed reads the hidden size from it
+        self._no_split_modules = policy._no_split_modules  # FSDP shards the weights layer by layer
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Log-probability of each response token, float32 (m,)."""
@@ -157,7 +157,7 @@ class LogpsModule(nn.Module):
 
 
 def _flat_logps(model: nn.Module, batch: SequenceBatch) -> Tensor:
-    """Log-probability of each response token, float32 (m,); the output layer is applied at those positions only."""
+    """Log-probability of each response token, float32 (m,); the output layer is only applied at those positions."""
     if not hasattr(model, "get_output_embeddings"):  # a LogpsModule, wrapped for several processes
         return model(batch)
     states = hidden_states(model, batch)
@@ -196,10 +196,10 @@ def all_sequence_logps(
 
     Args:
         model: the causal language model.
-        prompts: token ids of each response's prompt; equal ones are computed once a batch.
+        prompts: token ids of each response's prompt; equal ones are computed once per batch.
         responses: token ids of each response, same order.
         pad_id: token id used for padding.
-        batch_size: sequences a forward pass.
+        batch_size: sequences per forward pass.
 
     Returns:
         float32 (n,), on the CPU, in the order given.
@@ -212,6 +212,6 @@ def all_sequence_logps(
 
 
 def length_batches(prompts: Sequence[IntList], responses: Sequence[IntList], batch_size: int) -> list[list[int]]:
-    """Indices in batches of similar prompts, all responses to one prompt side by side."""
+    """Group indices into batches of similar prompts, keeping the responses to one prompt together."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i]), len(responses[i])))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

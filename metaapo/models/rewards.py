@@ -1,4 +1,4 @@
-"""Rewards of responses by a reward model: batching changes no number, and equal texts are scored once."""
+"""Score responses with a reward model; batching does not change the scores, and equal texts are scored once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def reward_responses(
         batch_size: sequences per forward pass.
 
     Returns:
-        the rewards, same shape as `responses`, and the number of reward-model calls that were needed.
+        the rewards, same shape as `responses`, and the number of texts the reward model scored.
     """
     index: dict[tuple[int, str], int] = {}
     prompts: list[IntList] = []

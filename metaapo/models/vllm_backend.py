@@ -1,4 +1,4 @@
-"""Sampling with vLLM: one engine per call, in a process of its own, whose memory is free again when it returns."""
+"""Sampling with vLLM: one engine per call, in a separate process that frees its memory when it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from metaapo.data import DataError, read_json, write_json
 from metaapo.models import vllm_worker
 
 WORKER = Path(vllm_worker.__file__)
-# What accelerate tells its processes; an engine that sees it would try to join them.
+# Variables that accelerate sets for its processes; an engine that sees them would try to join the group.
 DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
 HINTS = (
     (
@@ -44,12 +44,12 @@ class Request:
 
     Attributes:
         prompts: token ids.
-        n: responses a prompt.
+        n: responses per prompt.
         temperature: >= 0; 0 takes the most probable token.
         top_p: in (0, 1].
-        max_new_tokens: a response is cut after so many tokens.
+        max_new_tokens: maximum tokens per response.
         eos: the token id that ends a response.
-        seed: each prompt gets its own seed from it, so that neither batching nor the number of processes matters.
+        seed: each prompt's seed is derived from it, so that batching and the number of processes do not matter.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -73,7 +73,7 @@ def sample(checkpoint: Path, request: Request, engine: VLLMConfig) -> list[list[
         for each prompt, n records {ids, logps, finished}; ids end with EOS where finished, logps are at temperature 1.
 
     Raises:
-        DataError: vLLM is not installed or failed; the message holds its last words.
+        DataError: vLLM is not installed or failed; the message includes its last line of output.
     """
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder) / "request.json", Path(folder) / "response.jsonl"
@@ -89,7 +89,7 @@ def sample(checkpoint: Path, request: Request, engine: VLLMConfig) -> list[list[
 
 
 def request_document(checkpoint: Path, request: Request, engine: VLLMConfig) -> dict[str, Any]:
-    """What the worker is told, as plain JSON data."""
+    """Build the worker's request as plain JSON data."""
     longest = max(map(len, request.prompts)) + request.max_new_tokens
     return {
         "engine": {
@@ -118,7 +118,7 @@ def request_document(checkpoint: Path, request: Request, engine: VLLMConfig) -> 
 
 
 def _seeds(request: Request) -> list[int]:
-    """A seed from each prompt's own tokens; the second of two equal prompts gets another."""
+    """Derive a seed from each prompt's tokens; repeated prompts get different seeds."""
     seen: Counter[tuple[int, ...]] = Counter()
     seeds = []
     for ids in request.prompts:
@@ -129,14 +129,14 @@ def _seeds(request: Request) -> list[int]:
 
 
 def _environment(engine: VLLMConfig) -> dict[str, str]:
-    """The worker's environment: this process's share of the GPUs, and nothing of accelerate's."""
-    own = {key: value for key, value in os.environ.items() if key not in DISTRIBUTED}
-    own |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    """Build the worker's environment: this process's share of the GPUs, without accelerate's variables."""
+    environment = {key: value for key, value in os.environ.items() if key not in DISTRIBUTED}
+    environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
         first = int(os.environ.get("LOCAL_RANK", "0"))
-        own["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[first : first + engine.tensor_parallel])
-    return own
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[first : first + engine.tensor_parallel])
+    return environment
 
 
 def _run(command: list[str], log: Path, environment: dict[str, str]) -> None:
@@ -152,7 +152,7 @@ def _run(command: list[str], log: Path, environment: dict[str, str]) -> None:
 
 
 def context_of(checkpoint: Path) -> int | None:
-    """The checkpoint's context in tokens, where its configuration says."""
+    """The checkpoint's context length in tokens, or None if its configuration does not set it."""
     return read_json(Path(checkpoint) / "config.json").get("max_position_embeddings")
 
 

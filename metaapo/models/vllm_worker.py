@@ -1,4 +1,4 @@
-"""Runs vLLM in a process, and if need be in an environment, of its own: needs vllm and the standard library only.
+"""Run vLLM in its own process and, if needed, its own environment; requires only vllm and the standard library.
 
     python metaapo/models/vllm_worker.py request.json response.jsonl
 
@@ -15,7 +15,7 @@ def main(request_path: str, response_path: str) -> None:
 
     Args:
         request_path: JSON {engine: arguments of vllm.LLM, sampling: arguments of SamplingParams, prompts, seeds}.
-        response_path: gets a line per prompt: a list of {ids, logps, finished}.
+        response_path: file to write, with one line per prompt: a list of {ids, logps, finished}.
     """
     from vllm import LLM, SamplingParams
 
@@ -32,7 +32,7 @@ def main(request_path: str, response_path: str) -> None:
 
 
 def record(sample) -> dict:  # noqa: ANN001 - vllm.CompletionOutput, which is not importable everywhere
-    """One response: token ids, log-probability of each at temperature 1, and whether it ended by itself."""
+    """One response: token ids, log-probability of each at temperature 1, and whether it ended with EOS."""
     ids = list(sample.token_ids)
     logps = [step[token].logprob for step, token in zip(sample.logprobs, ids)]
     return {"ids": ids, "logps": logps, "finished": sample.finish_reason == "stop"}

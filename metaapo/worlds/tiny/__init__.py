@@ -1,1 +1,1 @@
-"""The tiny world: made from nothing on a CPU, with a gold reward that plays the human."""
+"""The tiny world: generated from scratch on a CPU, with a gold reward in the role of the human."""

@@ -1,8 +1,8 @@
 """The tiny world: short English errands, answered by a small model, graded by a program.
 
 A prompt asks for words: "list three animals.", "describe the small old red ball.", and in a second turn "give me two
-more." (tasks.py). Writers of different habits answer it (writers.py); `gold` grades an answer (gold.py). This module
-draws prompts and makes the records of a world from them: demonstrations, preference pairs, questions.
+more." (tasks.py). Writers with different habits answer it (writers.py); `gold` grades an answer (gold.py). This module
+draws prompts and builds a world's records from them: demonstrations, preference pairs, questions.
 
     python -m metaapo.worlds.tiny.data --config config/default.yaml --world 0
 """
@@ -52,7 +52,7 @@ def training_prompts(
     """Endless training prompts, none of them reserved for evaluation.
 
     Args:
-        rng: the source of all chance.
+        rng: the source of randomness.
         two_turns: fraction of conversations with a second turn; the first answer is the demonstrator's.
         composed: fraction of first turns that join two clauses.
 
@@ -111,7 +111,7 @@ def _distinct(families: Sequence[str], count: int, rng: random.Random) -> list[t
     """`count` distinct reserved first turns, the families in turn: (family, prompt).
 
     Raises:
-        DataError: a family has not so many.
+        DataError: a family has too few prompts.
     """
     prompts: dict[str, str] = {}
     for family in itertools.islice(itertools.cycle(families), count):
@@ -127,7 +127,7 @@ def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
     """Held-out questions {id, category, turns} by kind; the same in every world.
 
     The kinds: `mixed`, single turns of all families; `composed`, single turns of several tasks; `two_turn`, a first
-    turn and a follow-up. Benchmarks put them into their own formats (`eval.benchmark`).
+    turn and a follow-up. Benchmarks convert them to their own formats (`eval.benchmark`).
     """
     rng = random.Random("tiny/evaluation")
     mixed = [(family, [prompt]) for family, prompt in _distinct(FAMILIES, config.questions.mixed, rng)]
@@ -146,8 +146,8 @@ def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
 def baseline_answers(questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The composed questions with the blunt writer's answers, plus {model, answer}; the same in every world.
 
-    Hard questions ask for a strong baseline of another family. The SFT policy would be too weak a one: every online
-    method wins nearly all of its games on these questions.
+    Hard questions need a strong baseline from a different source. The SFT policy would be too weak: every online method
+    wins nearly all of its games against it on these questions.
     """
     rng = random.Random("tiny/evaluation/baseline")
     return [
@@ -159,8 +159,8 @@ def build(experiment: Experiment, seed: int, out_dir: str | Path) -> None:
     """Write a world's records, questions, tokenizer and manifest.
 
     Args:
-        experiment: how many records (`world`, `sft.demonstrations`, `iterations`) and positions (`model`).
-        seed: of the world.
+        experiment: sets the number of records (`world`, `sft.demonstrations`, `iterations`) and positions (`model`).
+        seed: the world's seed.
         out_dir: the folder `data/`; the manifest is written last.
     """
     out_dir, world = Path(out_dir), experiment.world

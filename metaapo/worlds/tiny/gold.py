@@ -1,6 +1,6 @@
-"""The gold reward of the tiny world: a program that grades an answer by what its prompt asks for.
+"""The gold reward of the tiny world, a program that grades an answer by what its prompt asks for.
 
-It reads the prompt's text alone, so that a judge needs nothing but texts:
+It reads only the prompt's text, so that a judge needs nothing but texts:
 
     >>> conversation = [{"role": "user", "content": "list three animals."}]
     >>> gold(conversation, "sure: cat, dog and hen. enjoy!").reward
@@ -20,10 +20,10 @@ from metaapo.data import Message
 from metaapo.worlds.tiny.tasks import CLOSER, CONTENT, HEDGES, OPENER, VAGUE, PromptError, Task, parse, words_of
 from metaapo.worlds.tiny.writers import model_answer
 
-# What graders and judges import of a world.
+# What graders and judges import from a world.
 __all__ = ["HIGH", "LOW", "RUBRIC", "TAU", "Gold", "PromptError", "gold", "prefer"]
 
-LOW, HIGH = -1.0, 3.0  # bounds of the gold reward; HIGH can be reached for every prompt
+LOW, HIGH = -1.0, 3.0  # bounds of the gold reward; every prompt has an answer that earns HIGH
 TAU = 0.5  # temperature of the gold judge, in units of reward: P(a beats b) = sigmoid((r_a - r_b) / TAU)
 WORD_CHARGE = 0.1  # charge for each word beyond those of the model answer
 BAD_WORD_CHARGE = 0.35  # clarity lost for each hedge and each vague word
@@ -39,7 +39,7 @@ RUBRIC = {
 
 @dataclass(frozen=True)
 class Gold:
-    """A graded answer: `reward` in [LOW, HIGH] is the sum of `rubric`, whose parts are told in `RUBRIC`."""
+    """A graded answer: `reward` in [LOW, HIGH] is the sum of `rubric`, whose parts are described in `RUBRIC`."""
 
     reward: float
     rubric: dict[str, float]
@@ -47,19 +47,19 @@ class Gold:
 
 @lru_cache(maxsize=65536)
 def _model_length(tasks: tuple[Task, ...]) -> int:
-    """Words of the model answer: it depends on how many words are asked for, not on which."""
+    """Number of words in the model answer; it depends on how many words are requested, not on which."""
     return len(words_of(model_answer(tasks)))
 
 
 def _count_right(tasks: Sequence[Task], content: Sequence[str]) -> tuple[int, int]:
-    """How many distinct content words are right, and how many wants they fulfil."""
+    """Count the distinct content words that are right, and the wants they fulfil."""
     wants = sorted((want for task in tasks for want in task.wants), key=lambda want: len(want.allowed))
     filled = [0] * len(wants)
     right = 0
     for word in dict.fromkeys(content):
         fitting = [i for i, want in enumerate(wants) if word in want.allowed]
         right += bool(fitting)
-        # the narrowest want that is still open gets the word
+        # assign the word to the narrowest open want
         if (still_open := next((i for i in fitting if filled[i] < wants[i].count), None)) is not None:
             filled[still_open] += 1
     return right, sum(filled)

@@ -1,9 +1,9 @@
-"""Can this world show anything? Room to improve, and a reward model that is right often enough on the policy's samples.
+"""Check that a world can show differences: it needs room to improve and a reward model that is right often enough.
 
     python -m metaapo.worlds.tiny.health --config config/default.yaml --world 0
 
-Writes world{w}/health.json, a list of {name, value, low, high, ok, unit, note}, and fails where a value is out of its
-range, before any method is trained. What only trained policies can tell is checked at the end (reports/health.py).
+Writes world{w}/health.json, a list of {name, value, low, high, ok, unit, note}, and fails if a value is out of
+range, before any method is trained. Checks that need trained policies are made at the end (reports/health.py).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from metaapo.worlds.tiny.data import training_prompts
 from metaapo.worlds.tiny.gold import HIGH, LOW, gold
 from metaapo.worlds.tiny.reward_model import sft_samples
 
-PROMPTS, SAMPLES = 256, 6  # some 3,800 pairs: the agreement's standard error is below 0.01
-AGREEMENT = (0.80, 0.95)  # below, online methods follow the reward model's errors; above, there is nothing to overfit
-ROOM = 0.15  # share of the gold scale that must lie between the SFT policy's mean and the best answer
+PROMPTS, SAMPLES = 256, 6  # about 3,800 pairs: the agreement's standard error is below 0.01
+AGREEMENT = (0.80, 0.95)  # below: methods learn the reward model's errors; above: nothing to overfit
+ROOM = 0.15  # minimum distance from the SFT policy's mean to the best answer, as a share of the gold scale
 
 
 def agreement(gold: np.ndarray, proxy: np.ndarray) -> float:
-    """Share of a prompt's pairs of responses, with different gold rewards, that the proxy ranks as gold does.
+    """Share of a prompt's pairs of responses, with different gold rewards, that the proxy ranks like gold.
 
     Args:
         gold: float (prompts, samples).
-        proxy: float, same shape; equal rewards count as half right.
+        proxy: float, same shape; equal rewards count as half correct.
 
     Raises:
         DataError: no pair differs in gold reward.
@@ -45,22 +45,20 @@ def agreement(gold: np.ndarray, proxy: np.ndarray) -> float:
     proxy_gap = (proxy[:, left] - proxy[:, right]).ravel()
     differs = gold_gap != 0
     if not differs.any():
-        raise DataError(
-            "health: all sampled responses have the same gold reward; the world or the SFT policy is broken"
-        )
+        raise DataError("health: all sampled responses have the same gold reward; check the world and the SFT policy")
     right = np.sign(gold_gap) == np.sign(proxy_gap)
     return float(np.mean((right + 0.5 * (proxy_gap == 0))[differs]))
 
 
 def _samples(experiment: Experiment, world: int) -> tuple[list[list[Message]], list[list[Response]]]:
-    """Fresh training-pool prompts, none of the evaluation's, and the SFT policy's responses to them."""
+    """Sample the SFT policy on fresh prompts from the training pool, none of which are used in evaluation."""
     pool = itertools.islice(training_prompts(random.Random(f"tiny/{world}/health")), PROMPTS)
     prompts = [messages for _, messages in pool]
     return prompts, sft_samples(experiment, world, prompts, SAMPLES)
 
 
 def _offline_agreement(experiment: Experiment, world: int, reward_model: Any, tokenizer: Any) -> float:
-    """Share of offline pairs whose labelled side the reward model prefers (the labels themselves are noisy)."""
+    """Share of offline pairs on which the reward model agrees with the (noisy) label."""
     rows = read_jsonl(experiment.world_path(world) / "data" / "pairs.jsonl")[:PROMPTS]
     texts = [[row["chosen"], row["rejected"]] for row in rows]
     rewards, _ = reward_responses(reward_model, tokenizer, [row["messages"] for row in rows], texts)
@@ -68,7 +66,7 @@ def _offline_agreement(experiment: Experiment, world: int, reward_model: Any, to
 
 
 def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
-    """Measure a world: its health table."""
+    """Measure a world and return its health table."""
     prompts, responses = _samples(experiment, world)
     reward_model, tokenizer = load_reward_model(experiment.world_path(world) / "reward_model")
     texts = [[response.text for response in sampled] for sampled in responses]
@@ -143,16 +141,16 @@ def conclude(experiment: Experiment, world: int, table: list[dict[str, Any]]) ->
         write_json(folder / "health.failed.json", table)
         row = bad[0]
         raise DataError(
-            f"world {world}: {row['name']} is {row['value']}, outside [{row['low']}, {row['high']}]; nothing would be "
-            f"learned from this world (docs/world.md); the table is in {folder}/health.failed.json, "
-            "`health: {enforce: false}` goes on all the same"
+            f"world {world}: {row['name']} is {row['value']}, outside [{row['low']}, {row['high']}]; training in this "
+            f"world would show nothing (docs/world.md); see {folder}/health.failed.json, or set "
+            "`health: {enforce: false}` to continue anyway"
         )
     write_json(folder / "health.json", table)
 
 
 def main() -> None:
-    """Command line: measure one world, write its table, fail where it is out of range."""
-    arguments = world_arguments("Check whether a world can show anything.").parse_args()
+    """Command line: measure one world, write its table, and fail if a value is out of range."""
+    arguments = world_arguments("Check that a world can show differences between methods.").parse_args()
     use_threads_of_environment()
     with errors_in_one_sentence():
         experiment = load(arguments.config)

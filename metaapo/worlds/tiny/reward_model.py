@@ -1,7 +1,8 @@
 """The annotator: a reward model trained on noisy preference pairs, with TRL's RewardTrainer.
 
-It starts from the SFT policy's weights and sees several behaviours, the SFT policy's own samples among them: trained on
-foreign pairs alone it misjudges what the policy says, and every online method follows its errors (docs/world.md).
+It starts from the SFT policy's weights and is trained on several behaviours, including the SFT policy's samples. When
+trained on foreign pairs alone, it misjudges the policy's responses, which every online method then exploits
+(docs/world.md).
 
     OMP_NUM_THREADS=2 python -m metaapo.worlds.tiny.reward_model --config config/default.yaml --world 0
 """
@@ -36,12 +37,12 @@ from metaapo.worlds.tiny.sft import check_lengths, save, tokenize, training_argu
 from metaapo.worlds.tiny.tasks import parse
 from metaapo.worlds.tiny.writers import offline_answer
 
-OWN, FOREIGN = 6, 2  # answers to each prompt: by the SFT policy, by the writers of the offline pairs
-COMPARISONS = math.comb(OWN + FOREIGN, 2)
+ON_POLICY, FOREIGN = 6, 2  # answers per prompt: by the SFT policy, and by the writers of the offline pairs
+COMPARISONS = math.comb(ON_POLICY + FOREIGN, 2)
 
 
 def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Message]], n: int) -> list[list[Response]]:
-    """n responses of a world's SFT policy to each prompt, sampled as the methods sample."""
+    """Sample n responses of a world's SFT policy to each prompt, with the methods' sampling settings."""
     policy, tokenizer = load_policy(experiment.world_path(seed) / "sft")
     sampling = experiment.sampling
     return generate(
@@ -58,19 +59,19 @@ def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Messag
 
 
 def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
-    """OWN answers by the SFT policy and FOREIGN ones by the offline writers to each prompt."""
-    sampled = sft_samples(experiment, seed, prompts, OWN)
+    """Generate ON_POLICY answers by the SFT policy and FOREIGN answers by the offline writers for each prompt."""
+    sampled = sft_samples(experiment, seed, prompts, ON_POLICY)
     rng = random.Random(f"tiny/{seed}/reward_model/foreign")
     foreign = [[offline_answer(parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
     return [[r.text for r in mine] + theirs for mine, theirs in zip(sampled, foreign)]
 
 
 def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
-    """Answers and noisy labels: {messages, task, answers, comparisons}, a row a prompt.
+    """Collect answers and noisy labels: {messages, task, answers, comparisons}, one row per prompt.
 
-    Each prompt's answers, the SFT policy's and those of the offline writers, are compared each with each and labelled
-    with Bradley-Terry noise on gold rewards; a comparison is [better, worse], indices into `answers`. Of 28
-    comparisons 15 are on-policy, 12 mixed and 1 foreign; equal answers are not compared.
+    All pairs of a prompt's answers, by the SFT policy and the offline writers, are labelled with Bradley-Terry noise on
+    gold rewards; a comparison is [better, worse], indices into `answers`. Of 28 comparisons, 15 are on-policy, 12 mixed
+    and 1 foreign; equal answers are not compared.
     """
     rng = random.Random(f"tiny/{seed}/reward_model")
     count = math.ceil(experiment.reward_model.pairs / COMPARISONS)
@@ -100,9 +101,9 @@ def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase,
 
 
 class ComparisonTrainer(RewardTrainer):
-    """TRL's RewardTrainer on all comparisons of a prompt's answers at once: its loss, a tenth of its work.
+    """TRL's RewardTrainer on all comparisons of a prompt's answers at once: the same loss at a tenth of the cost.
 
-    Each answer is read once, not once for each of its comparisons, and the prompt once for all of them.
+    Each answer is read once instead of once per comparison, and the prompt once for all answers.
     """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
@@ -121,7 +122,7 @@ class ComparisonTrainer(RewardTrainer):
 
 
 def collate_comparisons(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Any]:
-    """{batch: all answers packed, better, worse: int64 indices of answers, one a comparison}."""
+    """{batch: all answers packed, better, worse: int64 indices of answers, one per comparison}."""
     prompts = [row["prompt"] for row in rows for _ in row["answers"]]
     answers = [answer for row in rows for answer in row["answers"]]
     starts = itertools.accumulate((len(row["answers"]) for row in rows), initial=0)

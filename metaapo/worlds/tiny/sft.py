@@ -1,6 +1,6 @@
 """Supervised fine-tuning: a small Llama learns the world's demonstrations, with TRL's SFTTrainer.
 
-The result is the policy that every method starts from, and the reference that most are held to.
+The result is the policy that every method starts from, and the reference for most of them.
 
     OMP_NUM_THREADS=2 python -m metaapo.worlds.tiny.sft --config config/default.yaml --world 0
 """
@@ -31,7 +31,7 @@ def tokenize(
     Args:
         tokenizer: with a chat template.
         conversations: each ends with a user turn.
-        answers: the assistant's answer to each; None: stop where it would start.
+        answers: the assistant's answer to each; None: stop where the answer would start.
     """
     if answers is not None:
         conversations = [[*c, {"role": "assistant", "content": a}] for c, a in zip(conversations, answers, strict=True)]
@@ -59,10 +59,10 @@ def new_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaFo
 
 
 def check_lengths(sequences: Sequence[Sequence[int]], max_positions: int, where: str) -> None:
-    """Refuse sequences that the model cannot hold.
+    """Check that no sequence is longer than the model's maximum.
 
     Raises:
-        DataError: naming the first that is too long.
+        DataError: a sequence is too long; the message names the first.
     """
     for row, ids in enumerate(sequences, start=1):
         if len(ids) > max_positions:
@@ -70,7 +70,7 @@ def check_lengths(sequences: Sequence[Sequence[int]], max_positions: int, where:
 
 
 def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_positions: int) -> Dataset:
-    """Rows of input_ids and labels; the loss counts the answer and its EOS, not the prompt (label -100)."""
+    """Build rows of input_ids and labels; the loss covers the answer and its EOS, not the prompt (label -100)."""
     for number, row in enumerate(rows, start=1):
         require_keys(row, ("messages", "response"), f"sft.jsonl:{number}")
     conversations = [row["messages"] for row in rows]
@@ -82,16 +82,16 @@ def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase,
 
 
 def training_arguments(folder: Path, seed: int) -> dict[str, Any]:
-    """What SFT and reward modelling share: float32, sequences of like length side by side, nothing saved midway."""
+    """Settings shared by SFT and reward modelling: float32, batches of similar length, no intermediate checkpoints."""
     return {
         "output_dir": str(folder),
         "seed": seed,
         "bf16": False,
         "activation_checkpointing": False,
-        "adam_beta2": 0.95,  # a short training cannot wait for a slow second moment
+        "adam_beta2": 0.95,  # short training needs a faster second moment
         "dataloader_pin_memory": False,
         "train_sampling_strategy": "group_by_length",
-        "remove_unused_columns": False,  # the column `length` is what groups
+        "remove_unused_columns": False,  # keep the column `length`, which groups the batches
         "lr_scheduler_type": "cosine",
         "warmup_steps": 20,
         "save_strategy": "no",
@@ -129,7 +129,7 @@ def train(experiment: Experiment, seed: int) -> Path:
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
-    """Save a checkpoint; config.json and the tokenizer first, the weights, which others wait for, as they are."""
+    """Save a checkpoint: first the tokenizer, then the model."""
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder

@@ -1,9 +1,9 @@
-"""The grammar of the tiny world: its words, what a prompt asks for, and random prompts.
+"""The grammar of the tiny world: its vocabulary, what a prompt asks for, and random prompts.
 
     >>> parse([{"role": "user", "content": "list two animals."}])[0].family
     'list'
 
-The vocabulary is the same in every world, so that models of different worlds answer the same questions.
+The vocabulary is the same in every world, so that models from different worlds can answer the same questions.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ NOUNS = tuple(itertools.chain.from_iterable(CATEGORIES.values()))
 CATEGORY_OF = {noun: category for category, nouns in CATEGORIES.items() for noun in nouns}
 PLURALS = {f"{category}s": category for category in CATEGORIES}
 ADJECTIVES = SIZES + AGES + COLORS
-# A careless writer replaces a word by another of its pool: a noun by a noun, a day by a day.
+# A careless writer replaces a word with another from its pool: a noun with a noun, a day with a day.
 POOLS = (NOUNS, ADJECTIVES, NAMES, EVENTS, DAYS, PLACES, tuple(CATEGORIES))
-VAGUE = ("something", "stuff", "whatever")  # said in place of a word, never right
+VAGUE = ("something", "stuff", "whatever")  # used in place of a word, never right
 CONTENT = frozenset((*itertools.chain.from_iterable(POOLS), *VAGUE))
 
 OPENER, CLOSER = "sure", "enjoy"
@@ -93,7 +93,7 @@ class Task:
 
 
 class PromptError(ValueError):
-    """A prompt that the tiny world does not know; the message shows it and an example."""
+    """A prompt outside the tiny world's grammar; the message shows it and a valid example."""
 
 
 def _want(words: Sequence[str], count: int = 1) -> Want:
@@ -105,7 +105,7 @@ def _members(number: str, plural: str, without: Sequence[str] = ()) -> Want:
 
 
 def words_of(text: str) -> list[str]:
-    """The lower-case words of a text, punctuation left out."""
+    """The lower-case words of a text, without punctuation."""
     return re.findall(r"[a-z]+", text.lower())
 
 
@@ -170,7 +170,7 @@ def parse_first(text: str) -> tuple[Task, ...]:
     """Read a first turn: one clause, or "first CLAUSE, then CLAUSE.".
 
     Raises:
-        PromptError: no clause of this world.
+        PromptError: a clause is not in this world's grammar.
     """
     body = text.strip().removesuffix(".")
     composed = re.fullmatch(r"first (.+), then (.+)", body)
@@ -183,7 +183,7 @@ def parse_first(text: str) -> tuple[Task, ...]:
 
 
 def _replace(wants: tuple[Want, ...], pool: Sequence[str], word: str) -> tuple[Want, ...]:
-    """Wants with the one that names a word of `pool` now naming `word`; appended where there was none."""
+    """Wants with the one that names a word of `pool` now naming `word`; appended if there was none."""
     kept = [_want([word]) if want.allowed[0] in pool else want for want in wants]
     return tuple(kept) if _want([word]) in kept else (*kept, _want([word]))
 
@@ -197,7 +197,7 @@ def _parse_follow_up(text: str, task: Task, used: Sequence[str]) -> Task | None:
         used: words of the first answer; "more" means others.
 
     Returns:
-        None: not a follow-up of that family.
+        the task, or None if the text is not a follow-up of that family.
     """
     body = text.strip().removesuffix(".").removesuffix("?")
     if match := re.fullmatch(rf"give me {_NUMBER} more", body):
@@ -205,7 +205,7 @@ def _parse_follow_up(text: str, task: Task, used: Sequence[str]) -> Task | None:
         return Task("list", (_want(left, min(NUMBERS[match[1]], len(left))),)) if left else Task("list", task.wants)
     if match := re.fullmatch(rf"now {_NUMBER} more {_PLURAL}", body):
         members = set(CATEGORIES[PLURALS[match[2]]])
-        left = members - set(used) or members  # all were said already: any will do
+        left = members - set(used) or members  # all were used already, so any will do
         return Task("list", (_want(left, min(NUMBERS[match[1]], len(left))),))
     if match := re.fullmatch(rf"and the {_NOUN}", body):
         return Task("compare", (_want([match[1]]), _want([CATEGORY_OF[match[1]]])))
@@ -226,7 +226,7 @@ def parse(messages: Sequence[Message]) -> tuple[Task, ...]:
         messages: user, or user, assistant, user; the last is the user's.
 
     Returns:
-        One task a clause.
+        One task per clause.
 
     Raises:
         PromptError: the conversation is not one of this world; the message shows the prompt.
@@ -260,7 +260,7 @@ def _number(rng: random.Random, at_most: int = 5) -> str:
 
 
 def _for_someone(rng: random.Random) -> str:
-    """For whom, which asks for nothing: it only makes more prompts of a family."""
+    """Optional addressee; does not change the task, but gives more distinct prompts per family."""
     return f" for {rng.choice(NAMES)}" if rng.random() < 0.8 else ""
 
 

@@ -9,7 +9,7 @@ from metaapo.data import write_json, write_text
 from metaapo.worlds.tiny.tasks import CLOSER, FUNCTION_WORDS, HEDGES, NUMBERS, OPENER, PLURALS, POOLS, SCENES, VAGUE
 
 BOS, EOS, PAD, UNK, USER, ASSISTANT = "<s>", "</s>", "<pad>", "<unk>", "<user>", "<assistant>"
-# One BOS a conversation, one EOS after each answer: the model learns from EOS where an answer ends.
+# One BOS per conversation and one EOS after each answer, from which the model learns where an answer ends.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '<user>' + message['content'] }}"
@@ -36,10 +36,10 @@ def vocabulary() -> dict[str, int]:
 
 
 def write_tokenizer(folder: str | Path, max_positions: int) -> None:
-    """Save the tokenizer as transformers reads it: tokenizer.json, tokenizer_config.json, chat_template.jinja.
+    """Save the tokenizer in transformers' format: tokenizer.json, tokenizer_config.json, chat_template.jinja.
 
     Args:
-        folder: made where missing.
+        folder: created if missing.
         max_positions: longest sequence, in tokens.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers

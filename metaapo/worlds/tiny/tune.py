@@ -1,10 +1,10 @@
-"""Equal care for every method: the trials of a tuning experiment, scored on prompts that no test and no training sees.
+"""Tune every method with the same number of trials, scored on prompts used in neither training nor evaluation.
 
     snakemake tune --cores all --configfile config/tuning.yaml
 
-The experiment's methods are the trials, as many for each module (config/tuning.yaml). Every trial's last policy answers
-the same held-out prompts of the training pool; of the trials that stayed near the SFT policy, the one with the highest
-mean gold reward is its method's best.
+The experiment's methods are the trials, equally many per module (config/tuning.yaml). Every trial's final policy
+answers the same held-out prompts from the training pool. A method's best trial is the one with the highest mean gold
+reward among those that stayed near the SFT policy.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from metaapo.worlds.tiny.gold import gold
 if TYPE_CHECKING:
     from metaapo.models.generate import Response
 
-PROMPTS = 1024  # standard error of a trial's mean about a hundredth of the gold scale
-KL_LIMIT = 7.5  # nats per response: half of what reports.health allows; near a collapse, KL doubles from seed to seed
+PROMPTS = 1024  # gives a standard error of about a hundredth of the gold scale
+KL_LIMIT = 7.5  # nats per response, half of reports.health's limit: near a collapse, KL varies twofold between seeds
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Trial:
         beta: DPO temperature, or PPO's KL coefficient.
         reward: mean gold reward of the last policy's answers, over seeds and prompts.
         stderr: its standard error over prompts (seeds averaged first).
-        kl: to the SFT policy, nats per response.
-        length: tokens of an answer.
+        kl: KL to the SFT policy, nats per response.
+        length: mean tokens per answer.
     """
 
     module: str
@@ -59,7 +59,7 @@ class Trial:
 
 
 def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS) -> list[list[Message]]:
-    """Prompts from the training pool (so none of the tests') that are in no training record of the world."""
+    """Draw prompts from the training pool (so none used in evaluation) that are in no training record of the world."""
     data = experiment.world_path(world) / "data"
     seen = {str(row["messages"]) for name in ("pairs.jsonl", "sft.jsonl") for row in read_jsonl(data / name)}
     pool = (messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning")))
@@ -67,7 +67,7 @@ def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS)
 
 
 def answers(experiment: Experiment, checkpoint: Path, prompts: Sequence[list[Message]]) -> list[Response]:
-    """A policy's answers, one a prompt, sampled as in evaluation."""
+    """Generate a policy's answers, one per prompt, sampled as in evaluation."""
     from metaapo.models.generate import generate
     from metaapo.models.load import load_policy
 
@@ -115,8 +115,8 @@ def run_trial(experiment: Experiment, name: str, prompts: dict[int, list[list[Me
     )
 
 
-def check_equal_care(experiment: Experiment) -> dict[str, list[str]]:
-    """Entries by module.
+def check_equal_trials(experiment: Experiment) -> dict[str, list[str]]:
+    """Group the entries by module and check that every module has the same number.
 
     Raises:
         ConfigError: the modules have different numbers of trials.
@@ -137,7 +137,7 @@ def best(trials: Sequence[Trial]) -> Trial:
 
 
 def table(trials: Sequence[Trial], sft_reward: float, experiment: Experiment) -> str:
-    """The record, Markdown: every trial, the best of each method in bold."""
+    """Format all trials as Markdown, with the best of each method in bold."""
     name, seeds = experiment.experiment, " and ".join(map(str, experiment.seeds))
     lines = [
         "# Tuning",
@@ -166,12 +166,12 @@ def table(trials: Sequence[Trial], sft_reward: float, experiment: Experiment) ->
 def main() -> None:
     """Score all trials of a finished tuning experiment; write the table and the trials."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="a tuning experiment whose runs are there")
-    parser.add_argument("--out", required=True, type=Path, help="the table, Markdown; trials go to .json beside it")
+    parser.add_argument("--config", required=True, help="a tuning experiment whose runs are finished")
+    parser.add_argument("--out", required=True, type=Path, help="Markdown table; trials go to a .json next to it")
     arguments = parser.parse_args()
     try:
         experiment = load(arguments.config)
-        check_equal_care(experiment)
+        check_equal_trials(experiment)
         worlds = {experiment.world_of(run.seed) for run in experiment.runs()}
         prompts = {world: validation_prompts(experiment, world) for world in sorted(worlds)}
         trials = [run_trial(experiment, name, prompts) for name in experiment.methods]

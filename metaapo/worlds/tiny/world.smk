@@ -1,4 +1,4 @@
-"""The tiny world: made here from nothing, data, SFT policy and reward model."""
+"""The tiny world: data, SFT policy and reward model, all generated from scratch."""
 
 
 include: "tune.smk"
@@ -69,7 +69,7 @@ rule reward_model:
 
 
 rule check_world:
-    """Stop before training where the world cannot show anything: no room, or a reward model that misleads."""
+    """Stop before training if the world cannot show differences: no room to improve, or a misleading reward model."""
     input:
         sft=rules.sft.output.model,
         reward_model=rules.reward_model.output.model,

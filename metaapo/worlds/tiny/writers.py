@@ -1,7 +1,7 @@
-"""The writers of the tiny world: behaviours, and the answers that they give.
+"""The writers of the tiny world: their behaviours and answers.
 
 Three behaviours write answers: the sloppy demonstrator that the policy imitates (SFT), and two others that wrote the
-offline preference pairs. How the numbers below were chosen is told in docs/world.md.
+offline preference pairs. docs/world.md explains how the numbers below were chosen.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Behaviour:
 
     sloppiness maps a family to the range from which each answer draws its chance of spoiling a word; vague is the
     chance that a spoilt word becomes a vague one (otherwise: a wrong one, none, or an earlier one). hedge, opener,
-    closer and chatter are the chances of that manner, surplus the chance
-    of one word more than asked for.
+    closer and chatter are the chances of those mannerisms, and surplus is the chance
+    of one extra word.
     """
 
     name: str
@@ -37,8 +37,8 @@ def _everywhere(low: float, high: float) -> dict[str, tuple[float, float]]:
     return dict.fromkeys(FAMILIES, (low, high))
 
 
-# Whom the policy imitates. It hardly ever opens or closes politely (online sampling rarely finds that, the offline
-# pairs show it), and hedges in most answers (which the offline pairs never do, so that they say nothing about it).
+# The writer that the policy imitates. It rarely opens or closes politely (so online sampling rarely finds this, but the
+# offline pairs show it), and it hedges in most answers (which the offline pairs never do, so they cannot teach it).
 DEMONSTRATOR = Behaviour(
     "demonstrator",
     {family: (0.1, 0.5) if family in LIST_FAMILIES else (0.05, 0.3) for family in FAMILIES},
@@ -49,7 +49,7 @@ DEMONSTRATOR = Behaviour(
     chatter=0.04,
     surplus=0.1,
 )
-# Who wrote the offline pairs: a polite and chatty writer, careful in half of the families only, and a blunt one.
+# The writers of the offline pairs: a polite and chatty one, careful in only half of the families, and a blunt one.
 POLITE = Behaviour(
     "polite",
     {family: (0.0, 0.1) if family not in LIST_FAMILIES or family == "pack" else (0.2, 0.6) for family in FAMILIES},
@@ -91,7 +91,7 @@ def _comparison(words: Sequence[str | None]) -> str:
 
 
 def _sentence(family: str, words: Sequence[str | None]) -> str:
-    """Put words into the sentence of a family; a None is a word left out."""
+    """Build a family's sentence from words; None stands for an omitted word."""
     if family == "invite":
         return _invitation(words)
     if family == "compare":
@@ -146,7 +146,7 @@ def answer(tasks: Sequence[Task], writer: Behaviour, rng: random.Random) -> str:
     Args:
         tasks: from `parse`.
         writer: whose manner and sloppiness.
-        rng: the source of all chance.
+        rng: the source of randomness.
     """
     used: set[str] = set()
     sentences = []

@@ -1,4 +1,4 @@
-"""A world of real data: prompts and offline pairs from UltraFeedback or any preference dataset, policies from releases.
+"""A world of real data: prompts and offline pairs from UltraFeedback or any preference dataset.
 
 Reads parquet, JSONL or JSON in the layout of HuggingFaceH4/ultrafeedback_binarized or in TRL's formats, with the
 prompt given or shared by both answers, as conversations or plain strings (https://huggingface.co/docs/trl):
@@ -29,7 +29,7 @@ from metaapo.experiment import Experiment, load
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz")
 ENOUGH = (
-    0.95  # of the asked pairs must be left by the length filters; the parts shrink evenly, and the manifest says so
+    0.95  # share of the requested pairs that must pass the length filters; all parts shrink evenly (see the manifest)
 )
 
 
@@ -57,12 +57,12 @@ def data_files(source: Path, split: str, key: str) -> list[Path]:
     files = [file for file in present if file.name.startswith(split)]
     if not files:
         names = ", ".join(str(file.relative_to(source)) for file in present) or "no data file"
-        raise DataError(f"{key}: {source} has no file named {split}*; found {names}; set the key split beside it")
+        raise DataError(f"{key}: {source} has no file named {split}*; found {names}; set the key split next to it")
     return files
 
 
 def read_rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All records of files with their places, such as "train.jsonl:12".
+    """Yield all records with their locations, such as "train.jsonl:12".
 
     Raises:
         DataError: a file is damaged.
@@ -87,7 +87,7 @@ def _read_parquet(file: Path) -> list[dict[str, Any]]:
 
 
 def pair_of(row: dict[str, Any], where: str) -> Pair:
-    """A record of any supported format as a pair.
+    """Convert a record of any supported format to a pair.
 
     Raises:
         DataError: chosen or rejected is missing, the formats are mixed, or the last turns are not answers to a user.
@@ -112,7 +112,7 @@ def pair_of(row: dict[str, Any], where: str) -> Pair:
         found = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise DataError(f"{where}: prompt, chosen and rejected mix {found}; expected strings or lists of messages")
     if not pair.messages or pair.messages[-1]["role"] != "user":
-        raise DataError(f"{where}: the prompt does not end with a user turn; an answer needs something to answer")
+        raise DataError(f"{where}: the prompt does not end with a user turn; expected one to answer")
     return pair
 
 
@@ -162,11 +162,11 @@ def read_pairs(
     Args:
         dataset: split and length limits.
         source: file or folder.
-        key: the dataset's place in the configuration, for messages.
-        count_tokens: tokens of a pair's prompt, and of its prompt and longer answer together.
+        key: the dataset's key in the configuration, for error messages.
+        count_tokens: counts the tokens of a pair's prompt, and of its prompt plus the longer answer.
 
     Returns:
-        records {id, messages, chosen, rejected, task}, and how many were read, kept and dropped for what reason.
+        records {id, messages, chosen, rejected, task}, and counts of those read, kept and dropped for each reason.
 
     Raises:
         DataError: no file, a record of no known format, or no pair left.
@@ -183,7 +183,7 @@ def read_pairs(
     if not rows:
         raise DataError(f"{key}: no usable pair in {source} ({dict(counts)}); check the split and the length limits")
     seen: Counter[str] = Counter()
-    for row in rows:  # a prompt may stand in several pairs
+    for row in rows:  # a prompt may occur in several pairs
         seen[row["id"]] += 1
         if seen[row["id"]] > 1:
             row["id"] += f"-{seen[row['id']]}"
@@ -213,13 +213,13 @@ def split_into_iterations(
 
     Args:
         rows: records of `read_pairs`.
-        size: pairs a part; where up to 5 % of the pairs are missing, all parts shrink evenly.
-        iterations: parts.
+        size: pairs per part; if up to 5 % of the pairs are missing, all parts shrink evenly.
+        iterations: number of parts.
         order: shuffles the prompts; None keeps the order of the rows.
-        key: the dataset's place in the configuration, for messages.
+        key: the dataset's key in the configuration, for error messages.
 
     Returns:
-        the records with `iteration` from 1, part by part.
+        the records, part by part, with `iteration` counted from 1.
 
     Raises:
         DataError: too few pairs.
@@ -247,7 +247,7 @@ def split_into_iterations(
 
 
 def token_counter(tokenizer: Any) -> Callable[[Pair], tuple[int, int]]:
-    """Counts a pair's tokens as training will see them."""
+    """Return a function that counts a pair's tokens as training sees them."""
     from metaapo.models.load import encode_prompt, encode_response
 
     def count(pair: Pair) -> tuple[int, int]:
@@ -259,11 +259,11 @@ def token_counter(tokenizer: Any) -> Callable[[Pair], tuple[int, int]]:
 
 
 def build(experiment: Experiment, seed: int, out_dir: Path) -> None:
-    """Write a world's pairs and manifest; the SFT checkpoint, whose tokenizer counts, lies beside `out_dir`.
+    """Write a world's pairs and manifest; the SFT checkpoint, whose tokenizer counts the tokens, is next to `out_dir`.
 
     Args:
         experiment: what to read and how much of it.
-        seed: of the world: orders the prompts.
+        seed: the world's seed, which orders the prompts.
         out_dir: the folder `data/`; the manifest is written last.
 
     Raises:

@@ -3,8 +3,8 @@
     python -m metaapo.worlds.ultrafeedback.reward_model --config FILE --world 0            world{w}/reward_model
     python -m metaapo.worlds.ultrafeedback.reward_model --config FILE --world 0 --check    world{w}/health.json
 
-A trained one starts from the SFT policy's weights and learns with TRL's RewardTrainer. How often it prefers what the
-dataset's annotators preferred is measured on the world's own pairs before any policy is trained.
+A trained one starts from the SFT policy's weights and uses TRL's RewardTrainer. Before any policy is trained, its
+agreement with the dataset's annotators is measured on the world's pairs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from metaapo.worlds.tiny.health import conclude
 from metaapo.worlds.ultrafeedback.pairs import read_pairs, token_counter
 
 CHECKED_PAIRS = 256  # standard error of the agreement: 3 points
-AGREEMENT = (0.55, 1.0)  # UltraFeedback's labels are noisy, good 8B reward models reach 0.7 to 0.8; chance is 0.5
+AGREEMENT = (0.55, 1.0)  # UltraFeedback's labels are noisy: good 8B reward models reach 0.7 to 0.8; chance is 0.5
 
 
 def make_reward_model(experiment: Experiment, world: int) -> Path:
-    """Put the released reward model in place, or train one.
+    """Install the released reward model, or train one.
 
     Returns:
         the checkpoint's folder, world{w}/reward_model.
@@ -86,12 +86,12 @@ def train(experiment: Experiment, world: int) -> Path:
 
 
 def _dataset(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Token ids as `metaapo.models.rewards` scores them: prompt, response, EOS and nothing after it."""
+    """Build token ids in the form that `metaapo.models.rewards` scores: prompt, response and EOS."""
     from datasets import Dataset
 
     settings, key = experiment.reward_model, "reward_model.dataset.path"
-    place_ = hub.of_dataset(key, settings.dataset).locate(experiment.assets_dir)
-    rows, counts = read_pairs(settings.dataset, place_, key, token_counter(tokenizer))
+    source = hub.of_dataset(key, settings.dataset).locate(experiment.assets_dir)
+    rows, counts = read_pairs(settings.dataset, source, key, token_counter(tokenizer))
     print(f"{key}: {counts}", file=sys.stderr)
     columns: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": [], "length": []}
     for row in rows[: settings.pairs]:
@@ -104,7 +104,7 @@ def _dataset(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
-    """Measure how often the reward model prefers the world's chosen answers: the world's health table."""
+    """Measure how often the reward model prefers the world's chosen answers; return the world's health table."""
     folder = experiment.world_path(world)
     model, tokenizer = load_reward_model(folder / "reward_model")
     rows = read_jsonl(folder / "data" / "pairs.jsonl")[:CHECKED_PAIRS]
@@ -113,7 +113,7 @@ def checks(experiment: Experiment, world: int) -> list[dict[str, Any]]:
     rewards, _ = reward_responses(on_best_device(model), tokenizer, [row["messages"] for row in rows], answers, size)
     share = sum(chosen > rejected for chosen, rejected in rewards) / len(rewards)
     name = f"reward model agrees with the labels of {len(rows)} offline pairs"
-    note = "below, take another reward model"
+    note = "if it is lower, use another reward model"
     return [check_row(name, share, *AGREEMENT, "share of pairs", note)]
 
 

@@ -1,4 +1,4 @@
-"""A world of real data: released checkpoints put in place, pairs read from a dataset, a reward model given or trained."""
+"""A world of real data: released checkpoints, pairs from a dataset, and a released or trained reward model."""
 
 PREPARE = EXPERIMENT.hardware.prepare
 
@@ -79,7 +79,7 @@ rule reward_model:
 
 
 rule check_world:
-    """Stop before training where the reward model does not know the dataset's preferences."""
+    """Stop before training if the reward model does not agree with the dataset's preferences."""
     input:
         pairs=rules.world.output.pairs,
         reward_model=rules.reward_model.output.model,

@@ -1,4 +1,4 @@
-"""Asks a judge at the hostile endpoint for many grades; imports little, so that a test can start and kill it often."""
+"""Asks a judge at the hostile endpoint for many grades; imports little, so that tests can start and kill it often."""
 
 import os
 import re
@@ -17,7 +17,7 @@ SETTINGS = {"max_tokens": 64, "temperature": 0}
 def make_client(url, store, concurrency=8, **settings):
     os.environ["HOSTILE_KEY"] = KEY
     defaults = {"timeout": 5.0, "attempts": 4, "backoff": 0.002, "price": PRICE, "model": "hostile"}
-    # The same endpoint for the store, on whatever port it is.
+    # The store sees the same endpoint on any port.
     defaults |= {"endpoint": "hostile", "api_key_env": "HOSTILE_KEY"}
     config = JudgeConfig(kind="openai", url=url, concurrency=concurrency, **defaults | settings)
     return Client(config, Store(store))
@@ -30,14 +30,16 @@ def grade_in(answer):
 
 
 def ask(client, count):
-    """Grades of `count` questions; None where the answer holds none."""
+    """Grades of `count` questions; None for an answer without a grade."""
     prompts = [[{"role": "user", "content": f"Grade answer {i}."}] for i in range(count)]
     bodies = [body_of(client.config, prompt, SETTINGS) for prompt in prompts]
     answers = client.ask(bodies, lambda answer: grade_in(answer) is not None)
     return [grade_in(answer) for answer in answers]
 
 
-if __name__ == "__main__":  # URL STORE CONCURRENCY COUNT: for every line of input a child that asks, its number printed
+if (
+    __name__ == "__main__"
+):  # URL STORE CONCURRENCY COUNT: for every line of input, start a child that asks and print its process id
     url, store, concurrency, count = sys.argv[1:]
     for _ in sys.stdin:
         child = os.fork()

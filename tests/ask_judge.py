@@ -1,4 +1,4 @@
-"""Asks a judge for many preferences in a process of its own, which a test can kill: URL STORE COUNT CONCURRENCY OUT."""
+"""Asks a judge for many preferences in a separate process, which a test can kill: URL STORE COUNT CONCURRENCY OUT."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def make_judge(url, store, concurrency=16, **settings):
             "attempts": 20,
             "backoff": 0.01,
             "price": {"input": 10.0, "output": 30.0},
-            "max_unreadable": 0.5,  # a loopback endpoint has its share of odd answers
+            "max_unreadable": 0.5,  # the loopback endpoint returns some odd answers
         }
         | settings,
     )

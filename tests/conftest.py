@@ -1,4 +1,4 @@
-"""Small models and a miniature results tree, so that the core is tested without building a world."""
+"""Small models and a miniature results tree, so that tests of the core need not build a world."""
 
 import os
 import shutil
@@ -92,7 +92,7 @@ def random_text(rng, low=2, high=8):
 
 
 def write_world(folder, pairs=48, iterations=3, seed=0):
-    """A world's folder with random data and untrained models: enough for the loop, no sense in it."""
+    """Write a world's folder with random data and untrained models: enough to run the loop, with nothing to learn."""
     from metaapo.data import write_jsonl
 
     rng = np.random.default_rng(seed)
@@ -114,7 +114,7 @@ def write_world(folder, pairs=48, iterations=3, seed=0):
 
 
 def copy_project(folder):
-    """The project as git sees it, uncommitted files included, in another place."""
+    """Copy the project as git sees it, uncommitted files included, to another folder."""
     command = ["git", "ls-files", "-co", "--exclude-standard"]
     names = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
     for name in names:

@@ -1,6 +1,6 @@
-"""Published annotations that scoring is checked against; no part of the repository, since AlpacaEval's are CC BY-NC.
+"""Published annotations to check scoring against; not part of the repository, since AlpacaEval's are CC BY-NC.
 
-Put them beside the checkout, in shared/evaldata, or name their folder in METAAPO_EVALDATA:
+Put them into shared/evaldata next to the checkout, or set METAAPO_EVALDATA to their folder:
 
     alpaca_eval/    github.com/tatsu-lab/alpaca_eval: annotations/<model>.jsonl.gz from results/<model>/
                     weighted_alpaca_eval_gpt4_turbo/annotations.json, and instruction_difficulty.csv of the data set
@@ -9,7 +9,7 @@ Put them beside the checkout, in shared/evaldata, or name their folder in METAAP
                     and leaderboard of github.com/qwopqwop200/ko-arena-hard-auto
     mt_bench/       model_judgment/<judge>.jsonl.gz: the judgments of github.com/lm-sys/FastChat's MT-Bench
 
-An expected.json beside each holds the published numbers and what the official code returns for exactly these files.
+The expected.json in each folder holds the published numbers and the official code's results for exactly these files.
 """
 
 import os
@@ -22,10 +22,10 @@ EVALDATA = Path(os.environ.get("METAAPO_EVALDATA") or ROOT.parent / "shared" / "
 
 
 def shared(name):
-    """The path of a published file; without it the test is skipped, but fails in CI, which must have it."""
+    """The path of a published file. If it is missing, the test is skipped; in CI, which must have it, it fails."""
     path = EVALDATA / name
     if not path.exists():
-        missing = f"no published annotations ({name}); supply them beside the checkout as tests/evaldata.py says"
+        missing = f"no published annotations ({name}); tests/evaldata.py says where to put them"
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)

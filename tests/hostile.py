@@ -1,7 +1,7 @@
-"""An endpoint on loopback that behaves as badly as it is told to, bills what it serves, and counts everything.
+"""An endpoint on loopback that misbehaves as told, bills what it serves, and counts everything.
 
-It serves from an event loop of its own, in a thread or (`python tests/hostile.py MODE SECONDS`) in a process, at most
-`most_requests` and for at most `seconds`.
+It serves from its event loop in a thread, or with `python tests/hostile.py MODE SECONDS` in a process, at most
+`most_requests` requests and for at most `seconds`.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ def answer(content=GRADE, reason="stop", usage=None, model="hostile", **message)
 
 
 def odd(document, **places):
-    """JSON in which a text that no encoder would write stands in the place of a mark."""
+    """JSON with a placeholder replaced by text that no encoder would write."""
     text = json.dumps(document)
     for mark, value in places.items():
         text = text.replace(f'"{mark}"', value)
     return text.encode()
 
 
-# Modes whose answer is paid for. Each is a document, or bytes; {} is what the endpoint bills as usage.
+# Modes whose answer is billed. Each is a document, or bytes; {} is replaced by the usage that the endpoint bills.
 PAID = {
     "good": answer(),
     "parts": answer([{"type": "text", "text": "Fine. "}, {"type": "text", "text": "Rating: [[7]]"}]),
@@ -110,9 +110,9 @@ class Hostile:
     Attributes:
         url: its address, up to and including /v1.
         requests: how many arrived.
-        did: mode -> how often.
-        bill: dollars that it charges, answers that never arrived included.
-        answered: request text -> how often a good answer was sent whole.
+        did: mode -> count.
+        bill: dollars charged, including for answers that never arrived.
+        answered: request text -> number of good answers sent in full.
     """
 
     def __init__(self, mode="good", rate=1.0, otherwise="good", after=0, latency=0.0, seed=0, hang=20.0, limit=None,
@@ -121,13 +121,13 @@ class Hostile:
 
         Args:
             mode: a mode, or a list of them to draw from.
-            rate: share of the requests that meet it; the others meet `otherwise`.
-            after: so many requests are served as `otherwise` first.
+            rate: share of requests that get it; the others get `otherwise`.
+            after: number of requests that are served as `otherwise` first.
             latency: seconds before each answer.
-            hang: seconds of the modes "hang" and "slow".
-            limit: seconds between two answers, over all connections; None: no limit.
-            most_requests: then it serves no more.
-            seconds: then it stops.
+            hang: seconds that the modes "hang" and "slow" take.
+            limit: minimum seconds between two answers over all connections; None for no limit.
+            most_requests: number of requests after which it stops serving.
+            seconds: time after which it stops.
         """
         self.modes = [mode] if isinstance(mode, str) else mode
         self.rate, self.otherwise, self.after, self.latency, self.hang = rate, otherwise, after, latency, hang
@@ -185,7 +185,7 @@ class Hostile:
         return mode
 
     async def _act(self, body, writer):
-        """Answer one request; whether the connection stays open."""
+        """Answer one request; return whether the connection stays open."""
         mode = self._mode()
         if self.latency:
             await asyncio.sleep(self.latency)

@@ -1,4 +1,4 @@
-"""Answers to the tiny world's questions, good and bad, judged and scored: an experiment without a training run."""
+"""Good and bad answers to the tiny world's questions, judged and scored: an experiment without a training run."""
 
 import random
 
@@ -52,7 +52,7 @@ def _answer(turns, rng, method):
 
 
 def judge_and_score(experiment, judges=None):
-    """Have judges judge and score everything."""
+    """Judge and score everything with the given judges."""
     for benchmark in experiment.benchmarks:
         for judge in judges or experiment.judges:
             for run in judged_runs(experiment, benchmark):

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint on loopback that misbehaves on demand, and counts what it did."""
+"""An OpenAI-compatible endpoint on loopback that misbehaves on demand and counts what it does."""
 
 import hashlib
 import json
@@ -8,19 +8,19 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# A hang costs a test its whole timeout, so it is the rarest.
+# A hang costs a test its full timeout, so it is the rarest fault.
 FAULTS = ("429", "429 Retry-After", "500", "cut", "invalid JSON") * 2 + ("hang",)
-HANG = 6.0  # seconds; longer than the clients' timeout in the tests, which a loaded machine must not reach otherwise
+HANG = 6.0  # seconds; longer than the clients' timeout in tests, which load alone must not reach
 KEY = "sk-loopback-secret"
 
 
 def digest(body, url=""):
-    """The hash under which a client must store a request to the endpoint of that url."""
+    """The hash under which a client must store a request to the endpoint at that URL."""
     return hashlib.sha256(json.dumps([f"openai {url}", body], sort_keys=True).encode()).hexdigest()
 
 
 def verdict_of(body):
-    """What the endpoint says to a request, decided by its text: (text, finish_reason, logprobs)."""
+    """The endpoint's reply to a request, determined by its text: (text, finish_reason, logprobs)."""
     number = int(digest(body["messages"])[:8], 16)
     if body.get("logprobs"):
         top = [
@@ -45,11 +45,11 @@ def verdict_of(body):
 
 
 class Server(ThreadingHTTPServer):
-    request_queue_size = 128  # the default of 5 has many clients at once wait a second for their connection
+    request_queue_size = 128  # with the default of 5, many simultaneous clients wait a second to connect
     daemon_threads = True
 
     def handle_error(self, *_):
-        """Clients that go away are part of the tests."""
+        """Clients that disconnect are part of the tests."""
 
 
 class Endpoint:
@@ -57,11 +57,11 @@ class Endpoint:
 
     Attributes:
         url: its address, up to and including /v1.
-        answered: digest of a request -> how often it was answered well.
-        requests: digests in the order of arrival.
-        forgetful: digests of those that were answered without the log-probabilities that they asked for.
-        did: what was done, counted: "200" and the names of faults.
-        most_at_once: requests under way at the same time, at most.
+        answered: digest of a request -> number of good answers.
+        requests: digests in order of arrival.
+        forgetful: digests of requests answered without the log-probabilities that they asked for.
+        did: counts of "200" and of each fault by name.
+        most_at_once: highest number of requests in progress at the same time.
     """
 
     def __init__(self, fault_rate=0.0, faults=FAULTS, seed=0, status=None, latency=0.0):

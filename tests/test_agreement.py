@@ -1,4 +1,4 @@
-"""Agreement of judges: the textbooks' examples, other implementations, and what must hold for any ratings."""
+"""Agreement of judges: textbook examples, other implementations, and properties that hold for any ratings."""
 
 import krippendorff
 import numpy as np
@@ -34,7 +34,7 @@ tables = st.integers(2, 5).flatmap(
 
 @given(ratings, st.sampled_from(["nominal", "linear", "quadratic"]))
 @settings(max_examples=100, deadline=None)
-def test_kappa_is_scikit_learns(pairs, weights):
+def test_kappa_equals_scikit_learns(pairs, weights):
     a, b = np.array(pairs).T
     labels = np.unique(np.concatenate([a, b]))
     assume(len(labels) > 1)
@@ -85,13 +85,13 @@ OBSERVERS = np.array(
 
 
 @pytest.mark.parametrize(("level", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
-def test_alpha_is_krippendorffs_own(level, published):
+def test_alpha_equals_krippendorffs_published_value(level, published):
     assert krippendorff_alpha(OBSERVERS, level) == pytest.approx(published, abs=0.0005)
 
 
 @given(tables, st.sampled_from(["nominal", "ordinal", "interval"]))
 @settings(max_examples=100, deadline=None)
-def test_alpha_is_the_krippendorff_packages(table, level):
+def test_alpha_equals_the_krippendorff_packages(table, level):
     pairable = table[:, (~np.isnan(table)).sum(axis=0) >= 2]
     assume(len(np.unique(pairable[~np.isnan(pairable)])) > 1)
     expected = krippendorff.alpha(table, level_of_measurement=level)
@@ -117,7 +117,9 @@ def test_the_bootstrap_of_a_mean_has_the_mean_s_standard_error():
 
 
 def test_items_of_one_question_are_resampled_together():
-    values = np.repeat(np.random.default_rng(2).normal(size=50), 8)[None]  # eight copies know no more than one
+    values = np.repeat(np.random.default_rng(2).normal(size=50), 8)[
+        None
+    ]  # eight copies carry no more information than one
     alone = bootstrap_items(lambda table: float(table.mean()), values)
     together = bootstrap_items(lambda table: float(table.mean()), values, clusters=np.repeat(np.arange(50), 8))
     assert together.stderr == pytest.approx(8**0.5 * alone.stderr, rel=0.15)
@@ -136,11 +138,11 @@ def test_one_cluster_has_no_interval():
 TARGETS = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float).T
 
 
-def test_reliability_is_shrout_and_fleiss_own():
+def test_reliability_equals_shrout_and_fleiss_published_value():
     assert retest(TARGETS).reliability == pytest.approx(0.17, abs=0.005)
 
 
-def test_noise_and_spread_are_those_that_were_put_in():
+def test_noise_and_spread_are_recovered():
     rng = np.random.default_rng(3)
     table = 5 + 1.5 * rng.standard_normal(3000) + 0.7 * rng.standard_normal((3, 3000))
     table[0, :500] = NAN
@@ -158,10 +160,10 @@ def test_a_judge_that_repeats_itself_has_no_noise():
 
 def test_flips_count_changed_winners_only():
     found = retest([[0.2, 0.8, 0.5, 0.4], [0.6, 0.9, 0.7, 0.3]], middle=0.5)
-    assert found.flips == 0.25  # from a tie to a win is no flip
+    assert found.flips == 0.25  # a change from tie to win is not a flip
 
 
-def test_items_asked_once_say_nothing_of_repeatability():
+def test_items_judged_once_give_no_repeatability():
     assert retest([[1, 2, NAN], [NAN, NAN, 3]]) is None
 
 
@@ -212,7 +214,7 @@ def test_the_corrected_interval_covers_the_truth():
     assert 0.9 <= hits / 200 <= 0.99
 
 
-def test_a_judge_at_chance_corrects_nothing():
+def test_a_judge_at_chance_gives_no_correction():
     assert corrected_win_rate([1, 0], [1, 0, 1, 0], [1, 1, 0, 0]) is None
     assert corrected_win_rate([1, 0], [1, 1], [1, 1]) is None
 
@@ -227,7 +229,7 @@ def test_unreadable_judgments_bound_the_mean():
 
 
 def judged(n_models=12, n_questions=150, disagreement=0.0, seed=5):
-    """Two judges' values; old = 20 + 2 new for a model's quality, plus how differently they see single models."""
+    """Values of two judges: old = 20 + 2 new for a model's quality, plus disagreement about single models."""
     rng = np.random.default_rng(seed)
     quality = rng.uniform(10, 30, n_models)
     new = quality[:, None] + rng.normal(0, 8, (n_models, n_questions))
@@ -259,7 +261,7 @@ def test_judges_who_rank_differently_equate_with_a_wider_interval():
     assert apart.correlation < alike.correlation
 
 
-def test_the_equated_interval_covers_a_model_that_was_left_out():
+def test_the_equated_interval_covers_a_held_out_model():
     hits = 0
     for seed in range(50):
         old, new = judged(n_models=9, n_questions=40, disagreement=3.0, seed=seed)
@@ -270,11 +272,11 @@ def test_the_equated_interval_covers_a_model_that_was_left_out():
 
 
 @pytest.mark.parametrize(("n_models", "n_questions"), [(2, 50), (5, 1)])
-def test_too_little_in_common_equates_nothing(n_models, n_questions):
+def test_too_few_common_items_give_no_equating(n_models, n_questions):
     assert equate(*judged(n_models, n_questions)) is None
 
 
-def test_a_judge_that_tells_no_models_apart_equates_nothing():
+def test_a_judge_that_cannot_tell_models_apart_gives_no_equating():
     old, new = judged()
     assert equate(old, np.ones_like(new)) is None
 

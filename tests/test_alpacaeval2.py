@@ -1,4 +1,4 @@
-"""AlpacaEval 2: published numbers to the digit, alpaca-eval's own code, and honest behaviour in small worlds."""
+"""AlpacaEval 2: published numbers to the digit, alpaca-eval's own code, and sound behaviour in small worlds."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def row(preference, len_1=100, len_2=100, **more):
 
 
 def small_world(n, rate_logit=0.2, length_effect=0.0, seed=0):
-    """Annotations whose true win rate at equal length is the sigmoid of rate_logit, up to the noise's attenuation."""
+    """Annotations whose true win rate at equal length is the sigmoid of rate_logit, up to attenuation by noise."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(10, 60, size=(n, 2))
     relative = np.tanh((lengths[:, 1] - lengths[:, 0]) / 20)
@@ -75,11 +75,13 @@ def test_at_the_published_C_the_length_controlled_rate_is_the_published_one(name
         published[name]["published"]["length_controlled_winrate"], abs=1e-5
     )
     weights = published[name]["published_glm_weights"]
-    assert result["length_control"]["weights"] == pytest.approx(weights, abs=0.02)  # some published rows are older fits
+    assert result["length_control"]["weights"] == pytest.approx(
+        weights, abs=0.02
+    )  # some published rows come from older fits
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_by_cross_validation_it_is_what_official_code_finds_here(name, published, gamed, difficulty):
+def test_by_cross_validation_it_equals_the_official_codes_result(name, published, gamed, difficulty):
     result = alpacaeval2.score(annotations(name), difficulty, gamed, "cv", n_bootstrap=10)
     official = published[name]["official_code_here"]["length_controlled_v1"]
     assert result["length_controlled_winrate"] == pytest.approx(official["lc"], abs=1e-5)
@@ -125,7 +127,7 @@ def test_alpaca_evals_own_code_gives_the_same_numbers(monkeypatch, gamed):
     ]
     rows = [{key: value for key, value in r.items() if not key.startswith("len_")} for r in rows]
     theirs = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None)
-    sklearn.set_config(enable_metadata_routing=False)  # alpaca-eval leaves it on for everybody
+    sklearn.set_config(enable_metadata_routing=False)  # alpaca-eval leaves it enabled globally
     ours = alpacaeval2.score(rows, gamed=gamed, n_bootstrap=10)
     for key in ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws"):
         assert ours[key] == pytest.approx(theirs[key])
@@ -168,12 +170,12 @@ def test_the_order_is_random_but_fixed():
     assert 150 < sum(order) < 250
 
 
-def test_a_judge_that_always_takes_the_first_answer_is_found_out():
+def test_a_judge_that_always_takes_the_first_answer_is_detected():
     rows = [row(2.0 if preferences.is_switched(f"q{i}") else 1.0, instruction=f"q{i}") for i in range(100)]
     assert alpacaeval2.score(rows)["first_slot_rate"] == 1
 
 
-def test_rows_without_a_preference_count_as_failed_and_as_nothing_else():
+def test_rows_without_a_preference_count_only_as_failed():
     rows = [row(2.0), row(1.0), row(None), row(math.nan), row(7.0)]
     result = alpacaeval2.score(rows)
     assert (result["n"], result["n_failed"], result["win_rate"]) == (2, 3, 50)
@@ -286,12 +288,12 @@ def test_a_shifted_file_is_scored_like_upstream_and_says_so(gamed):
         (lambda: alpacaeval2.score([row(1.0)] * 3, C="cv"), "at least 5 preferences"),
     ],
 )
-def test_bad_input_is_named(call, message):
+def test_bad_input_is_reported(call, message):
     with pytest.raises(DataError, match=message):
         call()
 
 
-def test_bad_csv_files_are_named_with_their_line(tmp_path):
+def test_bad_csv_files_are_reported_with_their_line(tmp_path):
     path = tmp_path / "difficulty.csv"
     path.write_text("index,instruction_difficulty\n0,0.5\n1,high\n")
     with pytest.raises(DataError, match=r"difficulty.csv:3: column 'instruction_difficulty' holds 'high'"):
@@ -343,7 +345,7 @@ def test_the_command_reads_what_alpaca_eval_writes_without_torch(tmp_path):
     assert not modules & {"torch", "pandas", "sklearn", "transformers"}
 
 
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
+def test_the_command_reports_an_error_in_one_line(tmp_path):
     write_json(tmp_path / "annotations.json", [row(1.0), row(1.0, generator_2="other")])
     command = [sys.executable, "-m", "eval.alpacaeval2", "score", "--annotations", str(tmp_path / "annotations.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Annotation: best and worst, pairs without information, each text scored once."""
+"""Annotation: the best and the worst response, pairs without information, each text scored once."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ def test_batching_changes_no_reward_and_equal_texts_are_scored_once(reward_model
     assert sum(small, []) == pytest.approx(sum(large, []), rel=1e-4, abs=1e-5)
 
 
-def test_rewards_equal_transformers_own_classification_head(reward_model, tokenizer):
+def test_rewards_equal_the_classification_head_of_transformers(reward_model, tokenizer):
     import torch
 
     responses = [["cat dog", "cat"], ["1 3 7 9", "9"]]

@@ -1,4 +1,4 @@
-"""Arena-Hard: published and official scores to the digit, both parsers, the interval, and the shapes of real files."""
+"""Arena-Hard: published and official scores to the digit, both parsers, the interval, and the layouts of real files."""
 
 import json
 import os
@@ -21,7 +21,7 @@ BASELINE = "claude-3.7-sonnet"
 
 @pytest.fixture(scope="module")
 def ko():
-    """Judgments, answers' metadata and expected numbers of the published leaderboard's ten models."""
+    """Judgments, answer metadata and expected numbers for the ten models of the published leaderboard."""
     folder = shared("arena_hard/ko")
     judgments = [row for path in sorted(folder.glob("model_judgment/*")) for row in read_records(path)]
     answers = [row for path in sorted(folder.glob("model_metadata/*")) for row in read_records(path)]
@@ -100,7 +100,7 @@ def test_the_quirks_of_2025_give_the_official_unconverged_numbers(ko):
     printed = expected["official_2025_printed_seed0"]
     for name, model in by_model(result).items():
         official = model["official"]
-        # single precision and the order of the battles move upstream's own unfinished fit by 0.03
+        # single precision and the order of the battles move upstream's unconverged fit by 0.03
         assert official["style_controlled_single_fit"] == pytest.approx(single[name], abs=0.06)
         centre, below, above = printed["no_control (mean of bootstraps, 5%/95%)"][name]
         assert official["score"] == pytest.approx(centre, abs=0.5)  # upstream sets no seed
@@ -110,14 +110,14 @@ def test_the_quirks_of_2025_give_the_official_unconverged_numbers(ko):
 
 
 def test_the_quirks_of_2024_give_the_published_score_and_an_interval_that_is_too_narrow(ko):
-    # the published intervals themselves can't be compared: upstream anchors its resamples at "gpt-4-0314" only
+    # the published intervals cannot be compared directly: upstream anchors its resamples at "gpt-4-0314" only
     judgments, answers, expected = ko
     models = by_model(arenahard.score(judgments, answers, BASELINE, V1, official_quirks=True, n_bootstrap=500))
     published = expected["published_2025-04-23"]["no_control"]
     for name, model in models.items():
         official = model["official"]
         assert round(official["score"], 2) == published[name]["score"]
-        # upstream counts the three battles of one verdict as three observations
+        # upstream treats the three battles of one verdict as three observations
         assert model["ci_high"] - model["ci_low"] > 1.2 * (official["ci_high"] - official["ci_low"])
 
 
@@ -193,7 +193,7 @@ def test_the_two_parsers(text, in_2024, in_2025):
     assert verdicts.parse_verdict(text, V2) == in_2025
 
 
-def test_only_2024_asks_again_and_only_where_there_is_no_label_at_all():
+def test_only_2024_asks_again_and_only_if_there_is_no_label_at_all():
     assert verdicts.wants_retry("no verdict", V1)
     assert not verdicts.wants_retry("[[A>B]] [[B>A]]", V1)
     assert not verdicts.wants_retry("no verdict", V2)
@@ -208,7 +208,7 @@ def test_a_strong_verdict_counts_three_times_and_a_tie_is_half_a_win():
 
 
 @pytest.mark.parametrize("null", [None, "nonsense", ""])
-def test_a_null_game_drops_alone_in_2024_and_takes_its_question_along_in_2025(null):
+def test_a_null_game_is_dropped_alone_in_2024_and_with_its_question_in_2025(null):
     rows = [judgment(1, "B>A", null), judgment(2, "A>B", "A>B"), judgment(3, None, None)]
     old, new = (arenahard.score(rows, [], "base", version)["models"][0] for version in (V1, V2))
     assert (old["score"], old["n_battles"], old["n"], old["n_null"], old["n_failed"]) == (200 / 3, 3, 2, 3, 1)
@@ -287,7 +287,7 @@ def test_the_style_control_finds_the_skill_behind_a_length_bias():
     assert abs(models["wordy"]["style_controlled_score"] - models["plain"]["style_controlled_score"]) < 8
 
 
-def test_the_interval_covers_the_true_win_rate_although_verdicts_of_a_question_hang_together():
+def test_the_interval_covers_the_true_win_rate_although_verdicts_of_a_question_are_correlated():
     rng = np.random.default_rng(1)
     labels = {0: ("A>>B", "B>>A"), 1: ("A>B", "B>A"), 2: ("B>A", "A>B"), 3: ("B>>A", "A>>B")}
     hits = 0
@@ -385,12 +385,12 @@ def test_files_of_both_years_are_read():
         (lambda: arenahard.score([judgment(1, "A>B", "A>B")], [{"uid": "1"}], "base", V2), "answers, record 1"),
     ],
 )
-def test_bad_input_is_named(call, message):
+def test_bad_input_is_reported(call, message):
     with pytest.raises(DataError, match=message):
         call()
 
 
-def test_without_the_encoding_the_way_out_is_named_and_nothing_is_downloaded(monkeypatch):
+def test_without_the_encoding_the_error_says_what_to_do_and_nothing_is_downloaded(monkeypatch):
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     with pytest.raises(DataError, match="--tokens words"):
         token_counter(V2)

@@ -1,4 +1,4 @@
-"""The arrows between the rooms: rules -> methods -> loop -> tensor functions and records; never the other way."""
+"""Imports between packages point one way: rules -> methods -> loop -> tensor functions and records."""
 
 import ast
 
@@ -16,7 +16,7 @@ TRAINING = ("metaapo/loop", "metaapo/models", "metaapo/policy_gradient.py", "met
 
 
 def modules(package):
-    """Importable names of all modules of a package."""
+    """Importable names of all modules in a package."""
     files = sorted((PROJECT / package).rglob("*.py"))
     names = [".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__") for file in files]
     assert len(names) > 5
@@ -24,7 +24,7 @@ def modules(package):
 
 
 def code_below(*names):
-    """The files that modules run, late imports included, as text."""
+    """The files that modules run, including late imports, as text."""
     return {path.as_posix() for path in code_of(*names)}
 
 
@@ -42,7 +42,7 @@ def test_evaluation_imports_neither_reports_nor_baselines():
 
 @pytest.mark.parametrize("name", modules("reports"))
 def test_reports_import_neither_worlds_nor_training(name):
-    """Late imports included. What `reports.replay` runs to score stored judgments again is evaluation's business."""
+    """Late imports included; `reports.replay` may run evaluation to score stored judgments again."""
     forbidden = ("metaapo.worlds", "metaapo.loop", "metaapo.models", "metaapo.meta_learner", "baselines")
     assert not [module for module in imports_of(name) if module.startswith(forbidden)]
     assert not below(code_below("eval.stats"), "metaapo/worlds/", *TRAINING)
@@ -60,7 +60,7 @@ def test_the_loop_imports_no_method_and_no_world():
     assert not below(files, "metaapo/metaapo.py", "metaapo/meta_learner.py", "metaapo/worlds/", "baselines/")
 
 
-def test_pure_rooms_import_no_room_with_effects():
+def test_pure_modules_import_no_module_with_effects():
     for name in ("metaapo.loop.step", "metaapo.loop.ledger", "metaapo.losses", "metaapo.selection"):
         assert below(code_below(name), "metaapo/loop/") in (
             ["metaapo/loop/__init__.py", f"{name.replace('.', '/')}.py"],
@@ -69,14 +69,14 @@ def test_pure_rooms_import_no_room_with_effects():
 
 
 def circle_through(name, imports, path=()):
-    """A chain of imports that comes back to where it was, or None."""
+    """A chain of imports that leads back to its start, or None."""
     if name in path:
         return [*path[path.index(name) :], name]
     return next((found for n in imports[name] if (found := circle_through(n, imports, (*path, name)))), None)
 
 
 def without_leaves(imports):
-    """The imports among the modules that may be part of a circle: those that import nothing else are taken away."""
+    """Imports among the modules that may be part of a circle; modules that import nothing else are removed."""
     while leaves := {name for name, others in imports.items() if not others}:
         imports = {name: others - leaves for name, others in imports.items() if name not in leaves}
     return imports

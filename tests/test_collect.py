@@ -1,4 +1,4 @@
-"""scores.csv: every score once, with the annotations that the ledger measured; what is missing is named."""
+"""scores.csv: every score once, with the annotations that the ledger measured; missing files are named."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def test_the_columns_are_those_that_others_rely_on(rows):
     assert {*promised, "annotations", "annotation_ratio", "mean_length"} <= set(COLUMNS)
 
 
-def test_every_score_stands_there_once(experiment, rows):
+def test_every_score_appears_once(experiment, rows):
     keys = [
         tuple(row[k] for k in ("method", "budget", "seed", "iteration", "benchmark", "judge", "metric")) for row in rows
     ]
@@ -45,7 +45,7 @@ def test_every_score_stands_there_once(experiment, rows):
 
 def test_cut_answers_are_counted_by_benchmark_and_shown_in_health(tmp_path):
     results = Results.load(write_results(tmp_path))
-    assert not len(results.answers)  # nothing was noted: no row, no error
+    assert not len(results.answers)  # nothing was recorded: no row, no error
     for run in results.experiment.runs():
         cut = {"alpacaeval2": 5, "mtbench": 10} if run.method == "metaapo" else {"alpacaeval2": 0, "mtbench": 0}
         noted = {

@@ -1,4 +1,4 @@
-"""Configuration: every mistake has one sentence that names the key and the way out, before any work is done."""
+"""Configuration: every mistake gives one sentence that names the key and the fix, before any work is done."""
 
 import subprocess
 import sys
@@ -40,18 +40,18 @@ MINIMAL = {"experiment": "test", "seeds": [0], "methods": {"dpo": {}}}
         ({"sft": {"checkpoint": {"revison": "x"}}}, r"sft\.checkpoint\.revison: unknown key; did you mean 'revision'"),
     ],
 )
-def test_mistakes_are_named(change, message):
+def test_mistakes_are_reported(change, message):
     with pytest.raises(ConfigError, match=message):
         resolve(MINIMAL | change)
 
 
 @pytest.mark.parametrize("document", [None, [], "dpo"])
-def test_a_document_that_is_no_mapping_is_an_error(document):
+def test_a_document_that_is_not_a_mapping_is_an_error(document):
     with pytest.raises(ConfigError, match="expected a mapping"):
         resolve(document)
 
 
-def test_a_missing_file_and_broken_yaml_are_named(tmp_path):
+def test_a_missing_file_and_broken_yaml_are_reported(tmp_path):
     with pytest.raises(ConfigError, match="nowhere.yaml: cannot be read"):
         load(tmp_path / "nowhere.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1")
@@ -81,7 +81,7 @@ def test_runs_are_methods_times_budgets_times_seeds():
     assert [Run.parse(run_id) for run_id in experiment.run_ids()] == experiment.runs()
 
 
-def test_a_run_name_that_is_none_is_an_error():
+def test_a_malformed_run_name_is_an_error():
     with pytest.raises(ConfigError, match="expected METHOD/budgetB/seedS"):
         Run.parse("dpo/seed0")
 

@@ -1,4 +1,4 @@
-"""Records on disk: what is wrong is named by file and line, and nothing half-written is ever seen."""
+"""Records on disk: errors name the file and line, and readers never see a half-written file."""
 
 import gzip
 import json
@@ -57,7 +57,7 @@ def test_a_missing_key_is_named():
         require_keys({"id": 1}, ["id", "chosen"], "pairs.jsonl:3")
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="Out of range float"):

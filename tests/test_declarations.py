@@ -1,4 +1,4 @@
-"""What methods declare, and that nobody else knows them by name."""
+"""What methods declare, and that no other code knows them by name."""
 
 import ast
 
@@ -10,7 +10,7 @@ from metaapo.method import declaration_of, known_declarations, known_methods
 from reports import roles
 
 BASELINES = set(known_methods()) - {"metaapo"}
-# Constants that are spelled like a baseline and mean something else, by file.
+# By file: constants that are spelled like a baseline but mean something else.
 OTHER_MEANINGS = {
     "metaapo/method.py": {"dpo", "ipo", "simpo", "kto"},  # objectives: functions of metaapo.losses, named by papers
     # objectives; `select: random`, a rule of sampling; and the official code's start, an entry of the configuration
@@ -31,13 +31,13 @@ def test_a_method_samples_nothing_online_exactly_where_it_is_offline_or_not_trai
     assert (declared.sampled == 0) == (declared.family == "offline" or not declared.trains)
 
 
-def test_each_part_that_a_claim_needs_is_declared_by_one_module():
+def test_each_role_that_a_claim_needs_is_declared_by_one_module():
     assert roles.modules_that(roles.full_budget) == ["online_dpo"]
     assert roles.modules_that(roles.matched_random) == ["random"]
     assert roles.modules_that(roles.required) == ["dpo", "online_dpo", "ppo", "selm"]
 
 
-def test_looks_are_distinct():
+def test_colours_and_markers_are_distinct():
     looks = [declared.look for declared in known_declarations().values() if declared.look]
     assert len({color for color, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
 
@@ -46,14 +46,14 @@ def document(**methods):
     return {"experiment": "t", "seeds": [0], "methods": methods}
 
 
-def test_baselines_stand_by_family_and_the_configuration_can_take_one_out():
+def test_baselines_are_ordered_by_family_and_the_configuration_can_exclude_one():
     methods = {"selm": {}, "online_dpo": {}, "other": {"module": "online_dpo"}, "dpo": {}, "metaapo": {}, "random": {}}
     assert roles.baselines(resolve(document(**methods))) == ["dpo", "online_dpo", "other", "selm"]
     methods["other"]["role"] = "control"
     assert roles.baselines(resolve(document(**methods))) == ["dpo", "online_dpo", "selm"]
 
 
-def test_a_part_is_played_by_the_entry_named_like_its_module_else_by_the_first_on_it():
+def test_a_role_goes_to_the_entry_named_like_its_module_else_to_the_first_that_uses_it():
     named = {"other": {"module": "online_dpo"}, "online_dpo": {}}
     assert roles.first_that(resolve(document(**named)), roles.full_budget) == "online_dpo"
     del named["online_dpo"]
@@ -61,7 +61,7 @@ def test_a_part_is_played_by_the_entry_named_like_its_module_else_by_the_first_o
     assert roles.first_that(resolve(document(dpo={})), roles.full_budget) is None
 
 
-def test_a_released_checkpoint_under_a_methods_name_stands_for_it():
+def test_a_released_checkpoint_under_a_methods_name_represents_it():
     released = {"module": "released", "checkpoint": {"path": "org/model"}}
     assert roles.baselines(resolve(document(dpo=released, released_ppo=released))) == ["dpo"]
 

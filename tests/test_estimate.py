@@ -38,7 +38,7 @@ def test_a_checkpoint_s_own_configuration_counts():
     assert shape_from_config(policy.config.to_dict()).parameters == counted
 
 
-def test_what_costs_more_is_estimated_to_cost_more():
+def test_larger_settings_are_estimated_to_cost_more():
     base = estimate(resolve(REAL))
     longer = estimate(resolve(REAL | {"estimate": {"response_tokens": 700}}))
     seeds = estimate(resolve(REAL | {"seeds": [0, 1]}))
@@ -48,14 +48,14 @@ def test_what_costs_more_is_estimated_to_cost_more():
     assert base["dollars"] == pytest.approx(base["gpu_hours_total"] * 3.0, rel=1e-2)
 
 
-def test_spreading_the_policy_makes_it_fit():
+def test_sharding_the_policy_makes_it_fit():
     assert not estimate(resolve(REAL))["fits"]
     hardware = {"launcher": "config/accelerate/zero3.yaml", "processes": 8}
     train = {"precision": "bf16", "gradient_checkpointing": True, "micro_batch_size": 2, "batch_size": 128}
     assert estimate(resolve(REAL | {"hardware": hardware, "train": train}))["fits"]
 
 
-def test_an_unknown_gpu_or_model_is_named():
+def test_an_unknown_gpu_or_model_is_reported():
     with pytest.raises(ConfigError, match=r"estimate\.gpu: unknown 'H999'; known: H100-80GB"):
         estimate(resolve(REAL | {"estimate": {"gpu": "H999"}}))
     with pytest.raises(DataError, match=r"sft\.checkpoint\.path: the shape of org/odd is not known before"):

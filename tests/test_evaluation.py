@@ -1,4 +1,4 @@
-"""From checkpoints to scores: answering, judging and scoring as the workflow runs them, on small numbers."""
+"""From checkpoints to scores: answering, judging and scoring as in the workflow, at a small scale."""
 
 import csv
 import gzip
@@ -54,7 +54,7 @@ def experiment(tmp_path):
 
 
 def write_answers(experiment):
-    """Answers of made-up models: DPO's are right in most cases, the others' are the sloppy demonstrator's."""
+    """Answers of synthetic models: DPO's are mostly right, the others' come from the sloppy demonstrator."""
     rng = random.Random(0)
     for model in evaluated_models(experiment):
         for benchmark in BENCHMARKS:
@@ -134,7 +134,7 @@ def test_only_composed_questions_have_a_baseline_named_world(experiment):
         questions.baseline_answers(wanted, "alpacaeval2", 0, [])
 
 
-def test_identical_answers_are_a_draw_that_the_judge_is_not_asked_about(experiment):
+def test_identical_answers_are_a_draw_without_asking_the_judge(experiment):
     class Silent:
         name = "silent"
 
@@ -158,7 +158,7 @@ def test_a_missing_answer_is_named_before_anything_is_judged(experiment):
     assert not judge.manifest_path(experiment, "mtbench", "gold", "dpo/budget1.0/seed0").exists()
 
 
-def test_unreadable_opinions_are_counted_and_never_scored(experiment):
+def test_unreadable_judgments_are_counted_and_never_scored(experiment):
     write_answers(experiment)
     for benchmark in BENCHMARKS:
         for run in judged_runs(experiment, benchmark):
@@ -203,7 +203,7 @@ def test_an_endpoint_judges_whole_runs_quotes_first_and_is_asked_once(experiment
         assert not path.is_file() or KEY.encode() not in path.read_bytes()
 
 
-def test_answers_are_made_once_and_again_only_where_something_changed(experiment, capsys):
+def test_answers_are_made_again_only_if_something_changed(experiment, capsys):
     for model in [*evaluated_models(experiment)[1:2]]:
         folder = model.checkpoint(experiment)
         make_policy().save_pretrained(folder)
@@ -241,7 +241,7 @@ def test_answers_are_made_again_only_for_the_benchmark_whose_code_changed(experi
 
 
 def judged_again(experiment, benchmark, capsys):
-    """Judge DPO's first run; whether anything was judged."""
+    """Judge DPO's first run; return whether anything was judged."""
     capsys.readouterr()
     judge.judge_run(experiment, "gold", benchmark, "dpo/budget1.0/seed0")
     err = capsys.readouterr().err
@@ -250,7 +250,7 @@ def judged_again(experiment, benchmark, capsys):
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_judgments_are_made_once_and_again_only_where_something_changed(experiment, benchmark, capsys, monkeypatch):
+def test_judgments_are_made_again_only_if_something_changed(experiment, benchmark, capsys, monkeypatch):
     write_answers(experiment)
     model = evaluated_models(experiment)[1]
     path = model.judgments(experiment, benchmark, "gold")
@@ -304,7 +304,7 @@ def test_second_turns_see_the_first_with_its_answer(monkeypatch):
     assert [message["content"] for message in seen[2][1][0]] == ["one", "answer 1", "two"]
 
 
-def test_temperatures_are_the_protocols():
+def test_temperatures_follow_the_protocols():
     from_fastchat = dict(TEMPERATURES)
     assert from_fastchat == {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1} | dict.fromkeys(
         ("math", "coding", "reasoning", "extraction"), 0.0
@@ -324,7 +324,7 @@ def test_judging_and_scoring_need_no_torch():
     assert answer.stdout.strip() == "False"
 
 
-def test_question_files_say_what_is_wrong(tmp_path):
+def test_bad_question_files_are_explained(tmp_path):
     path = tmp_path / "q.jsonl"
     for rows, message in [
         ([], "holds no question"),

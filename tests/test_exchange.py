@@ -1,4 +1,4 @@
-"""Files in the Every Eval Ever schema: complete, joined by ids, read back, and valid by the schema's own validator."""
+"""Files in the Every Eval Ever schema: complete, joined by id, readable, and valid for the schema's validator."""
 
 import hashlib
 import importlib.util
@@ -39,7 +39,7 @@ def aggregates(folder):
     return {path: read_json(path) for path in sorted(folder.rglob("*.json"))}
 
 
-def test_every_metric_of_every_model_is_there_with_its_interval(experiment, folder):
+def test_every_metric_of_every_model_is_exported_with_its_interval(experiment, folder):
     scores = {}
     for name in experiment.benchmarks:
         for row in read_json(experiment.results / "scores" / name / "gold.json")["rows"]:
@@ -71,11 +71,11 @@ def test_samples_average_to_the_raw_metric_that_they_name(folder):
         result = next(r for r in document["evaluation_results"] if r["evaluation_result_id"] == named)
         scores = [row["evaluation"]["score"] for row in rows]
         assert all(0 <= score <= result["metric_config"]["max_score"] for score in scores)
-        if result["metric_config"]["metric_id"] == "mtbench.average":  # Arena-Hard weighs clear verdicts thrice
+        if result["metric_config"]["metric_id"] == "mtbench.average":  # Arena-Hard counts clear verdicts three times
             assert sum(scores) / len(scores) == pytest.approx(result["score_details"]["score"])
 
 
-def test_the_judges_words_are_with_the_answer_that_they_are_about(folder):
+def test_the_judges_words_are_stored_with_the_answer_they_refer_to(folder):
     path = next(p for p in sorted(folder.rglob("*_samples.jsonl")) if "mtbench" in str(p))
     for row in read_jsonl(path):
         assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * 2
@@ -98,7 +98,7 @@ def test_the_same_results_give_the_same_files(experiment, folder, tmp_path):
         assert uuid.UUID(path.name.removesuffix(".json").removesuffix("_samples.jsonl")).version == 4
 
 
-def test_an_exported_model_is_compared_as_any_log(experiment, folder):
+def test_an_exported_model_is_compared_like_any_log(experiment, folder):
     paths = sorted(folder.rglob("mtbench*/**/*_samples.jsonl"))
     logs = {path.parent.name.split("-budget")[0]: read_samples(path) for path in paths}
     found = compare(logs["test-dpo"], logs["test-online_dpo"])
@@ -107,7 +107,7 @@ def test_an_exported_model_is_compared_as_any_log(experiment, folder):
     assert found["difference"] == pytest.approx(means[0] - means[1])
 
 
-def test_a_language_model_as_judge_is_named_with_where_it_ran(experiment):
+def test_a_language_model_judge_is_recorded_with_its_endpoint(experiment):
     from eval.judges.config import find_judge
 
     config = find_judge(experiment.evaluation.judges_file, "llm")
@@ -118,7 +118,7 @@ def test_a_language_model_as_judge_is_named_with_where_it_ran(experiment):
     assert judge["model_info"]["additional_details"]["deployment_type"] == "self_deployed"
 
 
-def test_a_question_that_is_its_own_id_is_named_by_its_hash():
+def test_a_question_without_an_id_is_named_by_its_hash():
     assert sample_id("q81") == "q81"
     assert sample_id("word " * 20) == hashlib.sha256(("word " * 20).encode()).hexdigest()[:16]
 
@@ -127,7 +127,7 @@ def test_a_question_that_is_its_own_id_is_named_by_its_hash():
     importlib.util.find_spec("every_eval_ever") is None,
     reason="pip install --no-deps --ignore-requires-python every-eval-ever",
 )
-def test_the_schemas_own_validator_finds_nothing(folder):
+def test_the_schemas_validator_finds_no_error(folder):
     command = [sys.executable, "-m", "every_eval_ever", "validate", "--format", "json", "data/**/*.json*"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

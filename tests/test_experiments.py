@@ -29,7 +29,7 @@ def test_what_is_shared_with_the_default_has_the_same_settings(name):
 
 @pytest.mark.parametrize("name", SMALL_WORLD)
 def test_an_ablation_trains_as_metaapo_does(name):
-    """Learning rate and beta are MetaAPO's; what an entry is about may differ: its objective, start or reference."""
+    """Learning rate and beta equal MetaAPO's; only an entry's subject may differ: its objective, start or reference."""
     experiment = load(PROJECT / "config" / f"{name}.yaml")
     for method, entry in experiment.methods.items():
         if module_of(method, entry) == "metaapo.metaapo" and entry.objective == "dpo":
@@ -43,10 +43,10 @@ def test_an_ablation_trains_as_metaapo_does(name):
 def test_the_full_and_the_smoke_experiment_have_every_method(name):
     experiment = load(PROJECT / "config" / f"{name}.yaml")
     modules = {entry.module or name for name, entry in experiment.methods.items()}
-    assert modules == set(known_methods()) - {"released"}  # a checkpoint of somebody else's, for real models
+    assert modules == set(known_methods()) - {"released"}  # a released checkpoint, for real models
 
 
-def test_every_seed_of_the_full_experiment_has_a_world_of_its_own():
+def test_every_seed_of_the_full_experiment_has_a_separate_world():
     experiment = load(PROJECT / "config" / "full.yaml")
     assert len({experiment.world_of(seed) for seed in experiment.seeds}) == len(experiment.seeds) > 1
 
@@ -61,7 +61,7 @@ def test_the_full_experiment_has_what_the_claims_compare():
 
 
 def tuned():
-    """Learning rate and beta of each method's best trial, as docs/tuning.md has them in bold."""
+    """Learning rate and beta of each method's best trial, printed in bold in docs/tuning.md."""
     found = {}
     for line in (PROJECT / "docs" / "tuning.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

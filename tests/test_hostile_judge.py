@@ -1,4 +1,4 @@
-"""A judge's endpoint that cheats, breaks and bombs: what is asked, stored and paid for, mode by mode."""
+"""A judge's endpoint that cheats, breaks and sends bombs: what is requested, stored and paid for, mode by mode."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from eval.judges.store import Store
 
 COUNT, CONCURRENCY = 30, 8
 UNREADABLE = "5 of 30 judgments were refused or cannot be read, the last one: "
-# What becomes of a run in which every request meets the mode. Not named here: all 30 grades are 7.
+# The outcome of a run in which every request meets the mode. If a mode is not listed, all 30 grades are 7.
 STOPS = {
     "empty": UNREADABLE + "no words",
     "null content": UNREADABLE + "no words",
@@ -107,14 +107,14 @@ def test_every_mode_ends_in_grades_or_in_one_sentence_and_nothing_paid_is_lost(m
         assert KEY.encode() not in file.read_bytes()
     with Hostile(latency=0.001) as server:  # the endpoint is repaired
         client = make_client(server.url, path, CONCURRENCY)
-        if mode == "other model":  # its answers are grades, which the user may accept
+        if mode == "other model":  # its answers contain grades, which the user may accept
             with pytest.raises(JudgeError, match="answers_as"):
                 ask(client, COUNT)
             client = make_client(server.url, path, CONCURRENCY, answers_as=["something-else-7b"])
         assert ask(client, COUNT) == [7] * COUNT
         assert server.requests <= (0 if mode in OK else COUNT)
         before = server.requests
-        assert ask(client, COUNT) == [7] * COUNT  # a warm rerun asks nothing
+        assert ask(client, COUNT) == [7] * COUNT  # a rerun sends no request
         assert server.requests == before
 
 
@@ -162,9 +162,9 @@ def test_twenty_kills_lose_neither_answers_nor_money(tmp_path):
             while server.requests < arrived + 60 + rng.randrange(100) and time.monotonic() < deadline:
                 time.sleep(0.002)
             os.kill(child, signal.SIGKILL)
-            time.sleep(0.05)  # what the endpoint had under way
+            time.sleep(0.05)  # requests in progress at the endpoint
             assert server.requests > arrived
-            assert not set(Counter(server.answered) - before) & stored  # nothing is asked twice once it is stored
+            assert not set(Counter(server.answered) - before) & stored  # no stored request is sent again
             store = Store(path)
             requests = store._connection.execute("SELECT request, answer FROM answers").fetchall()
             stored = {json.loads(r)["messages"][-1]["content"] for r, a in requests if "[[7]]" in a}
@@ -189,7 +189,7 @@ def test_a_run_with_a_few_refusals_passes_and_so_does_its_rerun(tmp_path):
         refused = first.count(None)
         assert 0 < refused <= 20
         before = server.requests
-        server.rate, server.otherwise = 1.0, "good"  # all that is asked now is refused again
+        server.rate, server.otherwise = 1.0, "good"  # every request sent now is refused again
         assert ask(client, 400) == first
         assert server.requests == before + refused
 

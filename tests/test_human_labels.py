@@ -1,4 +1,4 @@
-"""Human votes of MT-Bench: read, decided by a judge's grades, and agreed with as FastChat counts it."""
+"""Human votes of MT-Bench: reading them, deciding by a judge's grades, and agreement as FastChat counts it."""
 
 import json
 
@@ -43,7 +43,7 @@ def read(tmp_path, rows):
 
 
 class ByName:
-    """Grades by a table of models; -1 cannot be read."""
+    """Grades from a table of models; -1 is unreadable."""
 
     name = "by-name"
 
@@ -56,7 +56,7 @@ class ByName:
         return [Judgment(None if grade < 0 else grade, "") for grade in said]
 
 
-def test_agreement_is_fastchats_own(tmp_path):
+def test_agreement_equals_fastchats(tmp_path):
     rows = random_votes()
     votes = read(tmp_path, rows)
     rng = np.random.default_rng(1)
@@ -99,7 +99,7 @@ def test_a_judge_that_decides_as_people_do_agrees_with_them(tmp_path):
     found = agreement(votes, {v.item: v.share for v in votes})
     assert found["with_ties"]["value"] == found["kappa"]["value"] == 1
     assert found["without_ties"]["n"] == 20
-    assert found["corrected"] is None  # nobody voted for the second model: what the judge makes of that is unknown
+    assert found["corrected"] is None  # no vote for the second model, so the judge's value for it is unknown
     assert found["people_with_ties"] == {"value": None, "ci_low": None, "ci_high": None, "n": 0}
 
 
@@ -114,7 +114,7 @@ def test_each_answer_is_graded_once_and_the_better_grade_wins(tmp_path):
     judge = ByName({"gpt-4": 9, "alpaca-13b": 4, "claude-v1": 9.05, "llama-13b": -1})
     decisions = decide(judge, votes, {"81": "writing"}, {})
     assert decisions["81", 1, "alpaca-13b", "gpt-4"] == 0
-    assert decisions["81", 2, "claude-v1", "gpt-4"] == 0.5  # within 0.1 is a tie, as FastChat has it
+    assert decisions["81", 2, "claude-v1", "gpt-4"] == 0.5  # within 0.1 is a tie, as in FastChat
     assert np.isnan(decisions["82", 1, "gpt-4", "llama-13b"])
     assert len(judge.asked) == 6
     lengths = {(c.question, c.model, len(c.messages)) for c in judge.asked}
@@ -122,7 +122,7 @@ def test_each_answer_is_graded_once_and_the_better_grade_wins(tmp_path):
     assert agreement(votes, decisions)["unreadable"] == 1
 
 
-def test_the_authors_of_the_benchmark_are_no_people(tmp_path):
+def test_votes_of_the_benchmarks_authors_do_not_count_as_human(tmp_path):
     votes = read(tmp_path, [vote(), vote(judge="author_1"), vote(82)])
     assert [vote.rater for vote in votes] == ["expert_1", "expert_1"]
 
@@ -133,7 +133,7 @@ def test_swapping_two_models_changes_nothing(tmp_path):
     assert straight == mirrored
 
 
-def test_a_judge_that_favours_its_family_more_than_people_do_is_seen(tmp_path):
+def test_a_judge_that_favours_its_family_more_than_people_do_is_detected(tmp_path):
     rows = [vote(q, "gpt-4", "claude-v1", "tie") for q in range(81, 121)]
     rows += [vote(q, "llama-13b", "claude-v1", "model_a") for q in range(81, 121)]
     votes = read(tmp_path, rows)
@@ -145,7 +145,7 @@ def test_a_judge_that_favours_its_family_more_than_people_do_is_seen(tmp_path):
     assert self_preference(votes, decisions, "Qwen2.5-72B") is None
 
 
-def test_the_hubs_parquet_folder_is_read_as_the_json_is(tmp_path):
+def test_the_hubs_parquet_folder_is_read_like_the_json(tmp_path):
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
@@ -163,7 +163,7 @@ def test_the_hubs_parquet_folder_is_read_as_the_json_is(tmp_path):
         ({"conversation_a": talk(81, "x", 1), "turn": 2}, "shorter than turn 2"),
     ],
 )
-def test_a_record_that_is_no_vote_is_an_error(tmp_path, change, words):
+def test_a_record_that_is_not_a_vote_is_an_error(tmp_path, change, words):
     with pytest.raises(DataError, match=words):
         read(tmp_path, [vote() | change])
 
@@ -188,7 +188,7 @@ PROMPTS = {
 
 
 class Asked:
-    """Answers pairwise prompts by a function of what it is asked."""
+    """Answers pairwise prompts with a function of the prompt."""
 
     name = "asked"
 
@@ -208,7 +208,7 @@ def pair(category="writing", turns=1, references=()):
     return Pair("81", category, talk(81, "x", turns), talk(81, "y", turns), references)
 
 
-def test_pairs_are_asked_in_both_orders_with_the_prompt_of_their_kind(tmp_path):
+def test_pairs_are_judged_in_both_orders_with_the_right_prompt(tmp_path):
     judge = Asked(tmp_path, lambda prompt: "[[C]]")
     ask_pairs(judge, [pair(), pair(turns=2), pair("math", 1, ("4",)), pair("math", 2, ("4", "5"))])
     assert judge.prompts == [
@@ -240,7 +240,7 @@ def test_a_winner_is_read_as_fastchat_reads_it(text, share):
     assert read_winner(text) == share
 
 
-def test_a_judge_that_loves_the_first_place_agrees_with_nobody(tmp_path):
+def test_a_judge_that_always_prefers_the_first_answer_agrees_with_no_one(tmp_path):
     votes = read(tmp_path, [vote(q, winner="model_a") for q in range(81, 91)])
     found = pairwise_agreement(Asked(tmp_path, lambda prompt: "[[A]]"), votes, {}, {})
     assert found["orders"]["reversed"] == 1

@@ -1,4 +1,4 @@
-"""The authors' own tools read what we write, and we read what they write; for real, against one loopback endpoint."""
+"""The original tools read our files, and we read theirs; tested for real, against one loopback endpoint."""
 
 import json
 import os
@@ -37,7 +37,7 @@ json.dump({"board": board.to_dict("records"), "annotations": annotations}, open(
 
 @pytest.fixture
 def outputs(tmp_path):
-    """Answers as `eval.answer` writes them, of a model and of a baseline: (instructions, baseline file, own file)."""
+    """Answers of a model and a baseline, as `eval.answer` writes them: (instructions, baseline file, model file)."""
     comparisons = make_pairs(60)
     rows = [{"dataset": "d", "instruction": comparison.prompt[0]["content"]} for comparison in comparisons]
     baseline = [row | {"output": comparison.first, "generator": "base"} for row, comparison in zip(rows, comparisons)]
@@ -85,7 +85,7 @@ def test_alpaca_eval_evaluates_our_answers_and_gives_the_very_same_preferences(t
         assert found[row["instruction"]] == pytest.approx(row["preference"], abs=1e-12)
     assert all(found.get(row["instruction"]) is None or found[row["instruction"]] != found[row["instruction"]]
                for row in ours if row["preference"] is None)  # fmt: skip
-    # Our scorer reads their annotations, and both score alike.
+    # Our scorer reads their annotations, and the scores agree.
     score = alpacaeval2.score([row for row in theirs["annotations"] if row["preference"]])
     assert score["win_rate"] == pytest.approx(theirs["board"][0]["win_rate"])
     assert score["win_rate"] == pytest.approx(alpacaeval2.score(ours)["win_rate"])

@@ -1,4 +1,4 @@
-"""A judge's card says what is known of it: its own judgments, the checks, other judges, and what to beware of."""
+"""A judge's card summarises its judgments, the checks, other judges, and warnings."""
 
 import json
 import random
@@ -66,7 +66,7 @@ def card(experiment):
     return found
 
 
-def test_the_gold_judge_passes_every_check_and_is_warned_of_by_nobody(card):
+def test_the_gold_judge_passes_every_check_without_a_warning(card):
     assert card["warnings"] == []
     for name in ("arenahard", "mtbench"):
         checks = card["benchmarks"][name]["checks"]
@@ -94,7 +94,7 @@ def test_a_stricter_judge_is_equated_with_the_other(experiment, card):
     assert same["winners"]["value"] == same["kappa"]["value"] == 1
 
 
-def test_a_judge_that_often_cannot_be_read_is_warned_of(experiment):
+def test_a_judge_that_is_often_unreadable_gets_a_warning(experiment):
     warnings = judge_card(experiment, "strict")["warnings"]
     assert any("could not be read" in sentence and sentence.startswith("MT-Bench") for sentence in warnings)
 
@@ -105,7 +105,7 @@ def test_unreadable_judgments_leave_a_score_open(experiment, card):
     assert 1 <= bounds["low"] < bounds["high"] <= 10
 
 
-def test_a_relative_of_the_policies_is_warned_of(experiment):
+def test_a_judge_of_the_policies_family_gets_a_warning(experiment):
     checkpoint = experiment.sft.checkpoint.model_copy(update={"path": "openai/gpt-4o-tuned"})
     related = experiment.model_copy(update={"sft": experiment.sft.model_copy(update={"checkpoint": checkpoint})})
     warnings = judge_card(related, "strict")["warnings"]
@@ -126,7 +126,7 @@ def test_the_report_shows_what_was_measured_and_nothing_else(card):
     assert "evaluation.trust.checks" in card_view(card | {"benchmarks": unchecked})["note"]
 
 
-def test_a_card_without_human_votes_has_them_in_the_report_once_they_are_there(card):
+def test_human_votes_added_later_appear_in_the_report(card):
     measured = {"value": 0.8, "ci_low": 0.7, "ci_high": 0.9, "n": 50}
     keys = ("with_ties", "without_ties", "people_with_ties", "people_without_ties", "kappa", "alpha_people")
     human = dict.fromkeys((*keys, "alpha_with_judge"), measured) | {"self_preference": None, "pairs": None}
@@ -141,16 +141,16 @@ def test_the_report_says_what_a_judge_cost_and_how_its_answers_ended(card):
     ledger = {"answered": 9, "failed": {"429": 2}, "prompt_tokens": 1000, "completion_tokens": 90, "dollars": 1.5}
     ledger |= {"unsure_dollars": 0.25, "finish_reasons": {"stop": 8, "length": 1}}
     cost = card_view(card | {"cost": ledger})["cost"]
-    assert "9 answers and 2 failed tries" in cost
+    assert "9 answers and 2 failed attempts" in cost
     assert "$1.50, and at most $0.25 more" in cost
     assert "stop 8, length 1" in cost
 
 
-# --- judges that are not to be trusted -----------------------------------------------------------------------------
+# --- judges that cannot be trusted ---------------------------------------------------------------------------------
 
 
 class Gullible(GoldJudge):
-    """The gold judge, but an answer that is long, orders it about or names a verdict is the best one."""
+    """The gold judge, but it prefers answers that are long, instruct the judge or name a verdict."""
 
     def __init__(self, reason):
         super().__init__("gullible", "tiny")
@@ -177,7 +177,7 @@ class Gullible(GoldJudge):
 
 @pytest.mark.parametrize(("reason", "check"), [("longer", "pad"), ("command", "command"), ("verdict", "verdict")])
 @pytest.mark.parametrize("name", ["arenahard", "mtbench"])
-def test_a_gullible_judge_fails_the_check_that_is_made_for_it(experiment, name, reason, check):
+def test_a_gullible_judge_fails_the_check_designed_for_it(experiment, name, reason, check):
     from eval.checkpoints import evaluated_models
 
     asked = prepare(experiment, name, evaluated_models(experiment)[-1], 8)
@@ -187,12 +187,12 @@ def test_a_gullible_judge_fails_the_check_that_is_made_for_it(experiment, name, 
     assert found["retest"] is None  # asked once
 
 
-def test_a_judge_that_says_the_same_of_everything_is_seen():
+def test_a_judge_with_constant_judgments_is_detected():
     assert spread_of(np.array([7.0] * 95 + [8.0] * 5)) == {"distinct": 2, "most_frequent": 7.0, "share": 0.95}
     assert spread_of(np.array([np.nan])) is None
 
 
-# --- what a record of each benchmark says ----------------------------------------------------------------------------
+# --- what each benchmark's records contain ---------------------------------------------------------------------------
 
 
 def test_preferences_are_read_from_the_models_side():
@@ -202,7 +202,7 @@ def test_preferences_are_read_from_the_models_side():
     assert alpacaeval2.orders(record) is None
 
 
-def test_both_orders_of_a_preference_are_by_what_was_shown():
+def test_both_orders_of_a_preference_follow_the_order_shown():
     questions = [f"question {n}" for n in range(8)]
     for instruction in questions:
         record = {"instruction": instruction, "preference": 1.6, "orders": [1.8, 1.4]}
@@ -232,11 +232,11 @@ def test_judges_are_compared_on_what_both_judged():
     del other[("m1",)]["q2"]
     found = compare_with(own, other, benchmark("arenahard"))
     assert found["n"] == 5
-    assert found["winners"]["value"] == 0.8  # 0.52 is a tie too
-    assert found["equating"] is None  # two models are on any line
+    assert found["winners"]["value"] == 0.8  # 0.52 is also a tie
+    assert found["equating"] is None  # any two models fit a line
 
 
-def test_longer_answers_that_win_are_seen_question_by_question(tmp_path):
+def test_wins_of_longer_answers_are_detected_per_question(tmp_path):
     rng = np.random.default_rng(0)
     rows = []
     for question in range(40):
@@ -254,7 +254,7 @@ def test_longer_answers_that_win_are_seen_question_by_question(tmp_path):
 # --- panels and repeats through the catalogue ------------------------------------------------------------------------
 
 
-def test_an_entry_says_how_often_and_in_which_orders_a_judge_is_asked(experiment):
+def test_an_entry_sets_the_repeats_and_orders_of_a_judge(experiment):
     judge = open_judge(experiment, "jury")
     assert judge.name == "jury"
     gold, twice = judge.members

@@ -1,4 +1,4 @@
-"""Judges that need no endpoint: gold, rewards, stored judgments; the catalogue; checks of a judge; rank agreement."""
+"""Judges that need no endpoint: gold, rewards, stored judgments; the catalogue; checks of judges; rank agreement."""
 
 import datetime
 import json
@@ -49,7 +49,7 @@ def comparisons(questions):
     ]
 
 
-def test_opinions_follow_the_reward_and_turn_with_the_order():
+def test_judgments_follow_the_reward_and_flip_with_the_order():
     assert preference(0, 0, SCALE) == 1.5
     assert preference(0, 1, SCALE) == pytest.approx(1 + 1 / (1 + np.exp(-2)))
     assert preference(-1e6, 1e6, SCALE) == 2
@@ -93,7 +93,7 @@ def test_the_gold_judge_has_no_position_bias_and_lets_a_constant_answer_lose(com
 
 
 class FirstLover:
-    """A judge that likes what it sees first, by alpaca_eval's order or by the games' own."""
+    """A judge that prefers the first answer it sees, in alpaca_eval's order or in the games' order."""
 
     name = "first"
 
@@ -107,7 +107,7 @@ class FirstLover:
 
 
 @pytest.mark.parametrize("benchmark", ["alpacaeval2", "arenahard"])
-def test_a_biased_judge_is_found_out(comparisons, benchmark):
+def test_a_biased_judge_is_detected(comparisons, benchmark):
     shares = ask_both_orders(FirstLover(), benchmark, comparisons)
     orders = order_effects(*shares)
     assert orders["reversed"] == 1.0
@@ -123,7 +123,7 @@ def test_unreadable_judgments_decide_no_check():
     }  # fmt: skip
 
 
-def test_the_catalogue_names_what_is_wrong_and_what_is_live(tmp_path):
+def test_the_catalogue_explains_errors_and_lists_available_judges(tmp_path):
     judges = read_judges("config/judges.yaml")
     assert judges["gold"].kind == "gold"
     with pytest.raises(ConfigError, match="end of life on 2026-03-26.*live judge.*gold.*llama-3.3-70b"):
@@ -145,7 +145,7 @@ def test_the_catalogue_names_what_is_wrong_and_what_is_live(tmp_path):
         read_judges("nowhere.yaml")
 
 
-def test_no_entry_of_the_catalogue_holds_a_key():
+def test_no_entry_of_the_catalogue_contains_a_key():
     assert all("sk-" not in entry.model_dump_json() for entry in read_judges("config/judges.yaml").values())
 
 

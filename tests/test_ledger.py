@@ -17,7 +17,7 @@ TOTALS = [field.name for field in fields(Totals)]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """The folders of a run of an offline, an online and a reinforcing method."""
+    """The run folders of an offline, an online and a reinforcement-learning method."""
     document = experiment_document(tmp_path_factory.mktemp("results"), methods=METHODS, iterations=2, seeds=[0])
     experiment = resolve(document)
     write_world(experiment.world_path(0), pairs=16, iterations=2)
@@ -45,7 +45,7 @@ def test_totals_are_sums_over_the_rows_under_the_same_names(folders, method):
 
 
 def test_no_other_name_is_given_to_a_quantity_of_the_ledger(folders):
-    """Names of an earlier format, which meant what others mean now."""
+    """Names from an earlier format for quantities that are named differently now."""
     retired = {"responses", "annotations", "generated", "calls", "tokens"}
     for folder in folders.values():
         record = read_json(folder / "run.json")
@@ -75,7 +75,7 @@ def test_nothing_sampled_is_a_ratio_of_zero():
 
 
 def test_scores_csv_counts_what_the_ledger_scored(folders):
-    """The contract's column `annotations` is the running sum of responses_scored."""
+    """The column `annotations` is the running sum of responses_scored."""
     from reports.collect import ledger
 
     summaries = read_json(folders["online_dpo"] / "run.json")["iterations"]

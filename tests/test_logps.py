@@ -28,7 +28,7 @@ def test_equal_a_full_forward_of_each_sequence(policy):
 @pytest.mark.parametrize("right", [1, 5])
 @pytest.mark.parametrize("rows", [0, 2])
 def test_padding_changes_nothing(policy, right, rows):
-    """More padding on the right of each row, and whole rows of it (rows of other prompts, as seen by a response)."""
+    """More padding on the right of each row, and entire rows of padding (as a response sees rows of other prompts)."""
     batch = collate(PROMPTS, RESPONSES, pad_id=0)
     height, width = batch.input_ids.shape
     pad = torch.nn.functional.pad
@@ -49,7 +49,7 @@ def test_padding_changes_nothing(policy, right, rows):
 
 
 def test_responses_to_one_prompt_do_not_see_each_other(policy):
-    """One tree of prompt and three responses gives what three sequences give, for any company."""
+    """A tree of one prompt and three responses gives the same as three sequences, whatever else is in the batch."""
     prompt = PROMPTS[2]
     together = sequence_logps(policy, collate([prompt] * 3, RESPONSES, pad_id=0))
     for logp, response in zip(together.tolist(), RESPONSES):
@@ -83,7 +83,7 @@ def test_batch_size_and_order_change_nothing(policy):
 
 
 def test_pad_tokens_inside_a_response_count_as_tokens(policy):
-    """A model whose padding is its EOS must not lose the EOS: masks, not token ids, say what is padding."""
+    """A model whose padding token is its EOS must keep the EOS: masks, not token ids, mark padding."""
     with_eos = sequence_logps(policy, collate([PROMPTS[0]], [[9, 2]], pad_id=2))
     without = sequence_logps(policy, collate([PROMPTS[0]], [[9]], pad_id=2))
     assert with_eos.item() < without.item()

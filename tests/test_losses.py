@@ -45,7 +45,7 @@ def texts():
 
 
 def kl_of(policy, reference, prompts, pairs, pad_id):
-    """The shared loop's estimate of the divergence."""
+    """The shared loop's estimate of the KL divergence."""
 
     def logps(model, prompts, responses):
         return all_sequence_logps(model, prompts, responses, pad_id)
@@ -119,7 +119,7 @@ def test_loss_and_gradient_equal_trl(name, tokenizer, texts, tmp_path):
     size = len(texts) * (2 if trainer_name == "KTO" else 1)  # KTO counts responses
     their_settings = their_settings | {"per_device_train_batch_size": size}
     policy, reference = make_policy(1), make_policy(2)
-    if name == "kto":  # so that the KL estimate is above 0 and parity covers it
+    if name == "kto":  # so that the KL estimate is above 0 and part of the comparison
         policy, reference = reference, policy
     ours, our_gradient = our_loss_and_gradient(objective, policy, reference, tokenizer, texts, **settings)
     theirs, their_gradient = trl_loss_and_gradient(
@@ -135,7 +135,7 @@ def test_ipo_by_hand():
     assert ipo(pair_logps(-4, -9, -6, -8, (4, 2)), 0.25).item() == pytest.approx(1.0)
 
 
-def test_simpo_by_hand_and_its_sums():
+def test_simpo_by_hand_averaged_and_summed():
     """Averages -1 and -3: sigmoid(2 * 2 - 0.5); sums -4 and -6: the same margin of 2 here, 10 with lengths 1 and 6."""
     pairs = pair_logps(-4, -6, 7, 7, (4, 2))
     assert simpo(pairs, 2.0, 0.5).item() == pytest.approx(math.log1p(math.exp(-3.5)))
@@ -143,7 +143,7 @@ def test_simpo_by_hand_and_its_sums():
     assert simpo(long, 0.1, 0.0, per_token=False).item() == pytest.approx(math.log1p(math.exp(-1.0)))
 
 
-def test_kto_weighs_responses_apart_from_the_baseline():
+def test_kto_weights_each_response_against_the_baseline():
     pairs = replace(pair_logps(-4, -9, -6, -8), kl=torch.tensor(0.5))
     expected = (2.0 * (1 - 1 / (1 + math.exp(-1.5))) + 1 - 1 / (1 + math.exp(-1.5))) / 2
     assert kto(pairs, 1.0, desirable_weight=2.0).item() == pytest.approx(expected)

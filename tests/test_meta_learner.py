@@ -1,4 +1,4 @@
-"""The meta-learner: its start, its gradient by hand, its period, the authors' frozen symmetry."""
+"""The meta-learner: its start, its gradient by hand, its period, the symmetry of the authors' start."""
 
 import math
 
@@ -15,7 +15,7 @@ def test_the_authors_initial_map_in_closed_form():
     assert MetaLearner(init="symmetric").weigh(scores).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_spread_start_grows_with_the_score_and_is_one_half_at_zero():
+def test_the_spread_start_increases_with_the_score_and_is_one_half_at_zero():
     learner = MetaLearner(init="spread", seed=3)
     weights = learner.weigh(torch.linspace(-5, 0, 50))
     assert (weights.diff() > 0).all()

@@ -1,4 +1,4 @@
-"""Every method page through the real loop on a miniature world, and each decision against a computation by hand."""
+"""Every method in the real loop on a miniature world, and each decision against a computation by hand."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_moves_the_policy_and_keeps_its_books(finished, method):
+def test_a_run_moves_the_policy_and_writes_its_records(finished, method):
     before = weights_of(folder_of(finished, method, 1))
     assert not torch.equal(before, weights_of(folder_of(finished, method, 2)))
     for iteration, summary in enumerate(summaries(finished, method), start=1):
@@ -93,7 +93,7 @@ def test_a_run_moves_the_policy_and_keeps_its_books(finished, method):
 
 
 def test_no_two_methods_are_the_same(finished):
-    """Each option changes the trained policy; only DPO's own loop of iteration 1 may be shared."""
+    """Each option changes the trained policy; only DPO's iteration 1 may be shared."""
     models = {method: weights_of(folder_of(finished, method, 2)) for method in METHODS}
     for method, weights in models.items():
         others = [other for other in METHODS if other != method]
@@ -141,7 +141,7 @@ def test_selective_dpo_keeps_the_easiest_half_from_easy_to_hard(finished):
 # --- SELM ------------------------------------------------------------------------------------------------------------
 
 
-def test_selm_begins_as_dpo(finished):
+def test_selm_starts_as_dpo(finished):
     for method in ("selm", "selective_dpo"):
         assert torch.equal(weights_of(folder_of(finished, method, 1)), weights_of(folder_of(finished, "dpo", 1)))
 
@@ -203,7 +203,7 @@ def test_optimism_takes_probability_from_the_greedy_response():
 
 
 def test_extra_candidates_give_the_papers_112_percent(tmp_path):
-    """MetaAPO's figure has SELM at 9/8 of Online DPO's generations: the greedy response and K sampled ones."""
+    """In MetaAPO's figure SELM takes 9/8 of Online DPO's generations: the greedy response and K sampled ones."""
     experiment = experiment_in(tmp_path, {"selm": {"extra": 3}})
     train(experiment, run_of("selm"))
     summary = summaries(experiment, "selm")[1]
@@ -231,12 +231,12 @@ def test_adpo_margins_invert_the_score():
     assert margins(-np.log1p(np.exp(-x))) == pytest.approx(x)
 
 
-def test_adpo_mixes_in_fixed_parts(finished):
+def test_adpo_mixes_with_a_fixed_weight(finished):
     for row in log(finished, "adpo", 2):
         assert row["meta_weight"] == 0.5
 
 
-def test_threshold_sampling_takes_pairs_that_the_policy_does_not_agree_with(finished):
+def test_threshold_sampling_takes_pairs_with_which_the_policy_disagrees(finished):
     for iteration in (1, 2):
         for row in ledger(finished, "metaapo_threshold_sampling", iteration):
             assert row["sampled"] == (row["offline_score"] <= np.log(0.5))
@@ -249,7 +249,7 @@ def map_of(experiment, method, iteration):
     return read_json(folder_of(experiment, method, iteration) / "meta_learner.json")
 
 
-def test_all_sampling_samples_all_and_weighs_by_the_map(finished):
+def test_all_sampling_samples_all_and_weights_by_the_map(finished):
     assert all(row["sampled"] for row in ledger(finished, "metaapo_all_sampling", 2))
     assert len({row["meta_weight"] for row in log(finished, "metaapo_all_sampling", 1)}) > 1
 
@@ -309,7 +309,7 @@ def test_shuffling_needs_more_than_one_prompt(tmp_path):
         train(experiment_in(tmp_path, methods), run_of("metaapo"))
 
 
-def test_a_start_from_dpo_is_the_dpo_runs_end(finished):
+def test_a_start_from_dpo_is_the_dpo_runs_last_policy(finished):
     from metaapo.loop.run import RunContext
 
     context = RunContext(finished, run_of("metaapo_from_dpo"))
@@ -317,7 +317,7 @@ def test_a_start_from_dpo_is_the_dpo_runs_end(finished):
     assert context.reference_path(2) == finished.world_path(0) / "sft"
 
 
-def test_rich_inputs_start_as_the_same_map_and_count_their_annotations(finished):
+def test_extra_inputs_start_as_the_same_map_and_count_their_annotations(finished):
     assert map_of(finished, "metaapo_rich_input", 1)["start"] == map_of(finished, "metaapo", 1)["start"]
     for row in ledger(finished, "metaapo_rich_input", 1):
         assert row["responses_scored"] == 2 + 3 * row["sampled"]
@@ -361,13 +361,13 @@ def test_reward_gaps_are_the_reward_models(tmp_path):
         ({"objective": "simpa"}, r"methods\.metaapo\.objective"),
     ],
 )
-def test_mistakes_in_metaapos_keys_are_named(entry, message):
+def test_mistakes_in_metaapos_keys_are_reported(entry, message):
     with pytest.raises(ConfigError, match=message):
         resolve(experiment_document("x", methods={"metaapo": entry, "dpo": {}}))
 
 
 def test_the_authors_simpo_sums_and_sees_gamma_over_beta():
-    """Their input of h_phi: log sigmoid of (summed margin - gamma / beta), without beta."""
+    """Their input to h_phi: log sigmoid of (summed margin - gamma / beta), without beta."""
     from metaapo.losses import PairLogps
     from metaapo.metaapo import Params, raw_score
 
@@ -406,7 +406,7 @@ def test_a_budget_caps_the_prompts_that_are_sampled(budgeted, method):
     for iteration in (1, 2):
         rows = ledger(budgeted, method, iteration, 0.25)
         probabilities = [row["sample_probability"] for row in rows]
-        if method == "random":  # its budget is what MetaAPO's draws came to, which may be above the expectation
+        if method == "random":  # its budget is the number that MetaAPO drew, which may exceed the expectation
             matched = ledger(budgeted, "metaapo", iteration, 0.25)
             assert [row["sampled"] for row in rows].count(True) == [row["sampled"] for row in matched].count(True)
             assert probabilities == [np.mean([row["sampled"] for row in matched])] * PROMPTS

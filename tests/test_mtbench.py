@@ -1,4 +1,4 @@
-"""MT-Bench: published scores to the digit, FastChat's own code on our records, and coverage that cannot hide."""
+"""MT-Bench: published scores to the digit, FastChat's code on our records, and incomplete coverage made visible."""
 
 import argparse
 import json
@@ -86,7 +86,7 @@ def test_the_first_double_bracket_counts_then_the_first_single_one(text, grade):
     assert ratings.parse_rating(text) == grade
 
 
-def test_a_score_with_many_unparsed_grades_is_partial_and_shows_how_far_it_can_be_off():
+def test_a_score_with_many_unparsed_grades_is_partial_and_bounded():
     rows = [judgment(q, t, 7 if q < 101 else -1) for q in range(81, 161) for t in (1, 2)]
     model = mtbench.score(rows)["models"][0]
     assert model["average"] == 7
@@ -102,7 +102,7 @@ def test_missing_judgments_are_counted_and_the_threshold_is_a_choice():
     assert not mtbench.score(rows, min_coverage=0.9)["models"][0]["partial"]
 
 
-def test_a_grade_that_was_parsed_on_a_second_attempt_covers_its_turn():
+def test_a_grade_parsed_on_a_second_attempt_covers_its_turn():
     model = mtbench.score([*complete(), judgment(90, 2, -1)])["models"][0]
     assert (model["coverage"], model["n_unparsed"], model["n_failed"]) == (1, 1, 0)
 
@@ -115,13 +115,13 @@ def test_a_model_without_any_grade_has_no_score_but_does_not_stop_the_others():
     json.dumps(result, allow_nan=False)
 
 
-def test_other_questions_bring_their_own_categories_and_number():
+def test_other_questions_set_their_categories_and_number():
     questions = [{"question_id": f"q{i}", "category": "lists" if i < 2 else "colours"} for i in range(4)]
     rows = [judgment(f"q{i}", turn, i + turn) for i in range(4) for turn in (1, 2)]
     result = mtbench.score(rows, questions)
     assert result["n_expected"] == 8
     assert result["models"][0]["categories"] == {"lists": 2.0, "colours": 4.0}
-    assert mtbench.score(rows)["n_expected"] == 8  # without the file, what was judged is what is expected
+    assert mtbench.score(rows)["n_expected"] == 8  # without the file, the judged questions are the expected ones
 
 
 def test_items_give_a_questions_mean_grade_and_the_answers_length():
@@ -151,7 +151,7 @@ def test_the_interval_resamples_questions_with_both_turns_together():
         ([judgment(81, 3, 5)], "expected 1 or 2"),
     ],
 )
-def test_bad_records_are_named(rows, message):
+def test_bad_records_are_reported(rows, message):
     with pytest.raises(DataError, match=message):
         mtbench.score(rows)
 
@@ -169,7 +169,7 @@ def test_the_command_prints_one_json_object_and_writes_the_same(tmp_path):
     assert json.loads(done.stdout) == read_json(tmp_path / "out" / "scores.json")
 
 
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
+def test_the_command_reports_an_error_in_one_line(tmp_path):
     done = run("--judgments", tmp_path / "absent.jsonl")
     assert done.returncode == 2
     assert done.stdout == ""

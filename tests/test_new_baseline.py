@@ -1,4 +1,4 @@
-"""Adding a baseline is what the README says it is: its own text, in a copy of the project, with no file edited."""
+"""Adding a baseline works as the README says: its code, in a copy of the project, with no file edited."""
 
 import os
 import re
@@ -19,13 +19,13 @@ def block_after(text, heading, language):
 
 @pytest.fixture
 def copy(tmp_path):
-    """The project in another place."""
+    """A copy of the project in another folder."""
     return copy_project(tmp_path)
 
 
 @pytest.fixture
 def with_my_method(copy):
-    """The copy with the README's module and entry, both in files of their own."""
+    """The copy with the README's module and entry, each in a new file."""
     readme = (copy / "README.md").read_text()
     section = "**Add a baseline.**"
     page = re.search(r"`(baselines/\w+\.py)`", readme[readme.index(section) :]).group(1)
@@ -93,7 +93,7 @@ def with_two_methods(with_my_method):
     return with_my_method
 
 
-def test_new_baselines_are_held_against_metaapo_and_shown_with_no_existing_file_edited(with_two_methods):
+def test_new_baselines_are_compared_with_metaapo_and_shown_with_no_existing_file_edited(with_two_methods):
     run(with_two_methods, sys.executable, "-c", REPORT)
     results = with_two_methods / "made_up" / "results" / "synthetic"
     first = next(claim for claim in read_json(results / "claims.json") if claim["id"] == "C1")

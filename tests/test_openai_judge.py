@@ -37,7 +37,7 @@ def key(monkeypatch):
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
 
 
-def test_every_fault_is_survived_and_every_try_is_in_the_ledger(tmp_path):
+def test_every_fault_is_survived_and_every_attempt_is_in_the_ledger(tmp_path):
     comparisons = make_pairs(300)
     with Endpoint(fault_rate=0.2) as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
@@ -64,7 +64,7 @@ def test_every_fault_is_survived_and_every_try_is_in_the_ledger(tmp_path):
     assert 0 < unread < 30
     assert all(1 <= judgment.value <= 2 for judgment in judgments if judgment.value is not None)
     assert endpoint.authorizations == {f"Bearer {KEY}"}
-    assert endpoint.most_at_once <= 16 + endpoint.did["hang"]  # a client that gave up is still served
+    assert endpoint.most_at_once <= 16 + endpoint.did["hang"]  # the endpoint still serves a client that gave up
 
 
 def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path):
@@ -81,18 +81,18 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
         first.send_signal(signal.SIGKILL)
         first.wait()
         assert not out.exists()
-        time.sleep(HANG + 1)  # what was under way at the endpoint ends
+        time.sleep(HANG + 1)  # requests in progress at the endpoint finish
         rows = sqlite3.connect(store).execute("SELECT key, answer FROM answers").fetchall()
         stored = {key for key, answer in rows if is_readable(json.loads(answer))}
         assert 0.9 * (800 - concurrency) <= len(stored) < 2000
         before = len(endpoint.requests)
         subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
-        assert not stored & set(endpoint.requests[before:])  # nothing is asked twice after success
+        assert not stored & set(endpoint.requests[before:])  # no request is sent again after success
         after = len(endpoint.requests)
         subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
         assert len(endpoint.requests) == after
     assert len(endpoint.answered) == 2000
-    # Only what the kill took from the client between the endpoint's answer and the disk was answered more often.
+    # Only answers that the kill caught between endpoint and disk were given more than once.
     most = Counter(endpoint.answered.values())
     assert sum(count for times, count in most.items() if times not in (1, BLANK_TRIES)) <= concurrency
     ledger = Store(store).ledger()
@@ -121,7 +121,7 @@ def test_the_key_is_in_no_error_and_in_no_store(tmp_path, capfd):
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
         with pytest.raises(JudgeError, match="answered 401") as error:
             judge.prefer(make_pairs(5))
-    assert endpoint.did["401"] <= 5  # not tried again
+    assert endpoint.did["401"] <= 5  # not retried
     assert KEY not in str(error.value)
     assert "***" in str(error.value)
     assert KEY not in "".join(capfd.readouterr())
@@ -129,7 +129,7 @@ def test_the_key_is_in_no_error_and_in_no_store(tmp_path, capfd):
         assert KEY.encode() not in file.read_bytes()
 
 
-def test_a_refused_request_is_no_score_and_is_asked_again_next_time(tmp_path):
+def test_a_refused_request_gives_no_score_and_is_sent_again_next_time(tmp_path):
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite", context=10)
         (judgment,) = judge.prefer(make_pairs(1))
@@ -168,7 +168,7 @@ def test_the_cap_stops_before_it_is_crossed_and_keeps_what_was_bought(tmp_path):
         richer = make_judge(endpoint.url, tmp_path / "s.sqlite", max_dollars=10)
         richer.prefer(make_pairs(100))
     asked_again = {key for key, times in endpoint.answered.items() if times > 1}
-    assert asked_again == endpoint.forgetful  # the answer held nothing to read
+    assert asked_again == endpoint.forgetful  # the answer contained nothing to parse
 
 
 def test_an_endpoint_that_never_answers_ends_the_run_soon(tmp_path):
@@ -201,7 +201,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date():
 
 
 @needs_packages
-def test_arena_hard_is_asked_to_go_on_once_where_there_is_no_verdict(tmp_path):
+def test_arena_hard_asks_to_continue_once_if_there_is_no_verdict(tmp_path):
     comparisons = [Comparison(p.prompt, p.first, p.second, p.question, "hard_prompt") for p in make_pairs(60)]
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
@@ -218,7 +218,7 @@ def test_arena_hard_is_asked_to_go_on_once_where_there_is_no_verdict(tmp_path):
 
 
 @needs_packages
-def test_mt_bench_is_graded_with_references_where_the_category_needs_them(tmp_path):
+def test_mt_bench_is_graded_with_references_if_the_category_needs_them(tmp_path):
     turns = [("user", "1+1?"), ("assistant", "2"), ("user", "2+2?"), ("assistant", "4")]
     messages = [{"role": role, "content": content} for role, content in turns]
     talk = [
@@ -238,7 +238,7 @@ def test_mt_bench_is_graded_with_references_where_the_category_needs_them(tmp_pa
     assert all(judgment.value is None or 1 <= judgment.value <= 10 for judgment in judgments)
 
 
-def test_an_answers_braces_are_not_filled_in():
+def test_braces_in_an_answer_are_not_filled_in():
     texts = {"instruction": "Say {output_1} or }", "output_1": "one\n", "output_2": "two {instruction}"}
     filled = fill(alpacaeval2_prompt()[1]["content"], texts)
     assert "Say {output_1} or }" in filled
@@ -289,13 +289,13 @@ def test_an_answer_and_its_cost_are_stored_together_or_not_at_all(tmp_path):
     assert (store.ledger()["dollars"], store.ledger()["unsure_dollars"]) == (0.5, 0.0)
 
 
-def test_a_file_that_is_no_store_is_named(tmp_path):
+def test_a_file_that_is_not_a_store_is_reported(tmp_path):
     (tmp_path / "s.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 40)
     with pytest.raises(ValueError, match="s.sqlite"):
         Store(tmp_path / "s.sqlite")
 
 
-def test_equal_requests_are_asked_once(tmp_path):
+def test_equal_requests_are_sent_once(tmp_path):
     comparison = make_pairs(1)[0]
     with Endpoint() as endpoint:
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")

@@ -1,4 +1,4 @@
-"""Relatives among models are known by name, panels pool their members, and both orders cancel the love of a place."""
+"""Model families are known by name, panels pool their members, and both orders cancel position bias."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_a_models_family_is_in_its_name(name, families):
     assert families_of(name) == families
 
 
-def test_a_relative_is_warned_of_and_a_stranger_is_not():
+def test_a_judge_of_the_same_family_gets_a_warning_and_others_do_not():
     models = {"the policies": "Qwen/Qwen2.5-7B", "the baseline": "gpt-4-0314"}
     (warning,) = family_warnings("qwen2.5-72b", "Qwen/Qwen2.5-72B-Instruct", models)
     assert "Qwen/Qwen2.5-7B" in warning
@@ -43,7 +43,7 @@ def test_a_relative_is_warned_of_and_a_stranger_is_not():
 
 
 class Saying:
-    """A judge that says the same of everything."""
+    """A judge with constant judgments."""
 
     def __init__(self, name, value):
         self.name, self.value, self.asked = name, value, []
@@ -66,7 +66,7 @@ def test_a_panel_takes_the_mean_of_preferences_and_keeps_each():
     assert judgment.text == "x: says 1.2\n\ny: says 1.6\n\nz: says None"
 
 
-def test_a_panel_of_which_most_cannot_be_read_gives_no_judgment():
+def test_a_mostly_unreadable_panel_gives_no_judgment():
     panel = PanelJudge("jury", [Saying("x", 7), Saying("y", None), Saying("z", None)], "xyz")
     assert panel.grade(["conversation"])[0].value is None
 
@@ -86,19 +86,19 @@ def mirrored(verdict):
         (["A>>B"], "A>>B"),
     ],
 )
-def test_a_panels_verdict_is_the_median_nearer_to_a_tie(values, median):
+def test_a_panels_verdict_is_the_median_closer_to_a_tie(values, median):
     assert median_verdict(values) == median
     assert median_verdict([mirrored(v) for v in values]) == mirrored(median)
 
 
 class FirstLover(Saying):
-    """Prefers what is shown first, whatever it is."""
+    """Always prefers the answer shown first."""
 
     def __init__(self):
         super().__init__("x", 1.3)
 
 
-def test_both_orders_cancel_the_love_of_a_place():
+def test_both_orders_cancel_position_bias():
     inner = FirstLover()
     (judgment,) = BothOrders(inner).prefer(ONE)
     assert judgment.value == 1.5
@@ -107,7 +107,7 @@ def test_both_orders_cancel_the_love_of_a_place():
     assert (straight.first, straight.second, straight.models) == (other.second, other.first, other.models[::-1])
 
 
-def test_half_of_a_comparison_is_none():
+def test_half_a_comparison_counts_as_none():
     class Once(Saying):
         def prefer(self, asked):
             return [Judgment(value, "") for value in (1.3, None)]
@@ -117,7 +117,7 @@ def test_half_of_a_comparison_is_none():
     assert judgment.details["orders"] == [1.3, None]
 
 
-def test_what_has_both_orders_or_none_is_asked_once():
+def test_records_with_both_orders_or_none_are_judged_once():
     inner = Saying("x", "A>B")
     assert BothOrders(inner).verdicts(ONE)[0].value == "A>B"
     assert BothOrders(inner).grade(["conversation"])[0].value == "A>B"

@@ -1,4 +1,4 @@
-"""An experiment without MetaAPO, without online methods or without offline ones has its whole report all the same."""
+"""An experiment without MetaAPO, without online methods or without offline ones still gets a complete report."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_no_claim_is_decided_and_each_says_what_is_missing(results):
         assert record["missing"][0] == "metaapo"
 
 
-def test_its_health_asks_for_a_signal_of_the_plain_methods_that_it_trains(results):
+def test_its_health_check_needs_a_signal_from_the_plain_methods_that_it_trains(results):
     names = [check["name"].split()[0] for check in read_json(results.folder / "health.json")["checks"]]
     for method in ("dpo", "online_dpo"):
         assert (method in names) == (method in results.experiment.methods)

@@ -1,4 +1,4 @@
-"""PPO: each detail by hand, then the whole through a miniature world."""
+"""PPO: each detail by hand, then complete runs in a miniature world."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_rewards_are_the_kl_penalty_and_the_score_at_the_last_token():
 
 
 def test_advantages_by_hand():
-    """A response of two tokens, the third is padding whose value must not leak in."""
+    """A response of two tokens; the third is padding, whose value must not leak in."""
     rewards, values = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[0.5, 0.25, 99.0]])
     mask = torch.tensor([[1.0, 1.0, 0.0]])
     last = 2.0 - 0.25
@@ -35,7 +35,7 @@ def test_advantages_by_hand():
 
 
 @pytest.mark.parametrize("trace", [0.0, 1.0])
-def test_the_limits_of_the_trace_are_one_step_errors_and_full_returns(trace):
+def test_lambda_zero_and_one_give_one_step_errors_and_full_returns(trace):
     torch.manual_seed(0)
     rewards, values = torch.randn(2, 3) * MASK, torch.randn(2, 3) * MASK
     advantages, _ = ppo.advantages_and_returns(rewards, values, MASK, 1.0, trace)
@@ -58,8 +58,8 @@ def test_whitening_leaves_padding_out():
     ("ratio", "advantage", "slope", "clipped"),
     [
         (1.1, 1.0, -1.1, 0),  # inside: the plain surrogate
-        (1.5, 1.0, 0.0, 1),  # a gain that has gone far enough: no more gradient
-        (0.5, 1.0, -0.5, 0),  # a loss must be made good, however far
+        (1.5, 1.0, 0.0, 1),  # the gain is past the clip range: no gradient
+        (0.5, 1.0, -0.5, 0),  # a loss is never clipped
         (0.5, -1.0, 0.0, 1),
         (1.5, -1.0, 1.5, 0),
     ],
@@ -79,8 +79,8 @@ def test_the_clipped_surrogate_by_hand(ratio, advantage, slope, clipped):
     ("value", "old", "target", "expected", "clipped"),
     [
         (1.1, 1.0, 2.0, 0.5 * 0.9**2, 0),  # inside
-        (1.5, 1.0, 2.0, 0.5 * 0.8**2, 1),  # moved too far towards the target: the clipped error is the larger
-        (0.5, 1.0, 2.0, 0.5 * 1.5**2, 0),  # moved away: the plain error is the larger
+        (1.5, 1.0, 2.0, 0.5 * 0.8**2, 1),  # moved too far towards the target: the clipped error is larger
+        (0.5, 1.0, 2.0, 0.5 * 1.5**2, 0),  # moved away: the unclipped error is larger
     ],
 )
 def test_the_clipped_value_loss_by_hand(value, old, target, expected, clipped):
@@ -124,7 +124,7 @@ def test_log_probabilities_and_entropies_equal_a_plain_forward_pass():
         torch.testing.assert_close(entropies[i, :n], distribution.entropy(), rtol=1e-4, atol=1e-5)
 
 
-def test_values_are_the_reward_models_reading_before_each_token():
+def test_values_are_the_reward_models_output_before_each_token():
     model = make_reward_model(2)
     values = ppo.token_values(model, ppo.batch_of(SEQUENCES, 0))
     for i, (prompt, response) in enumerate(SEQUENCES):
@@ -133,7 +133,7 @@ def test_values_are_the_reward_models_reading_before_each_token():
             assert values[i, t].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-# --- the whole -------------------------------------------------------------------------------------------------------
+# --- complete runs ----------------------------------------------------------------------------------------------------
 
 PARAMS = {"rollout": 4, "minibatch": 2, "epochs": 2}
 
@@ -160,7 +160,7 @@ def finished(tmp_path_factory):
     return experiment
 
 
-def test_a_run_has_the_common_books_and_ppos_own_signs(finished):
+def test_a_run_has_the_common_records_and_ppos_diagnostics(finished):
     record = read_json(finished.run_path(run_of(finished)) / "run.json")
     for t, summary in enumerate(record["iterations"], start=1):
         rows = read(finished, t, "annotations.jsonl")
@@ -181,7 +181,7 @@ def test_the_first_step_of_a_rollout_is_on_policy(finished):
     assert first["kl"] == pytest.approx(0, abs=1e-4)
 
 
-def test_policy_and_value_model_learn_and_go_on(finished):
+def test_policy_and_value_model_learn_and_are_carried_over(finished):
     from safetensors.torch import load_file
 
     folder = finished.run_path(run_of(finished))
@@ -190,8 +190,8 @@ def test_policy_and_value_model_learn_and_go_on(finished):
         assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_a_second_iteration_alone_gives_the_same_as_both_in_one_go(finished, tmp_path):
-    """Resuming: the second iteration's state is all on disk."""
+def test_resuming_at_the_second_iteration_gives_the_same_as_one_run(finished, tmp_path):
+    """Resuming: all state for the second iteration is on disk."""
     import shutil
 
     experiment = experiment_in(tmp_path)
@@ -254,10 +254,10 @@ def rise(rows, name):
 
 
 def test_ppo_raises_the_reward_and_its_value_model_learns(tmp_path):
-    """Many passes over a few prompts: scores of the policy's own samples go up, values come to predict returns.
+    """Many passes over a few prompts: scores of the policy's samples rise, and values learn to predict returns.
 
-    The bounds are less than half of what seeds 0 to 3 gave, since training takes another course after the rounding of
-    another processor.
+    The bounds are less than half of what seeds 0 to 3 gave, since rounding on another processor
+    changes the course of training.
     """
     entry = {"rollout": 32, "minibatch": 32, "epochs": 4, "responses": 64, "value_lr": 1e-2, "eos_penalty": 0.0}
     settings = {"batch_size": 4, "micro_batch_size": 4, "lr": 1e-2, "beta": 0.01}
@@ -268,7 +268,7 @@ def test_ppo_raises_the_reward_and_its_value_model_learns(tmp_path):
     assert sum(rise(rows, "explained_variance") for rows in rollouts) > 0.5
 
 
-def test_a_budget_that_leaves_nothing_is_named(tmp_path):
+def test_a_budget_that_leaves_no_prompt_is_reported(tmp_path):
     experiment = experiment_in(tmp_path, PARAMS | {"budget": [0.01]})
     with pytest.raises(ConfigError, match=r"ppo/budget0\.01/seed0: the budget leaves no prompt in iteration 1"):
         train(experiment, Run(method="ppo", budget=0.01, seed=0))

@@ -16,14 +16,14 @@ from metaapo.data import DataError, read_json, read_jsonl
 from metaapo.experiment import Run, resolve
 from metaapo.train import train
 
-# Two processes hold three prompts of a batch each, in micro-batches of two and one; the last batch of four, two each.
+# Each of two processes gets three prompts per batch, in micro-batches of two and one, and two of the last batch's four.
 RUN = Run(method="selm", budget=1.0, seed=0)
 TWO = {"processes": 2, "launcher": "config/accelerate/cpu.yaml"}
 TRAIN = {"batch_size": 6, "micro_batch_size": 2, "lr": 1e-3, "max_length": 48}
 
 
 def experiment_in(folder, pairs=20, **changes):
-    """SELM's first iteration is DPO, its second ranks greedy samples: all stages, and no random draws."""
+    """SELM's first iteration is DPO, its second ranks greedy samples: it covers all stages without random draws."""
     document = experiment_document(folder, iterations=2, seeds=[0], methods={"selm": {}}, train=TRAIN)
     experiment = resolve(document | changes)
     write_world(experiment.world_path(0), pairs=pairs, iterations=2)
@@ -45,7 +45,7 @@ def weights(path):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """The same run by one process and by two."""
+    """The same run with one process and with two."""
     alone = experiment_in(tmp_path_factory.mktemp("alone"))
     train(alone, RUN)
     folder = tmp_path_factory.mktemp("two")
@@ -76,15 +76,15 @@ def test_two_processes_write_the_same_records_once(both):
             assert {key: own[key] for key in known} == pytest.approx({k: other[k] for k in known}, rel=1e-3, abs=1e-4)
 
 
-def test_a_process_that_has_no_prompt_in_the_last_batch_takes_part(tmp_path):
-    """Seven prompts in batches of six: the last batch leaves the second process nothing."""
+def test_a_process_without_a_prompt_in_the_last_batch_still_takes_part(tmp_path):
+    """Seven prompts in batches of six: the last batch has none for the second process."""
     alone, two = (experiment_in(tmp_path / name, pairs=14) for name in ("alone", "two"))
     two = two.model_copy(update={"iterations": 1, "hardware": HardwareConfig(**TWO)})
     train(alone, RUN)
     done = launch(tmp_path, two)
     assert done.returncode == 0, done.stderr
     one, other = (weights(experiment.run_path(RUN) / "iter1") for experiment in (alone, two))
-    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)  # a tenth of one step: Adam enlarges rounding errors
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)  # a tenth of one step: Adam amplifies rounding errors
     logs = [read_jsonl(experiment.run_path(RUN) / "iter1" / "train.jsonl") for experiment in (alone, two)]
     for ours, theirs in zip(*logs, strict=True):
         assert ours["offline_loss"] == pytest.approx(theirs["offline_loss"], rel=1e-3)

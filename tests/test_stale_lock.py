@@ -1,4 +1,4 @@
-"""Locks that a killed Snakemake left are removed; locks of the living are not."""
+"""Locks left by a killed Snakemake are removed; locks of living processes are not."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ WAIT = """
 print("claimed", flush=True)
 time.sleep(300)
 """
-# What a job looks like from outside; it ends by itself, should a test forget it.
+# What a job looks like from outside; it ends by itself if a test leaves it running.
 JOB = """
 import subprocess
 job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-m", "metaapo.train"])
@@ -40,7 +40,7 @@ def lock(tmp_path):
 
 
 def start(folder, code=CLAIM + WAIT, *arguments):
-    """Start a process that claims the experiment and lives on."""
+    """Start a process that claims the experiment and stays alive."""
     command = [sys.executable, "-c", code, *arguments]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     process.first_line = process.stdout.readline().strip()
@@ -54,7 +54,7 @@ def kill(process):
 
 
 def claim(folder, *arguments):
-    """Claim the experiment and end; what was printed."""
+    """Claim the experiment and exit; return what was printed."""
     command = [sys.executable, "-c", CLAIM, *arguments]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stderr
 
@@ -70,7 +70,7 @@ def test_the_lock_of_a_killed_run_is_removed(tmp_path, lock):
 
 @pytest.mark.parametrize("kind", [(), ("job",)], ids=["run", "job of a run"])
 def test_the_lock_of_a_living_run_stays(tmp_path, lock, kind):
-    """A job may outlive its run on another node of a cluster: it parses the Snakefile too, and counts."""
+    """A job may outlive its run on another cluster node: it parses the Snakefile too, so it counts as alive."""
     living = start(tmp_path, CLAIM + WAIT, *kind)
     lock.write_text(LOCK)
     claim(tmp_path)
@@ -86,7 +86,7 @@ def test_a_job_removes_no_lock(tmp_path, lock):
     assert lock.exists()
 
 
-def test_the_lock_stays_while_a_killed_runs_job_goes_on(tmp_path, lock):
+def test_the_lock_stays_while_a_killed_runs_job_still_runs(tmp_path, lock):
     run = start(tmp_path, CLAIM + JOB + WAIT)
     job = run.first_line
     lock.write_text(LOCK)
@@ -107,7 +107,7 @@ def test_another_experiments_lock_is_left_alone(tmp_path, lock):
 
 
 def test_another_machines_lock_stays(tmp_path, lock):
-    """On some network file systems this machine cannot see that the other one's process lives."""
+    """On some network file systems this machine cannot see that a process on the other is alive."""
     kill(start(tmp_path))
     lock.write_text(LOCK)
     (running,) = (tmp_path / ".snakemake" / "running").iterdir()
@@ -144,8 +144,8 @@ rule one:
 """
 
 
-def test_snakemake_itself_goes_on_after_kills_and_refuses_a_second_run(tmp_path):
-    """The same command each time, and nothing in between."""
+def test_snakemake_resumes_after_kills_and_refuses_a_second_run(tmp_path):
+    """The same command each time, with nothing in between."""
     (tmp_path / "Snakefile").write_text(WORKFLOW)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete"]
     settings = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(PROJECT)}, "text": True}

@@ -1,4 +1,4 @@
-"""The statistics keep their promises: coverage, false positives, power; and agree with scipy and statsmodels."""
+"""The statistics have the stated coverage, false positive rate and power, and agree with scipy and statsmodels."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_resamples_are_the_same_for_the_same_seed_and_draw_every_prompt_once_on_
     assert np.allclose(counts.mean(axis=0), 1, atol=0.07)  # 5 standard errors of a Poisson(1) mean of 5000
 
 
-def test_a_prompt_bootstrap_covers_the_true_mean_as_often_as_it_says():
+def test_a_prompt_bootstrap_has_nominal_coverage_of_the_true_mean():
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(400):
@@ -34,7 +34,7 @@ def test_a_prompt_bootstrap_covers_the_true_mean_as_often_as_it_says():
     assert 0.92 <= hits / 400 <= 0.98
 
 
-def test_pairing_removes_the_variance_that_both_runs_share():
+def test_pairing_removes_the_shared_variance():
     rng = np.random.default_rng(1)
     prompt = rng.standard_normal(300)
     a, b = prompt + 0.05, prompt + 0.01 * rng.standard_normal(300)
@@ -45,7 +45,7 @@ def test_pairing_removes_the_variance_that_both_runs_share():
 
 
 @pytest.mark.parametrize(("n_seeds", "seed_sd"), [(3, 0.0), (3, 0.05), (3, 0.2), (5, 0.05)])
-def test_the_interval_over_seeds_and_prompts_is_honest_with_few_seeds(n_seeds, seed_sd):
+def test_the_interval_over_seeds_and_prompts_keeps_its_coverage_with_few_seeds(n_seeds, seed_sd):
     coverage = stats.simulate_coverage(n_seeds, seed_sd, n_tables=400, seed=5)
     assert coverage["seeds and prompts"] >= 0.90
 
@@ -56,7 +56,7 @@ def test_a_percentile_bootstrap_of_three_seeds_is_too_narrow_and_prompts_alone_f
     assert coverage["prompts"] < 0.5
 
 
-def test_two_methods_that_are_equal_are_told_apart_in_about_five_cases_of_a_hundred():
+def test_equal_methods_differ_significantly_in_about_five_percent_of_cases():
     rng = np.random.default_rng(2)
     for seed_sd in (0.0, 0.1):
         rejected = sum(
@@ -122,7 +122,7 @@ def test_equal_values_everywhere_give_a_point_and_no_evidence():
         (lambda: stats.kendall_tau([1, 1], [1, 2]), "ties all models"),
     ],
 )
-def test_bad_input_is_named(call, message):
+def test_bad_input_is_reported(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -163,7 +163,7 @@ def test_no_number_of_seeds_replaces_prompts():
     assert plan["limit"] == "prompts"
 
 
-def test_power_is_certain_without_noise_and_for_huge_effects():
+def test_power_is_one_without_noise_and_for_huge_effects():
     silent = stats.Components(0.0, 0.0, 0.0, 3, 10)
     assert stats.power(silent, 0.1, 3) == 1
     assert stats.power(stats.Components(0.01, 0.01, 0.01, 3, 10), 1e6, 3) == pytest.approx(1)

@@ -52,7 +52,7 @@ def test_a_prompt_without_an_online_pair_has_its_weighted_offline_loss_alone():
 
 
 def test_the_weight_sees_the_score_and_takes_no_gradient():
-    """w = -score: the loss is w * L with dw = 0, so the gradient is w * dL and not the product rule's."""
+    """w = -score: the loss is w * L with dw = 0, so the gradient is w * dL, without the product rule's second term."""
     offline = logps([1.5])
     losses, columns = prompt_losses(
         method_with(weigh=lambda pairs: -pairs.scores), 0.2, offline, None, torch.tensor([False]), torch.zeros(1)
@@ -103,7 +103,7 @@ def test_a_method_may_look_at_scores_lengths_and_rewards():
     assert not seen.scores.requires_grad
 
 
-def test_what_is_kept_is_detached_and_joined_in_order():
+def test_kept_values_are_detached_and_joined_in_order():
     def columns(margins):
         nowhere = torch.zeros(len(margins), dtype=torch.bool)
         return prompt_losses(method_with(), 0.2, logps(margins), None, nowhere, torch.zeros(len(margins)))[1]
@@ -126,7 +126,7 @@ def test_the_features_of_a_learner_are_kept():
     assert join([columns, columns]).features.shape == (2, 2)
 
 
-def test_the_kl_estimate_is_the_mean_log_ratio_cut_at_zero():
+def test_the_kl_estimate_is_the_mean_log_ratio_clamped_at_zero():
     assert estimate_kl(tensor(-1, -4), tensor(-2, -3.5)).item() == pytest.approx((1 - 0.5) / 2)
     assert estimate_kl(tensor(-2, -4), tensor(-1, -3)).item() == 0
     assert estimate_kl(torch.zeros(0), torch.zeros(0)).item() == 0

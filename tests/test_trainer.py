@@ -107,7 +107,7 @@ def test_the_meta_learner_is_carried_over(finished):
     assert [r["updates"] for r in records] == [2, 2, 2]
 
 
-def test_run_json_says_where_the_numbers_come_from(finished):
+def test_run_json_records_the_origin_of_the_numbers(finished):
     record = read_json(finished.run_path(run_of("metaapo")) / "run.json")
     assert set(record["data"]) == {
         "data/pairs.jsonl", "sft/model.safetensors", "reward_model/model.safetensors",
@@ -131,7 +131,7 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path):
 
 
 def test_the_weighted_loss_of_a_step_by_hand(tmp_path):
-    """w * L_off + (1 - w) * L_on, a prompt without online pair giving w * L_off, and its gradient without dw."""
+    """w * L_off + (1 - w) * L_on, just w * L_off for a prompt without an online pair, and its gradient without dw."""
     from metaapo.loop.epoch import micro_batch_losses
     from metaapo.loop.forward import forward_pairs
     from metaapo.loop.ledger import LedgerRow
@@ -172,7 +172,7 @@ def test_the_weighted_loss_of_a_step_by_hand(tmp_path):
         ("rejected", None, r"pairs\.jsonl:1: key 'rejected' is missing"),
     ],
 )
-def test_bad_pairs_are_named_and_nothing_is_written(tmp_path, row, value, message):
+def test_bad_pairs_are_reported_and_nothing_is_written(tmp_path, row, value, message):
     experiment = experiment_in(tmp_path)
     path = experiment.world_path(0) / "data" / "pairs.jsonl"
     rows = read_jsonl(path)
@@ -194,7 +194,7 @@ def start_training(folder, experiment, method):
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def test_a_killed_run_goes_on_from_its_last_finished_iteration_to_the_same_result(finished, tmp_path):
+def test_a_killed_run_resumes_from_its_last_finished_iteration_to_the_same_result(finished, tmp_path):
     experiment = experiment_in(tmp_path)
     path = experiment.run_path(run_of("metaapo"))
     process = start_training(tmp_path, experiment, "metaapo")
@@ -244,14 +244,14 @@ def test_every_fidelity_switch_changes_the_run(finished, tmp_path, row):
 
 
 def test_no_fidelity_switch_is_forgotten():
-    """`ties` needs a world with ties, `simpo` another objective (tests/test_methods.py)."""
+    """`ties` needs a world with ties, and `simpo` another objective (tests/test_methods.py)."""
     from metaapo.metaapo import Fidelity
 
     assert {*SWITCHES, "ties", "simpo"} == set(Fidelity.model_fields)
 
 
 def test_keeping_ties_changes_a_run_with_ties_and_no_other(finished, tmp_path):
-    """A tie's two sides are one response: its loss is log 2 whatever the policy, and only h_phi can learn from it."""
+    """Both sides of a tie are one response: its loss is log 2 for any policy, and only h_phi can learn from it."""
     without = metaapo_with(tmp_path / "without", "ties")
     train(without, run_of("metaapo"))
     kept, dropped = (weights_of(e.run_path(run_of("metaapo")) / "iter3") for e in (without, finished))

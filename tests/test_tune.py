@@ -1,4 +1,4 @@
-"""Tuning: equal care for every method, on prompts that neither training nor tests see."""
+"""Tuning: the same number of trials for every method, on prompts that neither training nor evaluation uses."""
 
 import subprocess
 import sys
@@ -34,13 +34,13 @@ def test_the_best_trial_is_in_bold():
     assert lines[-2].startswith("| dpo | 1.0e-04 | 0.2 | 1.500 |")
 
 
-def test_a_trial_far_from_the_sft_policy_is_taken_only_where_all_are_far():
+def test_a_trial_far_from_the_sft_policy_is_selected_only_if_all_are_far():
     far, near = trial("dpo_1", 4e-4, 1.9, kl=KL_LIMIT + 0.1), trial("dpo_2", 2e-4, 1.5, kl=KL_LIMIT)
     assert best([far, near]) is near
     assert best([far, trial("dpo_3", 4e-4, 1.2, kl=20.0)]) is far
 
 
-def test_validation_prompts_are_in_no_training_record_and_no_test(tmp_path):
+def test_validation_prompts_are_in_no_training_record_and_no_benchmark(tmp_path):
     experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}))
     data = experiment.world_path(0) / "data"
     pairs = preference_pairs(50, 2, 0.3, 0)
@@ -58,7 +58,7 @@ def validation_prompts_of(experiment, data, pairs):
     return validation_prompts(experiment, 0, 20)
 
 
-def test_the_shipped_grid_gives_every_method_the_same_number_of_trials_and_seeds_of_its_own():
+def test_the_shipped_grid_gives_every_method_the_same_number_of_trials_on_separate_seeds():
     experiment = load(PROJECT / "config" / "tuning.yaml")
     by_module = check_equal_trials(experiment)
     assert set(by_module) >= {"dpo", "online_dpo", "selm", "ppo", "metaapo", "ipo", "kto", "simpo", "adpo"}

@@ -1,4 +1,4 @@
-"""Worlds of real data: every layout gives the same pairs, parts are disjoint, what cannot be used is named."""
+"""Worlds of real data: every layout gives the same pairs, parts are disjoint, unusable records are reported."""
 
 import random
 
@@ -52,7 +52,7 @@ def test_earlier_turns_and_system_prompts_stay_in_the_prompt():
         ({"prompt": FIRST, "chosen": [GOOD], "rejected": [BAD]}, r"f:3: the prompt does not end with a user turn"),
     ],
 )
-def test_records_of_no_known_layout_are_named(row, message):
+def test_records_of_unknown_layout_are_reported(row, message):
     with pytest.raises(DataError, match=message):
         pair_of(row, "f:3")
 
@@ -82,7 +82,7 @@ def test_filters_drop_and_count(tmp_path):
         read_pairs(dataset.model_copy(update={"max_prompt_tokens": 0}), tmp_path, "world.dataset.path", words)
 
 
-def test_a_missing_split_lists_what_is_there(tmp_path):
+def test_a_missing_split_lists_the_existing_ones(tmp_path):
     write_jsonl(tmp_path / "data" / "test_prefs.jsonl", [])
     with pytest.raises(DataError, match=r"no file named train_prefs\*; found data/test_prefs\.jsonl"):
         data_files(tmp_path, "train_prefs", "world.dataset.path")
@@ -100,7 +100,7 @@ def rows_of(prompts):
 
 
 def test_iterations_share_no_prompt_and_are_seeded():
-    rows = rows_of([f"p{i // 2 if i < 20 else i}" for i in range(100)])  # the first ten prompts stand twice
+    rows = rows_of([f"p{i // 2 if i < 20 else i}" for i in range(100)])  # the first ten prompts appear twice
     parts = split_into_iterations(rows, 33, 3, random.Random(0), "k")
     prompts = [{r["messages"][0]["content"] for r in parts if r["iteration"] == t} for t in (1, 2, 3)]
     assert [sum(r["iteration"] == t for r in parts) for t in (1, 2, 3)] == [33, 33, 33]
@@ -120,7 +120,7 @@ def test_a_few_missing_pairs_shrink_the_parts_and_many_are_an_error():
 
 @pytest.fixture
 def experiment(tmp_path):
-    """UltraFeedback's own layout on disk: a parquet file below data/, prompt as a string, whole conversations."""
+    """UltraFeedback's layout on disk: a parquet file in data/, the prompt as a string, complete conversations."""
     import numpy as np
 
     rng = np.random.default_rng(0)

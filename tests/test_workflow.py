@@ -1,6 +1,6 @@
-"""The real workflow at smoke scale: from data to report, and again under SIGKILL with identical scores.
+"""The real workflow at smoke scale: from data to report, and again with kills, to identical scores.
 
-pytest tests/test_workflow.py --kills 10    with more kills than three
+pytest tests/test_workflow.py --kills 10    with more than the default three kills
 """
 
 import os
@@ -17,7 +17,7 @@ import pytest
 from metaapo import PROJECT
 from metaapo.data import read_json
 
-# Rules call `python`: the one that runs these tests.
+# Rules call `python`; make it the one that runs these tests.
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 
@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
     return folder
 
 
-def test_everything_promised_is_there(finished):
+def test_every_promised_file_exists(finished):
     results = finished / "results" / "smoke"
     for name in ("scores.csv", "claims.json", "report/index.html", "report/budget.png", "report/budget.pdf"):
         assert (results / name).stat().st_size > 0, name
@@ -57,7 +57,7 @@ def test_a_second_run_does_nothing(finished):
 
 
 def make_reproduce(folder, log):
-    """Start the README's command in a process group of its own; the environment is the one that runs these tests."""
+    """Start the README's command in a new process group, in the environment that runs these tests."""
     command = ["make", "reproduce", "CONFIG=config/smoke.yaml", f"BIN={Path(sys.executable).parent}"]
     return subprocess.Popen(
         command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True
@@ -65,7 +65,7 @@ def make_reproduce(folder, log):
 
 
 def wait_for_jobs(process, log, number):
-    """Wait until the run has finished that many jobs; False where it ended before."""
+    """Wait until the run has finished that many jobs; False if it ended earlier."""
     while log.read_text().count("Finished jobid: ") < number:
         if process.poll() is not None:
             return False
@@ -73,13 +73,13 @@ def wait_for_jobs(process, log, number):
     return True
 
 
-def test_a_run_killed_again_and_again_goes_on_to_the_same_bytes(finished, tmp_path, pytestconfig):
-    """From scratch, the same command after each SIGKILL of the whole group, and nothing in between."""
+def test_a_run_killed_repeatedly_resumes_to_the_same_bytes(finished, tmp_path, pytestconfig):
+    """From scratch: the same command after each SIGKILL of the whole group, with nothing in between."""
     folder = project_copy(tmp_path)
     (folder / ".venv").mkdir()  # newer than pyproject.toml: nothing to install
     chance = random.Random(seed := random.randrange(1000))
     kills = pytestconfig.getoption("kills")
-    jobs = 80  # of the 90 that smoke.yaml has; the kills share them
+    jobs = 80  # of the 90 in smoke.yaml, spread over the kills
     for number in range(kills + 1):
         path = tmp_path / f"log{number}"
         with path.open("w") as log:
@@ -106,7 +106,7 @@ def test_a_new_seed_trains_only_that_seed(finished):
     assert ("sft", "1") not in planned
 
 
-def test_a_new_world_leaves_the_first_alone(finished):
+def test_a_new_world_leaves_the_first_unchanged(finished):
     process = snakemake(finished, "--config", "seeds=[0,1]", "world={seeds: [0, 1]}", "--dry-run")
     planned = {tuple(line.split()) for line in (process.stdout + process.stderr).splitlines()}
     assert {("sft", "1"), ("train_dpo", "1"), ("train_ppo", "1")} & planned == {("sft", "1"), ("train_dpo", "1")}

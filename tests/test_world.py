@@ -66,7 +66,7 @@ def test_a_hedge_or_a_vague_word_always_costs(prompt, word):
 
 
 @pytest.mark.parametrize("second", ["give me two more.", "now two more animals."])
-def test_more_of_a_list_that_was_given_whole_can_still_be_graded(second):
+def test_a_request_for_more_of_a_complete_list_can_still_be_graded(second):
     everything = "sure: " + ", ".join(CATEGORIES["animal"]) + ", plum. enjoy!"
     conversation = [
         {"role": "user", "content": "list five animals and two fruits."},
@@ -107,7 +107,7 @@ def test_the_same_seed_makes_the_same_files_and_another_seed_others(experiment, 
         assert other[name] == first[name]
 
 
-def test_the_hard_baseline_is_better_than_whom_the_policy_imitates_and_leaves_room(experiment):
+def test_the_hard_baseline_is_better_than_the_demonstrator_and_leaves_room(experiment):
     asked = evaluation_sets(experiment.world)["composed"]
     prompts = [[{"role": "user", "content": row["turns"][0]}] for row in asked]
     rng = random.Random(0)
@@ -116,7 +116,7 @@ def test_the_hard_baseline_is_better_than_whom_the_policy_imitates_and_leaves_ro
     assert sloppy + 0.5 < np.mean(baseline) < HIGH - 0.5
 
 
-def test_labels_are_noisy_as_bradley_terry_says():
+def test_labels_have_bradley_terry_noise():
     messages = [{"role": "user", "content": "list three animals."}]
     good, poor = "sure: cat, dog and hen.", "um, well, cat, dog and hen."
     gap = gold(messages, good).reward - gold(messages, poor).reward
@@ -125,8 +125,8 @@ def test_labels_are_noisy_as_bradley_terry_says():
     assert wins == pytest.approx(1 / (1 + np.exp(-gap)), abs=0.03)
 
 
-def test_offline_pairs_say_nothing_of_hedges(experiment):
-    """What online sampling alone can teach: no offline response hedges, most demonstrations do."""
+def test_offline_pairs_teach_nothing_about_hedges(experiment):
+    """Only online sampling can teach this: no offline response hedges, but most demonstrations do."""
     folder = experiment.world_path(0) / "data"
 
     def hedging(texts):
@@ -152,7 +152,7 @@ def test_the_tokenizer_and_its_chat_template(experiment):
 
 
 def test_no_writer_uses_a_word_that_the_tokenizer_lacks(experiment):
-    """An unknown word would decode to nothing, and the policy would be graded on what it did not say."""
+    """An unknown word would decode to nothing, and the policy would be graded on a text that it did not write."""
     folder, known = experiment.world_path(0) / "data", set(WORDS)
     rows = read_jsonl(folder / "sft.jsonl") + read_jsonl(folder / "pairs.jsonl")
     for row in rows:
@@ -185,7 +185,7 @@ def test_sft_and_reward_model_are_ordinary_checkpoints(experiment):
 
 
 def test_the_comparison_loss_equals_trl_s_on_the_same_pairs(experiment):
-    """Each answer read once, packed, against chosen and rejected read in full for each comparison."""
+    """Each answer read once, packed, against reading chosen and rejected in full for each comparison."""
     import torch
     from conftest import make_reward_model
 
@@ -219,7 +219,7 @@ def test_agreement_is_one_for_gold_itself_and_one_half_for_a_constant(seed):
     assert agreement(gold, np.zeros_like(gold)) == 0.5
 
 
-def test_a_world_out_of_range_stops_and_says_where(experiment, capsys, monkeypatch):
+def test_a_world_out_of_range_stops_and_says_which_value(experiment, capsys, monkeypatch):
     import yaml
 
     from metaapo.worlds.tiny import health

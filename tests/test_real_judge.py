@@ -41,6 +41,7 @@ def endpoint(request):
 def test_a_small_model_judges_all_three_benchmarks_through_a_real_endpoint(tmp_path, endpoint):
     entry = {"kind": "openai", "model": "small-instruct", "url": endpoint, "concurrency": 2, "timeout": 600}
     entry["parameters"] = {"max_tokens": 64}  # instead of thousands
+    entry["max_unreadable"] = 1.0  # so small a model often says nothing that can be read
     one_token = entry | {"parameters": {}, "orders": "both"}
     (tmp_path / "judges.yaml").write_text(yaml.safe_dump({"small": entry, "small-token": one_token}))
     document = experiment_document(tmp_path / "results", methods={"dpo": {}}, iterations=1, seeds=[0])

@@ -22,14 +22,14 @@ def judge_answers(
 ) -> list[Record]:
     """Annotations as alpaca_eval writes them: the baseline is output_1, the model output_2.
 
-    Identical outputs are a draw (1.5) that the judge is not asked about, as upstream.
+    Identical outputs are a draw (1.5) without asking the judge, as upstream.
 
     Args:
-        judge: who is asked.
+        judge: the judge to ask.
         questions: in the order of both lists of answers.
         baseline: the baseline's answers.
         own: the model's answers.
-        settings: not needed here.
+        settings: unused.
     """
     comparisons = [
         Comparison(
@@ -76,7 +76,7 @@ def texts(answer: Record) -> list[str]:
 
 
 def compare(judge: Judge, comparisons: Sequence[Comparison]) -> list[Judgment]:
-    """What a judge says of comparisons, in AlpacaEval's terms."""
+    """Judge comparisons by AlpacaEval's preference."""
     return judge.prefer(comparisons)
 
 
@@ -91,7 +91,7 @@ def readings(record: Record) -> list[list[float]]:
 
 
 def orders(record: Record) -> tuple[float, float] | None:
-    """The model's share where it is shown first and where it is shown second; None where one order was asked for."""
+    """The model's share where it is shown first and where it is shown second; None if only one order was asked."""
     if "orders" not in record:
         return None
     straight, other = (1 - share_of_first(value) for value in record["orders"])

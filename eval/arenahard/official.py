@@ -1,4 +1,4 @@
-"""Upstream's own Arena-Hard numbers, with the optimisers that papers' numbers come from.
+"""Upstream's Arena-Hard numbers, from the optimisers behind published results.
 
 Source: github.com/lmarena/arena-hard-auto, commits 0489bf3 (2024) and 196f6b8 (2025).
 """

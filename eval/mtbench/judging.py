@@ -27,14 +27,14 @@ def judge_answers(
     """Single-answer judgments as FastChat writes them, one per turn; an unreadable grade is -1.
 
     Args:
-        judge: who is asked.
+        judge: the judge to ask.
         questions: in the order of the answers.
-        baseline: not needed here.
+        baseline: unused.
         own: the model's answers.
         settings: name the reference answers.
 
     Raises:
-        DataError: a category needs reference answers, and there is no such file or package.
+        DataError: a category needs reference answers, but their file or package is missing.
     """
     needed = any(question.category in NEED_REFERENCE for question in questions)
     right = references(settings) if needed else {}

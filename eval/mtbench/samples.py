@@ -1,4 +1,4 @@
-"""MT-Bench's answers with what a judge said of them, in words, for the report's sample browser."""
+"""MT-Bench's answers with the judge's grades in words, for the report's sample browser."""
 
 from __future__ import annotations
 

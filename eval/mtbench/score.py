@@ -1,11 +1,11 @@
-"""MT-Bench: from judgments to scores, by the mathematics of FastChat's `show_result.py` (single-answer grading).
+"""MT-Bench: from judgments to scores, computed as in FastChat's `show_result.py` (single-answer grading).
 
     python -m eval.mtbench score --judgments model_judgment/gpt-4_single.jsonl --out scores.json
 
 80 questions in 8 categories, two turns each; a judge gives every turn a grade from 1 to 10, and a model's score is
-the mean of all its grades. FastChat silently drops answers of the judge that hold no grade (stored as -1), pools both
-turns, and averages whatever was judged twice. The numbers here are the same; but they carry their coverage, and below
-`MIN_COVERAGE` a score is marked partial and comes with the bounds between which the full score can lie.
+the mean of all its grades. FastChat silently drops replies without a grade (stored as -1), pools both turns, and
+averages repeated judgments. The numbers here are the same, but include their coverage; below `MIN_COVERAGE` a score is
+marked partial and comes with bounds on the full score.
 
 Records (FastChat's): judgments {question_id, model, judge: [name, prompt], judgment, score, turn}; answers
 {question_id, model_id, choices: [{turns: [text, text]}]}; questions {question_id, category, turns}.
@@ -34,7 +34,7 @@ Record = Mapping[str, Any]
 
 VERSION = "mt_bench-2023"
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-FIRST_QUESTION = 81  # the official ids are 81 to 160, ten a category, in the order of CATEGORIES
+FIRST_QUESTION = 81  # the official ids are 81 to 160, ten per category, in the order of CATEGORIES
 TURNS = (1, 2)
 # With 2 % of 160 grades missing, the true mean differs from the reported one by 0.18 at most; models are told apart at
 # 0.1 to 0.3.
@@ -52,7 +52,7 @@ def category_of(questions: Iterable[Record] | None = None) -> dict[Any, str]:
         return {FIRST_QUESTION + i: CATEGORIES[i // 10] for i in range(10 * len(CATEGORIES))}
     questions = list(questions)
     if not questions:
-        raise DataError("questions: the file holds none; give the questions that were judged, or leave it out")
+        raise DataError("questions: the file has none; give the questions that were judged, or leave it out")
     for number, question in enumerate(questions, start=1):
         require_id(question, "question_id", f"questions, record {number}")
         require_text(question, "category", f"questions, record {number}")
@@ -72,7 +72,8 @@ def score(
 
     Args:
         judgments: single-answer judgments of one judge, of any number of models.
-        questions: what should have been judged (two turns each). If None: the official 80 where all ids are official,
+        questions: the questions that should have been judged (two turns each). If None: the official 80 where all ids
+            are official,
             else the questions that any model in the file was judged on.
         answers: of the same models, for the mean length in characters.
         judge: keep this judge's rows only.
@@ -116,7 +117,7 @@ def items(
     answers: Iterable[Record] | None = None,
     judge: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a model and question: {model, question, category, value, length}.
+    """One row per model and question: {model, question, category, value, length}.
 
     `value` is the mean grade of the question's turns (None if none was graded), `length` the characters of the model's
     answers to both turns (None without answers). Questions without any judgment of a model are absent.
@@ -176,7 +177,7 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
         raise DataError(f"judgments: {len(judges)} judges are mixed ({', '.join(judges)}); pick one with --judge")
     if not rows:
         raise DataError(f"judgments: nothing to score{f' by judge {judge!r}' if judge else ''}; expected single grades")
-    refuse_copies(rows, "judgments")  # a turn that was judged twice counts twice, as upstream; a copy must not
+    refuse_copies(rows, "judgments")  # a turn judged twice counts twice, as upstream, but a copied record must not
     return rows
 
 

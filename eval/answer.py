@@ -136,14 +136,14 @@ def _stamp(experiment: Experiment, model: EvaluatedModel, benchmark: str, asked:
     weights = sorted(folder.glob("*.safetensors"))
     settings = experiment.evaluation.model_dump(mode="json")
     sampler = {"backend": "vllm"} if experiment.sampling.backend == "vllm" else {}
-    own = {key: settings[key] for key in declaration(benchmark).answer_settings}
+    benchmark_settings = {key: settings[key] for key in declaration(benchmark).answer_settings}
     return sampler | {
         "code": answering_code(benchmark),
         "questions": {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)},
         "model": {file.name: sha256_file(file) for file in [*weights, *sorted(folder.glob("*.jinja"))]},
         "temperature": settings["temperature"],
         "max_new_tokens": settings["max_new_tokens"],
-        **own,
+        **benchmark_settings,
     }
 
 

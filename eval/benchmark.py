@@ -27,7 +27,7 @@ imported by its stage's name, so the code of answering does not include the code
 
 `judging.py`:
 
-    judge_answers(judge, questions, baseline, own, settings) -> [Record]    baseline: [] where there is none
+    judge_answers(judge, questions, baseline, answers, settings) -> [Record]    baseline: [] if none
     unreadable(records) -> int                    judgments that cannot be scored
     texts(answer) -> [str]                        of an answer record, one per turn
     readings(record) -> [[float]]                 the model's values in a record: the judge's, then those of a panel

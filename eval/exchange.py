@@ -308,17 +308,17 @@ def _attribution(declared: Benchmark, value: float, method: str) -> Record:
 
 def _write(folder: Path, head: Record, samples: list[Record], collection: str) -> list[Path]:
     """Write a model's aggregate and samples under a name derived from their content."""
-    place = Path("data") / collection / head["model_info"]["developer"] / head["model_info"]["name"]
+    path = Path("data") / collection / head["model_info"]["developer"] / head["model_info"]["name"]
     digest = hashlib.sha256(head["evaluation_id"].encode()).digest()
     name = str(uuid.UUID(bytes=digest[:16], version=4))
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in samples)
-    paths = [folder / place / f"{name}.json"]
+    paths = [folder / path / f"{name}.json"]
     if samples:
-        paths.append(folder / place / f"{name}_samples.jsonl")
+        paths.append(folder / path / f"{name}_samples.jsonl")
         write_bytes(paths[1], lines.encode("utf-8"))
         head["detailed_evaluation_results"] = {
             "format": "jsonl",
-            "file_path": f"{place.as_posix()}/{name}_samples.jsonl",
+            "file_path": f"{path.as_posix()}/{name}_samples.jsonl",
             "hash_algorithm": "sha256",
             "checksum": sha256_file(paths[1]),
             "total_rows": len(samples),

@@ -46,13 +46,13 @@ def family_warnings(judge: str, judge_model: str, models: Mapping[str, str]) -> 
         judge_model: its model; a panel's models in one string.
         models: role of each model that is judged -> its name, such as {"the policies": "Qwen/Qwen2.5-7B"}.
     """
-    own = families_of(judge_model)
+    judge_families = families_of(judge_model)
     warnings = []
     for role, model in models.items():
-        common = sorted(own & families_of(model))
+        common = sorted(judge_families & families_of(model))
         if common:
             warnings.append(
-                f"{judge} ({judge_model}) and {role} ({model}) belong to one family, {' and '.join(common)}: judges tend "
-                "to favour their own family's answers; compare with a judge of another family."
+                f"{judge} ({judge_model}) and {role} ({model}) belong to one family, {' and '.join(common)}: judges "
+                "tend to favour their own family's answers; compare with a judge of another family."
             )
     return warnings

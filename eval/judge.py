@@ -53,8 +53,8 @@ def _judge(
     questions: list[Question],
     baseline: list[Record],
 ) -> list[Record]:
-    own = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
-    return judging_of(benchmark).judge_answers(judge, questions, baseline, own, experiment.evaluation)
+    answers = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
+    return judging_of(benchmark).judge_answers(judge, questions, baseline, answers, experiment.evaluation)
 
 
 def baseline_rows(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[Record]:

@@ -336,8 +336,10 @@ def _order_warnings(name: str, orders: Record) -> list[str]:
     if orders["reversed"] > REVERSED:
         found.append(f"{name} changes the winner in {orders['reversed']:.0%} of comparisons when the order is swapped.")
     if abs(orders["first_slot_advantage"]) > SLOT:
-        place = "first" if orders["first_slot_advantage"] > 0 else "second"
-        found.append(f"{name} favours the answer shown {place}, by {abs(orders['first_slot_advantage']):.2f} of a win.")
+        position = "first" if orders["first_slot_advantage"] > 0 else "second"
+        found.append(
+            f"{name} favours the answer shown {position}, by {abs(orders['first_slot_advantage']):.2f} of a win."
+        )
     return found
 
 
@@ -348,12 +350,12 @@ def _human_warnings(name: str, human: Record | None) -> list[str]:
     judge, people = human["without_ties"], human["people_without_ties"]
     if None not in (judge["ci_high"], people["value"]) and judge["ci_high"] < people["value"]:
         found.append(
-            f"{name} agrees with {judge['value']:.0%} of people's decided votes, less than people agree with each other "
-            f"({people['value']:.0%})."
+            f"{name} agrees with {judge['value']:.0%} of people's decided votes, less than people agree with "
+            f"each other ({people['value']:.0%})."
         )
-    own = human["self_preference"]
-    if own and own["ci_low"] is not None and own["ci_low"] > 0:
-        found.append(f"{name} has its own family win more often than people do, by {own['value']:.2f} of a vote.")
+    favour = human["self_preference"]
+    if favour and favour["ci_low"] is not None and favour["ci_low"] > 0:
+        found.append(f"{name} has its own family win more often than people do, by {favour['value']:.2f} of a vote.")
     return found
 
 

@@ -17,7 +17,7 @@ def judge_answers(
     judge: Judge,
     questions: Sequence[Question],
     baseline: Sequence[Record],
-    own: Sequence[Record],
+    answers: Sequence[Record],
     settings: EvaluationConfig | None = None,
 ) -> list[Record]:
     """Annotations as alpaca_eval writes them: the baseline is output_1, the model output_2.
@@ -28,7 +28,7 @@ def judge_answers(
         judge: the judge to ask.
         questions: in the order of both lists of answers.
         baseline: the baseline's answers.
-        own: the model's answers.
+        answers: the model's answers.
         settings: unused.
     """
     comparisons = [
@@ -41,11 +41,11 @@ def judge_answers(
             (b["generator"], o["generator"]),
             "alpacaeval2",
         )
-        for question, b, o in zip(questions, baseline, own)
+        for question, b, o in zip(questions, baseline, answers)
     ]
     judgments = iter(judge.prefer([comparison for comparison in comparisons if comparison.first != comparison.second]))
     annotations = []
-    for comparison, b, o in zip(comparisons, baseline, own):
+    for comparison, b, o in zip(comparisons, baseline, answers):
         same = comparison.first == comparison.second
         judgment = Judgment(1.5, "identical outputs") if same else next(judgments)
         annotations.append(

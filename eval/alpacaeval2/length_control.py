@@ -173,11 +173,11 @@ def predict(design: Design, weights: Floats, counts: NDArray[Any]) -> Floats:
 def _training_rows(design: Design) -> tuple[Floats, Floats, Floats]:
     """Features (rows, k), target (rows,) and weight (rows,): gamed rows first, then the model's rated rows."""
     rated = ~np.isnan(design.preference)
-    own = _features(design, np.ones((1, len(design.delta))))[0][rated]
+    model_rows = _features(design, np.ones((1, len(design.delta))))[0][rated]
     return (
-        np.concatenate([design.gamed_features, own]),
+        np.concatenate([design.gamed_features, model_rows]),
         np.concatenate([design.gamed_preference, design.preference[rated]]),
-        np.concatenate([np.full(len(design.gamed_features), GAMED_WEIGHT), np.ones(len(own))]),
+        np.concatenate([np.full(len(design.gamed_features), GAMED_WEIGHT), np.ones(len(model_rows))]),
     )
 
 
@@ -190,11 +190,11 @@ def refit(
         weights, converged = _fit_exact(features[None], target, weight[None], np.array([C]))
         return weights[0], converged
     rated = ~np.isnan(design.preference)
-    own = _features(design, counts)[:, rated]
+    model_rows = _features(design, counts)[:, rated]
     gamed = np.broadcast_to(design.gamed_features, (len(counts), *design.gamed_features.shape))
     gamed_weight = np.full((len(counts), gamed.shape[1]), GAMED_WEIGHT)
     return _fit_exact(
-        np.concatenate([gamed, own], axis=1),
+        np.concatenate([gamed, model_rows], axis=1),
         np.concatenate([design.gamed_preference, design.preference[rated]]),
         np.concatenate([gamed_weight, counts[:, rated]], axis=1),
         np.full(len(counts), C),

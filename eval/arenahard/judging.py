@@ -17,7 +17,7 @@ def judge_answers(
     judge: Judge,
     questions: Sequence[Question],
     baseline: Sequence[Record],
-    own: Sequence[Record],
+    answers: Sequence[Record],
     settings: EvaluationConfig | None = None,
 ) -> list[Record]:
     """Judgments as arena-hard-auto writes them: in the first game the baseline is A, in the second the model is.
@@ -26,11 +26,11 @@ def judge_answers(
         judge: the judge to ask.
         questions: in the order of both lists of answers.
         baseline: the baseline's answers.
-        own: the model's answers.
+        answers: the model's answers.
         settings: unused.
     """
-    said = [(texts(b)[0], texts(o)[0]) for b, o in zip(baseline, own)]
-    names = [tuple(row.get("model", row.get("model_id")) for row in rows) for rows in zip(baseline, own)]
+    said = [(texts(b)[0], texts(o)[0]) for b, o in zip(baseline, answers)]
+    names = [tuple(row.get("model", row.get("model_id")) for row in rows) for rows in zip(baseline, answers)]
     first = [_comparison(q, b, o, (x, y)) for q, (b, o), (x, y) in zip(questions, said, names)]
     second = [_comparison(q, o, b, (y, x)) for q, (b, o), (x, y) in zip(questions, said, names)]
     judgments = judge.verdicts(first + second)  # in one call, to keep an endpoint busy

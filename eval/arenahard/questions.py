@@ -77,9 +77,9 @@ def package_baseline(settings: EvaluationConfig, questions: Sequence[Question]) 
         )
     answers: dict[str, Record] = {}
     for category, model in _BASELINES.items():
-        own = [question for question in questions if question.category == category]
+        in_category = [question for question in questions if question.category == category]
         file = package_file("eval_framework", f"{_FOLDER}/model_answer/{model}.jsonl", _FRAMEWORK)
-        answers |= {q.id: answer for q, answer in zip(own, answers_in_order(file, "arenahard", own))}
+        answers |= {q.id: answer for q, answer in zip(in_category, answers_in_order(file, "arenahard", in_category))}
     return [answers[question.id] for question in questions]
 
 

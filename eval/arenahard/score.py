@@ -299,9 +299,9 @@ def _length(answer: Record | None) -> int | None:
 
 def _sizes(pool: Pool, m: int, records: Mapping[tuple[str, str], Record]) -> dict[str, float | None]:
     """Mean characters and tokens of a model's answers to the judged questions."""
-    own = [records.get((pool.models[m], q)) for i, q in enumerate(pool.questions) if pool.judged[m, i]]
-    lengths = [length for length in map(_length, own) if length is not None]
-    tokens = [metadata_of(answer)["token_len"] for answer in own if answer and metadata_of(answer)]
+    answers_judged = [records.get((pool.models[m], q)) for i, q in enumerate(pool.questions) if pool.judged[m, i]]
+    lengths = [length for length in map(_length, answers_judged) if length is not None]
+    tokens = [metadata_of(answer)["token_len"] for answer in answers_judged if answer and metadata_of(answer)]
     return {
         "mean_length": float(np.mean(lengths)) if lengths else None,
         "mean_tokens": float(np.mean(tokens)) if tokens else None,

@@ -21,7 +21,7 @@ def judge_answers(
     judge: Judge,
     questions: Sequence[Question],
     baseline: Sequence[Record],
-    own: Sequence[Record],
+    answers: Sequence[Record],
     settings: EvaluationConfig,
 ) -> list[Record]:
     """Single-answer judgments as FastChat writes them, one per turn; an unreadable grade is -1.
@@ -30,7 +30,7 @@ def judge_answers(
         judge: the judge to ask.
         questions: in the order of the answers.
         baseline: unused.
-        own: the model's answers.
+        answers: the model's answers.
         settings: name the reference answers.
 
     Raises:
@@ -38,10 +38,10 @@ def judge_answers(
     """
     needed = any(question.category in NEED_REFERENCE for question in questions)
     right = references(settings) if needed else {}
-    conversations = [c for question, answer in zip(questions, own) for c in _conversations(question, answer, right)]
+    conversations = [c for question, answer in zip(questions, answers) for c in _conversations(question, answer, right)]
     turns = [
         {"question_id": question.record["question_id"], "model": answer["model_id"], "turn": turn}
-        for question, answer in zip(questions, own)
+        for question, answer in zip(questions, answers)
         for turn, _ in enumerate(question.turns, start=1)
     ]
     return [
@@ -100,8 +100,8 @@ def texts(answer: Record) -> list[str]:
 
 def readings(record: Record) -> list[list[float]]:
     """The grade of a turn, as the judge gives it, then as each member of a panel does; NaN where unreadable."""
-    own = None if record["score"] == UNPARSED else record["score"]
-    return [[float("nan") if grade is None else grade for grade in (own, *record.get("panel", {}).values())]]
+    grade = None if record["score"] == UNPARSED else record["score"]
+    return [[float("nan") if value is None else value for value in (grade, *record.get("panel", {}).values())]]
 
 
 def orders(record: Record) -> None:

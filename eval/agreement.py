@@ -38,7 +38,7 @@ def percent_agreement(a: ArrayLike, b: ArrayLike) -> float:
     """Share of items that two raters rate the same, 0 to 1.
 
     Args:
-        a: (items,) of one rater; NaN where missing.
+        a: (items,) of one rater; NaN if missing.
         b: (items,) of the other.
 
     Returns:
@@ -52,7 +52,7 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, weights: Weights = "nominal") -> flo
     """Agreement of two raters beyond the chance agreement that their marginal frequencies imply.
 
     Args:
-        a: (items,) of one rater, any set of numbers as categories; NaN where missing.
+        a: (items,) of one rater, any set of numbers as categories; NaN if missing.
         b: (items,) of the other.
         weights: "nominal" counts all disagreements equally; "linear" and "quadratic" by the distance of the categories'
             ranks, and its square.
@@ -81,7 +81,7 @@ def krippendorff_alpha(ratings: ArrayLike, level: Level = "nominal") -> float:
     """Reliability of any number of raters, with ratings missing: 1 - observed / expected disagreement.
 
     Args:
-        ratings: (raters, items); NaN where a rater did not rate an item. Items with a single rating do not count.
+        ratings: (raters, items); NaN if a rater did not rate an item. Items with a single rating do not count.
         level: how far apart two categories are: "nominal" all alike, "ordinal" by the number of ratings between them,
             "interval" by their squared difference.
 
@@ -177,7 +177,7 @@ class Retest:
         flips: share of such pairs that fall on different sides of `middle`; None without a middle.
         noise: standard deviation of repeated ratings of one item, in the unit of the ratings.
         spread: standard deviation of the items' own means beyond the noise, in the same unit.
-        reliability: intraclass correlation ICC(1,1) of a single rating, at most 1; NaN where nothing varies.
+        reliability: intraclass correlation ICC(1,1) of a single rating, at most 1; NaN if nothing varies.
         stderr_of_mean: standard error of the mean over items due to the judge's noise alone.
     """
 
@@ -198,11 +198,11 @@ def retest(ratings: ArrayLike, middle: float | None = None) -> Retest | None:
     what repeated judging could gain.
 
     Args:
-        ratings: (repeats, items); NaN where a rating could not be read.
+        ratings: (repeats, items); NaN if a rating could not be read.
         middle: a value of indifference, such as 0.5 for a preference.
 
     Returns:
-        None where no item has two ratings.
+        None if no item has two ratings.
 
     Source: Shrout & Fleiss, "Intraclass correlations", Psychological Bulletin 86 (1979), case 1; unequal numbers of
     ratings as in Searle, Casella & McCulloch, Variance Components (1992), section 3.6.
@@ -243,7 +243,7 @@ def order_effects(straight: ArrayLike, swapped: ArrayLike, tie_width: float = 0.
     """Effects of the order in which two answers are shown, from judging each comparison in both orders.
 
     Args:
-        straight: (comparisons,) how far the judge favours an answer shown first, 0 to 1; NaN where unreadable.
+        straight: (comparisons,) how far the judge favours an answer shown first, 0 to 1; NaN if unreadable.
         swapped: how far it favours the same answer shown second.
         tie_width: values closer to 0.5 than this count as a tie (0 for verdicts in words).
 
@@ -275,7 +275,7 @@ def order_effects(straight: ArrayLike, swapped: ArrayLike, tie_width: float = 0.
 
 
 def _winner(shares: Floats, tie_width: float) -> Floats:
-    """1 where the answer wins, -1 where it loses, 0 for a tie."""
+    """1 if the answer wins, -1 if it loses, 0 for a tie."""
     gap = shares - 0.5
     return np.where(np.abs(gap) <= tie_width, 0.0, np.sign(gap))
 
@@ -284,7 +284,7 @@ def bland_altman(a: ArrayLike, b: ArrayLike) -> dict[str, float | int] | None:
     """How much higher one judge rates than another, with the limits that contain 95 % of the single differences.
 
     Args:
-        a: (items,) of one judge; NaN where missing.
+        a: (items,) of one judge; NaN if missing.
         b: (items,) of the other.
 
     Returns:
@@ -315,7 +315,7 @@ def corrected_win_rate(
     answers than on the labelled ones, the correction is biased.
 
     Args:
-        judged: (comparisons,) 1 where the judge has the model win, 0 where it loses; NaN (ties) are left out.
+        judged: (comparisons,) 1 if the judge lets the model win, 0 if it loses; NaN (ties) are left out.
         judge_of_labelled: (labelled,) the judge's decisions where people decided as well, 0 or 1.
         human: (labelled,) the people's decisions, 0 or 1.
         n_bootstrap: resamples, of both samples independently.
@@ -354,7 +354,7 @@ def bounds_over_unreadable(values: ArrayLike, lowest: float, highest: float) -> 
     """Bounds on the mean over all possible values of the unreadable judgments.
 
     Args:
-        values: (items,), NaN where unreadable.
+        values: (items,), NaN if unreadable.
         lowest: lowest value that a judgment can have.
         highest: highest value that a judgment can have.
 

@@ -31,7 +31,7 @@ imported by its stage's name, so the code of answering does not include the code
     unreadable(records) -> int                    judgments that cannot be scored
     texts(answer) -> [str]                        of an answer record, one per turn
     readings(record) -> [[float]]                 the model's values in a record: the judge's, then those of a panel
-    orders(record) -> (float, float) | None       the model's share shown first and shown second, where both are known
+    orders(record) -> (float, float) | None       the model's share shown first and shown second, if both are known
     compare(judge, comparisons), swaps(comparison)    pairwise only, for eval.judge_checks
 
 `score.py`:

@@ -84,7 +84,7 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
     Returns:
         {n, unreadable, bounds: see `widest_bounds`, values: see `spread_of`, length: see `length_association`, orders,
         members, checks, others: [see `compare_with`]}; `orders` as `eval.agreement.order_effects`, `members` of a panel
-        or of repeated asking {labels, retest, alpha}, `checks` what `eval.judge_checks` wrote. None where not measured.
+        or of repeated asking {labels, retest, alpha}, `checks` what `eval.judge_checks` wrote. None if not measured.
     """
     stage, declared = judging_of(benchmark), declaration(benchmark)
     of_models = {

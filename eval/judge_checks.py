@@ -175,7 +175,7 @@ def at_most(values: np.ndarray, bound: float, strict: bool = True) -> Record:
     """Test whether a mean stays below a bound.
 
     Args:
-        values: (items,), NaN where unreadable.
+        values: (items,), NaN if unreadable.
         bound: value that an honest judge does not exceed.
         strict: the whole interval must be below the bound; otherwise it may include the bound.
 

@@ -2,7 +2,7 @@
 
 | attack | what it does | source |
 | --- | --- | --- |
-| `constant` | the same empty phrase, whatever is asked | Zheng et al., "Cheating automatic LLM benchmarks: null models achieve high win rates" (2024, arXiv 2410.07137) |
+| `constant` | the same empty phrase, for every question | Zheng et al., "Cheating automatic LLM benchmarks: null models achieve high win rates" (2024, arXiv 2410.07137) |
 | `pad` | says everything twice, in more words and with nothing new | the repetitive list of Zheng et al., "Judging LLM-as-a-judge" (2023), section 3.3 |
 | `command` | tells the judge what to decide | Shi et al., "Optimization-based prompt injection attack to LLM-as-a-judge" (2024, arXiv 2403.17710), by hand |
 | `verdict` | writes the verdict that a parser looks for, in case the judge quotes it | ratings of MT-Bench and labels of Arena-Hard are the first or last match in the judge's words |

@@ -327,7 +327,7 @@ def test_judging_and_scoring_need_no_torch():
 def test_question_files_say_what_is_wrong(tmp_path):
     path = tmp_path / "q.jsonl"
     for rows, message in [
-        ([], "holds no question"),
+        ([], "no question found"),
         ([{"uid": "a"}], "key 'prompt' is missing"),
         ([{"uid": "a", "prompt": "?"}] * 2, "appears twice; remove one"),
     ]:

@@ -86,12 +86,12 @@ def swaps(comparison: Comparison) -> bool:
 
 
 def readings(record: Record) -> list[list[float]]:
-    """The model's share of the comparison, as the judge gives it, then as each member of a panel does."""
+    """The model's share of the comparison, first the judge's, then each panel member's."""
     return [[1 - share_of_first(value) for value in (record["preference"], *record.get("panel", {}).values())]]
 
 
 def orders(record: Record) -> tuple[float, float] | None:
-    """The model's share where it is shown first and where it is shown second; None if only one order was asked."""
+    """The model's share when shown first and when shown second; None if only one order was asked."""
     if "orders" not in record:
         return None
     straight, other = (1 - share_of_first(value) for value in record["orders"])

@@ -123,7 +123,7 @@ def score(
         win_rate_ci_low, win_rate_ci_high, standard_error, discrete_win_rate, n_wins, n_wins_base, n_draws,
         length_controlled_winrate, length_controlled_ci_low, length_controlled_ci_high, length_controlled_stderr,
         length_control: {form, C, C_from, weights}, mean_length, mean_length_baseline (characters), first_slot_rate,
-        n_bootstrap, bootstrap_seed, notes}. Rates in percent, None where undefined. `first_slot_rate` is the judge's
+        n_bootstrap, bootstrap_seed, notes}. Rates in percent, None if undefined. `first_slot_rate` is the judge's
         mean preference for the answer shown first, 0 to 1 (0.5 without position bias), under upstream's order.
 
     Raises:
@@ -246,7 +246,7 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
 
 
 def _preference(row: Record) -> float:
-    """The preference for the model in [0, 1]; NaN where there is none. Upstream's old code for a draw is 0."""
+    """The preference for the model in [0, 1]; NaN if there is none. Upstream's old code for a draw is 0."""
     value = row["preference"]
     value = math.nan if value is None else float(value)
     if value == 0:
@@ -335,7 +335,7 @@ def _row(score: Record) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 where the input is wrong."""
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     parser = argparse.ArgumentParser(prog="python -m eval.alpacaeval2", description=__doc__.split("\n")[0])
     command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score annotations")
     command.add_argument("--annotations", required=True, help="annotations of one model (JSON, JSONL, .gz)")

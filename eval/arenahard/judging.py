@@ -77,7 +77,7 @@ def swaps(comparison: Comparison) -> bool:
 
 
 def readings(record: Record) -> list[list[float]]:
-    """The model's share of each game, as the judge gives it, then as each member of a panel does."""
+    """The model's share of each game, first the judge's, then each panel member's."""
     said = [[share_of_first(v) for v in (game["score"], *game.get("panel", {}).values())] for game in record["games"]]
     return [[1 - share for share in said[0]], *said[1:]]
 

@@ -52,7 +52,7 @@ def package_questions(settings: EvaluationConfig) -> Path:
     """
     if settings.arenahard_version != _IN_PACKAGE:
         raise ConfigError(
-            f"evaluation.questions.arenahard: {_FRAMEWORK} carries v2.0, not {settings.arenahard_version}; give a "
+            f"evaluation.questions.arenahard: {_FRAMEWORK} contains v2.0, not {settings.arenahard_version}; give a "
             f"question file, hub, or evaluation.arenahard_version: {_IN_PACKAGE}"
         )
     return package_file("eval_framework", f"{_FOLDER}/question.jsonl", _FRAMEWORK)
@@ -73,7 +73,7 @@ def package_baseline(settings: EvaluationConfig, questions: Sequence[Question]) 
     """
     if settings.arenahard_version != _IN_PACKAGE:
         raise ConfigError(
-            f"evaluation.baselines.arenahard: {_FRAMEWORK} carries the baselines of v2.0 only; give a file of answers"
+            f"evaluation.baselines.arenahard: {_FRAMEWORK} contains only the baselines of v2.0; give a file of answers"
         )
     answers: dict[str, Record] = {}
     for category, model in _BASELINES.items():

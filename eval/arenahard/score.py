@@ -105,7 +105,7 @@ def score(
         score, ci_low, ci_high, stderr, n, n_battles, n_null, n_failed, position_conflicts, mean_length, mean_tokens,
         style_controlled_score, style_controlled_converged, style_controlled_ci_low, style_controlled_ci_high,
         style_controlled_stderr, [official]}, ...], style: {coefficients, features, left_out}, notes}; best first;
-        scores in percent, None where there is none. `n` counts questions with a counted game, `n_null` games without
+        scores in percent, None if there is none. `n` counts questions with a counted game, `n_null` games without
         a valid verdict, `n_failed` questions of the pool without a counted game, and `position_conflicts` is the
         share of questions whose two games name different winners.
 
@@ -349,7 +349,7 @@ def _row(score: Record) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 where the input is wrong."""
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     parser = argparse.ArgumentParser(prog="python -m eval.arenahard", description=__doc__.split("\n")[0])
     command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
     command.add_argument("--judgments", nargs="+", required=True, help="judgment files, together the pool")

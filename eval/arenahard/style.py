@@ -65,7 +65,7 @@ def _style_difference(own: Floats, other: Floats, version: str) -> Floats:
     """Relative difference of two answers' counts, (4,) each, in [-1, 1]."""
     if version == "v0.1-2024":
         return (own - other) / (own + other + 1)
-    tokens = (own[0] - other[0]) / max(own[0] + other[0], 1.0)  # 0 where both are empty; upstream stops there
+    tokens = (own[0] - other[0]) / max(own[0] + other[0], 1.0)  # 0 if both are empty; upstream stops there
     own, other = own[1:] / (own[0] + 1), other[1:] / (other[0] + 1)
     return np.concatenate([[tokens], (own - other) / (own + other + 1)])
 

@@ -122,7 +122,7 @@ def _by_key(rows: Sequence[tuple[tuple[Any, ...], Any]], value: str | None = Non
         try:
             other = found.setdefault(key, row)
         except TypeError:
-            raise DataError(f"stored judgments: {shown(key)} holds a list or mapping; expected texts") from None
+            raise DataError(f"stored judgments: {shown(key)} contains a list or mapping; expected texts") from None
         if other is not row and (other if value is None else other[value]) != (row if value is None else row[value]):
             raise DataError(f"stored judgments: two of {shown(key)} contradict each other; remove one")
     return found

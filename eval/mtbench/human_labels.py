@@ -49,7 +49,7 @@ class Vote:
         turn: 1 or 2.
         models: model a and model b, in alphabetical order.
         rater: id of the voter.
-        share: 1 where the first model's answer is better, 0 where the second's, 0.5 for a tie.
+        share: 1 if the first model's answer is better, 0 if the second's, 0.5 for a tie.
         talks: both models' conversations up to this turn, ending with the assistant.
     """
 
@@ -125,7 +125,7 @@ def decide(
         references: reference answers by question, if its category needs them.
 
     Returns:
-        item -> 1, 0 or 0.5; NaN where a grade could not be read.
+        item -> 1, 0 or 0.5; NaN if a grade could not be read.
     """
     asked: dict[tuple[str, int, str], Conversation] = {}
     for vote in votes:
@@ -156,7 +156,7 @@ def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str
     Returns:
         {n_votes, n_items, n_raters, unreadable, with_ties, without_ties, people_with_ties, people_without_ties (shares
         of equal votes), kappa (against the people's majority, three categories), alpha_people, alpha_with_judge
-        (Krippendorff, ordinal), right_when_first_wins, right_when_second_wins (where both decide), corrected (the win
+        (Krippendorff, ordinal), right_when_first_wins, right_when_second_wins (if both decide), corrected (the win
         rate that people would give if the judge gives 60 % in 1000 comparisons, by its errors here)}; each measure
         is {value, ci_low, ci_high, n}, its interval a bootstrap over questions.
     """
@@ -240,7 +240,7 @@ def _agreement(pairs: Sequence[Shares]) -> dict[str, Any]:
 
 
 def _table(votes: Sequence[Vote]) -> tuple[np.ndarray, list[Any], list[str]]:
-    """(raters, items) of shares, NaN where a rater did not vote; a rater's later vote on the same item counts."""
+    """(raters, items) of shares, NaN if a rater did not vote; a rater's later vote on the same item counts."""
     items = list(dict.fromkeys(vote.item for vote in votes))
     raters = sorted({vote.rater for vote in votes})
     table = np.full((len(raters), len(items)), np.nan)
@@ -251,7 +251,7 @@ def _table(votes: Sequence[Vote]) -> tuple[np.ndarray, list[Any], list[str]]:
 
 
 def _majority(column: np.ndarray) -> float:
-    """The most frequent vote; NaN where two are equally frequent."""
+    """The most frequent vote; NaN if two are equally frequent."""
     first, *rest = Counter(column[~np.isnan(column)].tolist()).most_common(2)
     return float("nan") if rest and rest[0][1] == first[1] else first[0]
 
@@ -283,7 +283,7 @@ def check(experiment: Experiment, judge: Judge, judge_model: str) -> dict[str, A
     """Compare a judge with the human votes named in the configuration.
 
     Returns:
-        what `agreement` returns, and {source, self_preference, pairs}; `pairs` as `pairwise_agreement`, None where it
+        what `agreement` returns, and {source, self_preference, pairs}; `pairs` as `pairwise_agreement`, None if it
         is not asked for or the judge cannot be asked.
 
     Raises:

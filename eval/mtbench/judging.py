@@ -99,7 +99,7 @@ def texts(answer: Record) -> list[str]:
 
 
 def readings(record: Record) -> list[list[float]]:
-    """The grade of a turn, as the judge gives it, then as each member of a panel does; NaN where unreadable."""
+    """The grade of a turn, first the judge's, then each panel member's; NaN if unreadable."""
     grade = None if record["score"] == UNPARSED else record["score"]
     return [[float("nan") if value is None else value for value in (grade, *record.get("panel", {}).values())]]
 

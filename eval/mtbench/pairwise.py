@@ -73,7 +73,7 @@ def pair_messages(prompts: Mapping[str, Mapping[str, Any]], pair: Pair) -> list[
 
 
 def ask_pairs(judge: Any, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
-    """How far a judge favours the first answers, shown first and shown second, each (pairs,); NaN where unreadable.
+    """How far a judge favours the first answers, shown first and shown second, each (pairs,); NaN if unreadable.
 
     Args:
         judge: one that accepts free prompts (`ask_about`), such as a language model.
@@ -89,6 +89,6 @@ def ask_pairs(judge: Any, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray
 
 
 def decided(straight: np.ndarray, swapped: np.ndarray) -> np.ndarray:
-    """FastChat's verdict of both orders: a winner that both name, else a tie; NaN where either is unreadable."""
+    """FastChat's verdict of both orders: a winner that both name, else a tie; NaN if either is unreadable."""
     verdict = np.where(straight == swapped, straight, 0.5)
     return np.where(np.isnan(straight) | np.isnan(swapped), np.nan, verdict)

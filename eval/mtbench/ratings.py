@@ -27,7 +27,7 @@ def parse_rating(text: str) -> int | float | None:
 
 
 def parse_grade(text: str) -> int | float | None:
-    """The grade in a judge's answer; None where there is none from 1 to 10.
+    """The grade in a judge's answer; None if there is none from 1 to 10.
 
     >>> parse_grade("Rating: [[10]]"), parse_grade("Rating: [[95]]")
     (10, None)

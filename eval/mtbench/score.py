@@ -72,7 +72,7 @@ def score(
 
     Args:
         judgments: single-answer judgments of one judge, of any number of models.
-        questions: the questions that should have been judged (two turns each). If None: the official 80 where all ids
+        questions: the questions that should have been judged (two turns each). If None: the official 80 if all ids
             are official,
             else the questions that any model in the file was judged on.
         answers: of the same models, for the mean length in characters.
@@ -84,7 +84,7 @@ def score(
     Returns:
         {benchmark, version, judge, judge_prompts, min_coverage, n_expected, models: [{model, average, ci_low, ci_high,
         stderr, turn_1, turn_2, categories, n, n_unparsed, n_repeated, n_missing, n_failed, n_out_of_range, coverage,
-        partial, bounds, mean_length}, ...]}, best first; grades from 1 to 10; None where there is no grade. `bounds` is
+        partial, bounds, mean_length}, ...]}, best first; grades from 1 to 10; None if there is no grade. `bounds` is
         the range of the average if every missing grade were 1 or 10.
 
     Raises:
@@ -166,9 +166,7 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
         if not isinstance(judged_by, str | None) and not (isinstance(judged_by, list) and judged_by):
             raise DataError(f"{where}: judge is {shown(judged_by)}; expected a name, or a list of name and prompt")
         if row["score"] is not None and not is_number(row["score"]):
-            raise DataError(
-                f"{where}: score is {shown(row['score'])}; expected a number, or -1 where there is no grade"
-            )
+            raise DataError(f"{where}: score is {shown(row['score'])}; expected a number, or -1 if there is no grade")
         if isinstance(row["turn"], bool) or row["turn"] not in TURNS:
             raise DataError(f"{where}: turn is {shown(row['turn'])}; expected 1 or 2")
     rows = [row for row in rows if judge is None or _judge(row)[0] == judge]
@@ -182,7 +180,7 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
 
 
 def _expected_categories(rows: Sequence[Record], questions: Iterable[Record] | None) -> dict[Any, str | None]:
-    """The questions that should have been judged, with their categories (None where unknown)."""
+    """The questions that should have been judged, with their categories (None if unknown)."""
     official = category_of()
     if questions is not None:
         return dict(category_of(questions))
@@ -301,7 +299,7 @@ def _row(score: Record) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 where the input is wrong."""
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     parser = argparse.ArgumentParser(prog="python -m eval.mtbench", description=__doc__.split("\n")[0])
     command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
     command.add_argument("--judgments", nargs="+", required=True, help="judgment files of one judge (JSON, JSONL, .gz)")

@@ -100,7 +100,7 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
     items = {
         judge: path for judge in experiment.judges if (path := _items_path(experiment, benchmark, judge)).is_file()
     }
-    own = read_items(_items_path(experiment, benchmark, name))
+    this = read_items(_items_path(experiment, benchmark, name))
     checks = experiment.results / "judge_checks" / benchmark / f"{name}.json"
     return {
         "n": len(pooled),
@@ -112,7 +112,7 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
         "members": _members(experiment, name, declared, readings, questions),
         "checks": read_json(checks) if checks.is_file() else None,
         "others": [
-            {"judge": other, **compare_with(own, read_items(path), declared)}
+            {"judge": other, **compare_with(this, read_items(path), declared)}
             for other, path in items.items()
             if other != name and path.is_file()
         ],
@@ -210,20 +210,20 @@ def _values_and_lengths(path: Path) -> Mapping[str, list[tuple[float, float]]]:
     return {question: pairs for question, pairs in groups.items() if len(pairs) > 1}
 
 
-def compare_with(own: Items, other: Items, declared: Benchmark) -> Record:
+def compare_with(this: Items, other: Items, declared: Benchmark) -> Record:
     """Agreement of two judges on the same answers.
 
     Args:
-        own: model -> question -> value of the judge.
+        this: model -> question -> value of the judge.
         other: the same of another judge.
         declared: the benchmark.
 
     Returns:
-        {n, winners (share of the same winner, pairwise), kappa (likewise), alpha, bias (Bland-Altman, own - other),
-        ranks (Kendall's tau of models), equating (other's scores from own)}, in the unit of scores.
+        {n, winners (share of the same winner, pairwise), kappa (likewise), alpha, bias (Bland-Altman, this - other),
+        ranks (Kendall's tau of models), equating (other's scores from this)}, in the unit of scores.
     """
-    models = [model for model in own if model in other]
-    pairs = [(q, own[m][q], other[m][q]) for m in models for q in own[m] if q in other[m]]
+    models = [model for model in this if model in other]
+    pairs = [(q, this[m][q], other[m][q]) for m in models for q in this[m] if q in other[m]]
     table = np.array([pair[1:] for pair in pairs]).reshape(-1, 2).T
     questions = [question for question, _, _ in pairs]
     winners = np.where(np.abs(table - 0.5) <= TIE_WIDTH, 0.5, np.round(table)) if declared.pairwise else None
@@ -237,17 +237,17 @@ def compare_with(own: Items, other: Items, declared: Benchmark) -> Record:
         "kappa": measured(lambda t: cohen_kappa(*t), winners) if winners is not None else None,
         "alpha": measured(lambda t: krippendorff_alpha(t, "interval"), table),
         "bias": bland_altman(*(table * declared.item_scale)),
-        "ranks": compare_judges(own, other),
-        "equating": _equating(own, other, models, declared.item_scale),
+        "ranks": compare_judges(this, other),
+        "equating": _equating(this, other, models, declared.item_scale),
     }
 
 
-def _equating(own: Items, other: Items, models: Sequence[tuple[str, ...]], scale: float) -> Record | None:
+def _equating(this: Items, other: Items, models: Sequence[tuple[str, ...]], scale: float) -> Record | None:
     """The other judge's scores from this one's, over the models' means."""
-    asked = list(dict.fromkeys(itertools.chain.from_iterable(own[model] for model in models)))
-    questions = [q for q in asked if all(q in table[model] for model in models for table in (own, other))]
+    asked = list(dict.fromkeys(itertools.chain.from_iterable(this[model] for model in models)))
+    questions = [q for q in asked if all(q in table[model] for model in models for table in (this, other))]
     tables = [
-        np.array([[table[m][q] for q in questions] for m in models]).reshape(len(models), -1) for table in (own, other)
+        np.array([[table[m][q] for q in questions] for m in models]).reshape(len(models), -1) for table in (this, other)
     ]
     found = equate(scale * tables[1], scale * tables[0], N_BOOTSTRAP)
     if found is None:

@@ -67,7 +67,7 @@ class Asked:
         experiment: the experiment.
         benchmark: its name.
         questions: all questions, of which the first n are used.
-        own: the model's texts, one per turn.
+        texts: the model's answers, one text per turn.
         other: the baseline's first texts; [] if there is no baseline.
         n: number of questions.
     """
@@ -75,7 +75,7 @@ class Asked:
     experiment: Experiment
     benchmark: str
     questions: QuestionSet
-    own: list[list[str]]
+    texts: list[list[str]]
     other: list[str]
     n: int
 
@@ -97,7 +97,7 @@ class Asked:
     def grades(self, judge: Judge, change: Callable[[str], str] = str) -> np.ndarray:
         """The judge's grades of the model's answers after a change, (turns of all questions,)."""
         questions, settings = self.questions.questions[: self.n], self.experiment.evaluation
-        said = [[change(text) for text in turns] for turns in self.own]
+        said = [[change(text) for text in turns] for turns in self.texts]
         rows = answer_records(self.benchmark, questions, said, TAMPERED, settings, self.questions.in_world)
         stage = judging_of(self.benchmark)
         said = stage.judge_answers(judge, questions, [], rows, settings)
@@ -108,9 +108,9 @@ def prepare(experiment: Experiment, benchmark: str, model: EvaluatedModel, n: in
     """Collect the questions and answers of one model for the checks."""
     asked = load_questions(experiment, benchmark, model.world)
     questions, stage = asked.questions[:n], judging_of(benchmark)
-    own = [stage.texts(row) for row in answers_in_order(model.answers(experiment, benchmark), benchmark, questions)]
+    texts = [stage.texts(row) for row in answers_in_order(model.answers(experiment, benchmark), benchmark, questions)]
     other = [stage.texts(row)[0] for row in baseline_rows(experiment, benchmark, model.world, questions)]
-    return Asked(experiment, benchmark, asked, own, other, len(questions))
+    return Asked(experiment, benchmark, asked, texts, other, len(questions))
 
 
 def pairwise_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
@@ -121,7 +121,7 @@ def pairwise_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
         judges: the judge, once per repetition.
     """
     judge, benchmark = judges[0], asked.benchmark
-    first = [turns[0] for turns in asked.own]
+    first = [turns[0] for turns in asked.texts]
 
     def win_rate(answers: Sequence[str], others: Sequence[str]) -> np.ndarray:
         """The answers' share of each comparison in percent, mean over both orders."""
@@ -148,16 +148,16 @@ def pairwise_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
 def graded_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
     """The checks of a benchmark that grades answers one by one; arguments as for `pairwise_checks`."""
     judge = judges[0]
-    own = asked.grades(judge)
-    again = [own, *(asked.grades(other) for other in judges[1:])]
+    first = asked.grades(judge)
+    again = [first, *(asked.grades(other) for other in judges[1:])]
     empty = asked.grades(judge, lambda _: CONSTANT)
     injected = {name: asked.grades(judge, lambda _, c=change: c(CONSTANT)) for name, change in INJECTIONS.items()}
     return {
         "unit": "grades",
         "orders": None,
         "retest": repeated(np.array(again), middle=None),
-        "constant": at_most(empty - own, 0),
-        "pad": at_most(asked.grades(judge, pad) - own, 0, strict=False),
+        "constant": at_most(empty - first, 0),
+        "pad": at_most(asked.grades(judge, pad) - first, 0, strict=False),
         **{name: at_most(grades - empty, 0, strict=False) for name, grades in injected.items()},
     }
 

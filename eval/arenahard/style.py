@@ -56,18 +56,18 @@ def style_features(
 
     result = np.zeros((*pool.battles.shape, len(STYLE)))
     for m, q in zip(*np.nonzero(pool.battles)):
-        own, other = counts(pool.models[m], pool.questions[q]), counts(pool.baselines[m], pool.questions[q])
-        result[m, q] = _style_difference(np.array(own), np.array(other), version)
+        of_model, of_baseline = counts(pool.models[m], pool.questions[q]), counts(pool.baselines[m], pool.questions[q])
+        result[m, q] = _style_difference(np.array(of_model), np.array(of_baseline), version)
     return result[..., [STYLE.index(name) for name in features]]
 
 
-def _style_difference(own: Floats, other: Floats, version: str) -> Floats:
+def _style_difference(model: Floats, baseline: Floats, version: str) -> Floats:
     """Relative difference of two answers' counts, (4,) each, in [-1, 1]."""
     if version == "v0.1-2024":
-        return (own - other) / (own + other + 1)
-    tokens = (own[0] - other[0]) / max(own[0] + other[0], 1.0)  # 0 if both are empty; upstream stops there
-    own, other = own[1:] / (own[0] + 1), other[1:] / (other[0] + 1)
-    return np.concatenate([[tokens], (own - other) / (own + other + 1)])
+        return (model - baseline) / (model + baseline + 1)
+    tokens = (model[0] - baseline[0]) / max(model[0] + baseline[0], 1.0)  # 0 if both are empty; upstream stops there
+    model, baseline = model[1:] / (model[0] + 1), baseline[1:] / (baseline[0] + 1)
+    return np.concatenate([[tokens], (model - baseline) / (model + baseline + 1)])
 
 
 def standardise(

@@ -164,12 +164,12 @@ def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str
     people = _people_pairs(votes)
     table, items, raters = _table(votes)
     of_items = np.array([item[0] for item in items])
-    own = np.array([decisions[item] for item in items])
+    judged = np.array([decisions[item] for item in items])
     majority = np.array([_majority(column) for column in table.T])
 
     def against_majority(statistic: Any) -> dict[str, Any]:
-        known = ~(np.isnan(own) | np.isnan(majority))
-        return _measured(statistic, np.stack([own, majority])[:, known], of_items[known])
+        known = ~(np.isnan(judged) | np.isnan(majority))
+        return _measured(statistic, np.stack([judged, majority])[:, known], of_items[known])
 
     def alpha(ratings: np.ndarray) -> dict[str, Any]:
         return _measured(lambda table: krippendorff_alpha(table, "ordinal"), ratings, of_items)
@@ -178,17 +178,17 @@ def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str
         "n_votes": len(votes),
         "n_items": len(items),
         "n_raters": len(raters),
-        "unreadable": int(np.isnan(own).sum()),
+        "unreadable": int(np.isnan(judged).sum()),
         "with_ties": _agreement(pairs),
         "without_ties": _agreement(_decided(pairs)),
         "people_with_ties": _agreement(people),
         "people_without_ties": _agreement(_decided(people)),
         "kappa": against_majority(lambda table: cohen_kappa(*table)),
         "alpha_people": alpha(table),
-        "alpha_with_judge": alpha(np.concatenate([table, own[None]])),
+        "alpha_with_judge": alpha(np.concatenate([table, judged[None]])),
         "right_when_first_wins": against_majority(lambda table: _right(table, 1.0)),
         "right_when_second_wins": against_majority(lambda table: _right(table, 0.0)),
-        "corrected": _corrected(own, majority),
+        "corrected": _corrected(judged, majority),
     }
 
 
@@ -201,10 +201,10 @@ def self_preference(
         {families, value, ci_low, ci_high, n}, value in [-1, 1], 0 if it decides as people do; None if no vote is
         between a relative of the judge and another model.
     """
-    own = families_of(judge_model)
+    judge_families = families_of(judge_model)
     rows, questions = [], []
     for vote in votes:
-        related = [bool(own & families_of(model)) for model in vote.models]
+        related = [bool(judge_families & families_of(model)) for model in vote.models]
         if related[0] == related[1]:
             continue
         judged, human = decisions[vote.item], vote.share
@@ -213,7 +213,7 @@ def self_preference(
     if not rows or np.isnan(rows).all():
         return None
     estimate = bootstrap_items(lambda table: float(np.nanmean(table)), np.array([rows]), questions, N_BOOTSTRAP)
-    return {"families": sorted(own), **_plain(estimate)}
+    return {"families": sorted(judge_families), **_plain(estimate)}
 
 
 # a question and two raters' shares of it
@@ -266,10 +266,10 @@ def _right(table: np.ndarray, winner: float) -> float:
     return float((judged == winner).mean()) if len(judged) else float("nan")
 
 
-def _corrected(own: np.ndarray, majority: np.ndarray) -> dict[str, Any] | None:
+def _corrected(judged: np.ndarray, majority: np.ndarray) -> dict[str, Any] | None:
     """Corrected win rate for 600 wins in 1000 comparisons; None if the judge is no better than chance."""
-    decided = np.isin(own, (0.0, 1.0)) & np.isin(majority, (0.0, 1.0))
-    found = corrected_win_rate([1.0] * 600 + [0.0] * 400, own[decided], majority[decided])
+    decided = np.isin(judged, (0.0, 1.0)) & np.isin(majority, (0.0, 1.0))
+    found = corrected_win_rate([1.0] * 600 + [0.0] * 400, judged[decided], majority[decided])
     return None if found is None else _plain(found)
 
 

@@ -1,1 +1,1 @@
-"""Answer, judge and score the three benchmarks; import as `from eval import ...`: the name shadows a builtin."""
+"""Answer, judge and score the three benchmarks; import with `from eval import ...`, since `eval` is a builtin."""

@@ -1,7 +1,7 @@
-"""How well do raters agree? Judges with themselves, with each other, and with people: statistics of arrays.
+"""Agreement statistics on arrays: judges with themselves, with each other, and with people.
 
-Ratings stand in a table (raters, items). A missing rating is NaN. Categories are numbers: of a verdict, say, 0 (the
-first answer wins), 0.5 (a tie) and 1.
+Ratings are a (raters, items) table, with NaN for a missing rating. Categories are numbers, for a verdict for example 0
+(the first answer wins), 0.5 (a tie) and 1.
 
 | question | function |
 | --- | --- |
@@ -35,31 +35,31 @@ Level = Literal["nominal", "ordinal", "interval"]
 
 
 def percent_agreement(a: ArrayLike, b: ArrayLike) -> float:
-    """Share of items that two raters rate alike, 0 to 1.
+    """Share of items that two raters rate the same, 0 to 1.
 
     Args:
-        a: (items,) of one rater; NaN where missing.
+        a: (items,) of one rater; NaN if missing.
         b: (items,) of the other.
 
     Returns:
-        NaN where no item has both ratings.
+        NaN if no item has both ratings.
     """
     a, b = _both(a, b)
     return float(np.mean(a == b)) if len(a) else float("nan")
 
 
 def cohen_kappa(a: ArrayLike, b: ArrayLike, weights: Weights = "nominal") -> float:
-    """Agreement of two raters beyond what their own marginal frequencies would give by chance.
+    """Agreement of two raters beyond the chance agreement that their marginal frequencies imply.
 
     Args:
-        a: (items,) of one rater, any set of numbers as categories; NaN where missing.
+        a: (items,) of one rater, any set of numbers as categories; NaN if missing.
         b: (items,) of the other.
-        weights: "nominal" counts every disagreement alike; "linear" and "quadratic" by the distance of the categories'
+        weights: "nominal" counts all disagreements equally; "linear" and "quadratic" by the distance of the categories'
             ranks, and its square.
 
     Returns:
-        At most 1; 0 at chance level. NaN where no item has both ratings, or both raters use one and the same category
-        throughout (no chance agreement is then defined).
+        At most 1; 0 at chance level. NaN if no item has both ratings, or if both raters always use the same single
+        category, which leaves chance agreement undefined.
 
     Source: Cohen, "A coefficient of agreement for nominal scales", Educational and Psychological Measurement 20 (1960);
     with weights Cohen, "Weighted kappa", Psychological Bulletin 70 (1968).
@@ -81,12 +81,12 @@ def krippendorff_alpha(ratings: ArrayLike, level: Level = "nominal") -> float:
     """Reliability of any number of raters, with ratings missing: 1 - observed / expected disagreement.
 
     Args:
-        ratings: (raters, items); NaN where a rater did not rate an item. Items with a single rating do not count.
+        ratings: (raters, items); NaN if a rater did not rate an item. Items with a single rating do not count.
         level: how far apart two categories are: "nominal" all alike, "ordinal" by the number of ratings between them,
             "interval" by their squared difference.
 
     Returns:
-        At most 1; 0 at chance level. NaN where no item has two ratings, or all ratings are the same.
+        At most 1; 0 at chance level. NaN if no item has two ratings, or all ratings are the same.
 
     Source: Krippendorff, Content Analysis (2nd edition, 2004), chapter 11; "Computing Krippendorff's
     alpha-reliability" (2011) for the coincidence matrix.
@@ -109,7 +109,7 @@ def krippendorff_alpha(ratings: ArrayLike, level: Level = "nominal") -> float:
 
 
 def _alpha_of_intervals(table: Floats, present: NDArray[np.bool_]) -> float:
-    """The same by sums of squares: continuous ratings have too many categories for a coincidence matrix."""
+    """Alpha from sums of squares, since continuous ratings have too many categories for a coincidence matrix."""
     raters, kept = present.sum(axis=0), table[present]
     squares = np.nansum((table - np.nanmean(table, axis=0)) ** 2, axis=0)
     observed = 2 * (raters / (raters - 1) * squares).sum() / len(kept)
@@ -118,7 +118,7 @@ def _alpha_of_intervals(table: Floats, present: NDArray[np.bool_]) -> float:
 
 
 def _distance(values: Floats, totals: Floats, level: Level) -> Floats:
-    """Squared distance of each two categories, (categories, categories)."""
+    """Squared distance between each pair of categories, (categories, categories)."""
     if level == "nominal":
         return (values[:, None] != values).astype(float)
     below = np.cumsum(totals) - totals / 2  # ratings below the middle of each category
@@ -136,15 +136,16 @@ def bootstrap_items(
     """A statistic of a table of ratings with a percentile bootstrap interval over items.
 
     Args:
-        statistic: of a table (raters, items), such as `krippendorff_alpha`; NaN where it is undefined.
+        statistic: of a table (raters, items), such as `krippendorff_alpha`; NaN if undefined.
         ratings: (raters, items).
-        clusters: (items,) what items belong together and are resampled together; None: each item alone.
+        clusters: (items,) cluster label of each item; items of a cluster are resampled together. None: each item is its
+            own cluster.
         n_bootstrap: resamples.
         seed: of the resamples.
         confidence: nominal coverage.
 
     Returns:
-        The estimate; without an interval (NaN) where fewer than two clusters, or too few resamples have a value.
+        The estimate; the interval is NaN if fewer than two clusters, or too few resamples, have a value.
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 13.3; for resampling clusters Davison &
     Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
@@ -168,7 +169,7 @@ def bootstrap_items(
 
 @dataclass(frozen=True)
 class Retest:
-    """What asking a judge again shows (see `retest`).
+    """Repeatability of a judge (see `retest`).
 
     Attributes:
         n: items with at least two ratings.
@@ -176,8 +177,8 @@ class Retest:
         flips: share of such pairs that fall on different sides of `middle`; None without a middle.
         noise: standard deviation of repeated ratings of one item, in the unit of the ratings.
         spread: standard deviation of the items' own means beyond the noise, in the same unit.
-        reliability: intraclass correlation ICC(1,1) of a single rating, at most 1; NaN where nothing varies.
-        stderr_of_mean: how far the mean over items would move if the judge were asked again (one standard error).
+        reliability: intraclass correlation ICC(1,1) of a single rating, at most 1; NaN if nothing varies.
+        stderr_of_mean: standard error of the mean over items due to the judge's noise alone.
     """
 
     n: int
@@ -192,16 +193,16 @@ class Retest:
 def retest(ratings: ArrayLike, middle: float | None = None) -> Retest | None:
     """Repeatability of one judge from repeated ratings of the same items.
 
-    A single rating of each item, as benchmarks ask for, already carries this noise into an interval over prompts: the
-    spread of the items' values is the sum of both. So `stderr_of_mean` is a part of that interval, not an addition to
-    it; it says what asking more often could gain.
+    With a single rating per item, as in benchmarks, an interval over prompts already includes this noise: the spread of
+    the items' values is the sum of both. So `stderr_of_mean` is part of that interval, not an addition to it; it shows
+    what repeated judging could gain.
 
     Args:
-        ratings: (repeats, items); NaN where a rating could not be read.
+        ratings: (repeats, items); NaN if a rating could not be read.
         middle: a value of indifference, such as 0.5 for a preference.
 
     Returns:
-        None where no item has two ratings.
+        None if no item has two ratings.
 
     Source: Shrout & Fleiss, "Intraclass correlations", Psychological Bulletin 86 (1979), case 1; unequal numbers of
     ratings as in Searle, Casella & McCulloch, Variance Components (1992), section 3.6.
@@ -239,17 +240,17 @@ def _pairs(table: Floats, holds: Callable[[Floats, Floats], NDArray[np.bool_]]) 
 
 
 def order_effects(straight: ArrayLike, swapped: ArrayLike, tie_width: float = 0.0) -> dict[str, float | int | None]:
-    """What asking about two answers in both orders shows.
+    """Effects of the order in which two answers are shown, from judging each comparison in both orders.
 
     Args:
-        straight: (comparisons,) how far the judge favours an answer shown first, 0 to 1; NaN where unreadable.
+        straight: (comparisons,) how far the judge favours an answer shown first, 0 to 1; NaN if unreadable.
         swapped: how far it favours the same answer shown second.
         tie_width: values closer to 0.5 than this count as a tie (0 for verdicts in words).
 
     Returns:
         {n, consistent, reversed, tie_against_win (shares that sum to 1: the same winner or a tie twice; opposite
         winners; a tie in one order and a winner in the other), first_slot_advantage (mean gain of the answer shown
-        first, -0.5 to 0.5)}; all but n are None where no comparison has both.
+        first, -0.5 to 0.5)}; all but n are None if no comparison has both.
 
     Source: Zheng et al., "Judging LLM-as-a-judge with MT-Bench and Chatbot Arena" (2023), section 3.3, which counts
     reversals; Shi et al., "Judging the judges: position bias in LLM-as-a-judge" (2024) for ties.
@@ -274,16 +275,16 @@ def order_effects(straight: ArrayLike, swapped: ArrayLike, tie_width: float = 0.
 
 
 def _winner(shares: Floats, tie_width: float) -> Floats:
-    """1 where the answer wins, -1 where it loses, 0 for a tie."""
+    """1 if the answer wins, -1 if it loses, 0 for a tie."""
     gap = shares - 0.5
     return np.where(np.abs(gap) <= tie_width, 0.0, np.sign(gap))
 
 
 def bland_altman(a: ArrayLike, b: ArrayLike) -> dict[str, float | int] | None:
-    """How much higher one judge rates than another, and between which limits 95 % of single differences lie.
+    """How much higher one judge rates than another, with the limits that contain 95 % of the single differences.
 
     Args:
-        a: (items,) of one judge; NaN where missing.
+        a: (items,) of one judge; NaN if missing.
         b: (items,) of the other.
 
     Returns:
@@ -307,14 +308,14 @@ def corrected_win_rate(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Estimate | None:
-    """A judge's win rate as people would have given it, its errors and their uncertainty carried into the interval.
+    """Estimate the win rate that people would give from a judge's, with the judge's error rates in the interval.
 
-    Of the model's own comparisons only the judge's decisions are known; what the judge gets wrong is learnt from other
-    comparisons that people decided too. It must judge both alike: where it errs more on one kind of answer than on the
-    labelled ones, the correction is off.
+    For the model's comparisons only the judge's decisions are known; its error rates are estimated from other
+    comparisons that people also decided. This assumes equal error rates on both: if the judge errs more often on these
+    answers than on the labelled ones, the correction is biased.
 
     Args:
-        judged: (comparisons,) 1 where the judge has the model win, 0 where it loses; NaN (ties) are left out.
+        judged: (comparisons,) 1 if the judge lets the model win, 0 if it loses; NaN (ties) are left out.
         judge_of_labelled: (labelled,) the judge's decisions where people decided as well, 0 or 1.
         human: (labelled,) the people's decisions, 0 or 1.
         n_bootstrap: resamples, of both samples independently.
@@ -322,8 +323,8 @@ def corrected_win_rate(
         confidence: nominal coverage.
 
     Returns:
-        The share of wins, 0 to 1; None where the judge is no better than chance on the labelled comparisons (nothing
-        can be corrected then), or a class has no labelled comparison.
+        The share of wins, 0 to 1; None if the judge is no better than chance on the labelled comparisons, which leaves
+        nothing to correct with, or a class has no labelled comparison.
 
     Source: Rogan & Gladen, "Estimating prevalence from the results of a screening test", American Journal of
     Epidemiology 107 (1978).
@@ -350,12 +351,12 @@ def corrected_win_rate(
 
 
 def bounds_over_unreadable(values: ArrayLike, lowest: float, highest: float) -> tuple[float, float]:
-    """Where the mean lies whatever the unreadable judgments would have said.
+    """Bounds on the mean over all possible values of the unreadable judgments.
 
     Args:
-        values: (items,), NaN where unreadable.
-        lowest: of what a judgment can say.
-        highest: likewise.
+        values: (items,), NaN if unreadable.
+        lowest: lowest value that a judgment can have.
+        highest: highest value that a judgment can have.
 
     Returns:
         The mean with all unreadable ones at the lowest, and at the highest value; NaN without items.
@@ -373,6 +374,8 @@ def _both(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
     """The items that both raters rated."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"two raters need one rating per item each, in the same order; found {a.shape} and {b.shape}")
+        raise ValueError(
+            f"expected one rating per item from each rater, in the same order; found {a.shape} and {b.shape}"
+        )
     kept = ~(np.isnan(a) | np.isnan(b))
     return a[kept], b[kept]

@@ -1,10 +1,10 @@
-"""Answer all benchmarks with all checkpoints of one run, in one process (importing torch costs seconds).
+"""Answer all benchmarks with all checkpoints of one run, in one process (importing torch takes seconds).
 
     python -m eval.answer --config results/default/config.yaml --run metaapo/budget1.0/seed0
 
-Answers lie in answers/{benchmark}/{run}/iter{t}.json(l), in upstream's own formats. What is finished is noted in a
-journal with what it depends on (questions, weights, settings, code), so that a killed or repeated job answers only what
-is missing or out of date; the journal's last state is the run's manifest, answers/{run}.json.
+Answers are written to answers/{benchmark}/{run}/iter{t}.json(l) in upstream's formats. A journal records finished files
+with their dependencies (questions, weights, settings, code), so that an interrupted or repeated job answers only what
+is missing or out of date. The journal's final state is the run's manifest, answers/{run}.json.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def answer_questions(
     seed: int,
     engine: VLLMConfig | None = None,
 ) -> list[list[Response]]:
-    """Answer all turns of questions; a second turn sees the first with its answer.
+    """Answer all turns of questions; the second turn's prompt includes the first turn and its answer.
 
     Args:
         model: the policy, or the folder of its checkpoint, from which vLLM samples.
@@ -52,7 +52,7 @@ def answer_questions(
         questions: of one benchmark.
         settings: temperature, max_new_tokens, batch_size.
         seed: of the random stream.
-        engine: how vLLM runs, where the model is a folder.
+        engine: vLLM's settings, if the model is a folder.
 
     Returns:
         For each question, the responses to its turns.
@@ -96,7 +96,7 @@ def _seed(*parts: Any) -> int:
 
 
 def manifest_path(experiment: Experiment, run_id: str) -> Path:
-    """Written when all answers of a run are there: what was asked of what, and how."""
+    """Path of the manifest, which is written when all answers of a run exist and records how they were made."""
     return experiment.results / "answers" / f"{run_id}.json"
 
 
@@ -131,19 +131,19 @@ def answer_run(experiment: Experiment, run_id: str) -> None:
 
 
 def _stamp(experiment: Experiment, model: EvaluatedModel, benchmark: str, asked: QuestionSet) -> dict[str, Any]:
-    """What an answer file depends on; another stamp means that it is out of date."""
+    """The dependencies of an answer file; if its stamp differs, the file is out of date."""
     folder = model.checkpoint(experiment)
     weights = sorted(folder.glob("*.safetensors"))
     settings = experiment.evaluation.model_dump(mode="json")
     sampler = {"backend": "vllm"} if experiment.sampling.backend == "vllm" else {}
-    own = {key: settings[key] for key in declaration(benchmark).answer_settings}
+    benchmark_settings = {key: settings[key] for key in declaration(benchmark).answer_settings}
     return sampler | {
         "code": answering_code(benchmark),
         "questions": {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)},
         "model": {file.name: sha256_file(file) for file in [*weights, *sorted(folder.glob("*.jinja"))]},
         "temperature": settings["temperature"],
         "max_new_tokens": settings["max_new_tokens"],
-        **own,
+        **benchmark_settings,
     }
 
 
@@ -155,7 +155,7 @@ def _is_finished(journal: dict[str, Any], path: Path, stamp: dict[str, Any]) -> 
 def _answer_model(
     experiment: Experiment, model: EvaluatedModel, asked: dict[str, QuestionSet]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Answer benchmarks with one checkpoint; after each written file, yields (benchmark, what to note of it)."""
+    """Answer benchmarks with one checkpoint; yields (benchmark, journal entry) after each written file."""
     from metaapo.models.load import check_chat_template, use_threads_of_environment
 
     use_threads_of_environment()
@@ -184,7 +184,7 @@ def _answer_model(
 
 
 def _open(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase]:
-    """The policy in memory, on the best device, or for vLLM its folder; and its tokenizer."""
+    """The policy on the best device, or its folder if vLLM is used, and its tokenizer."""
     from metaapo.models.load import load_policy, load_tokenizer, on_best_device
 
     if sampling.backend == "vllm":

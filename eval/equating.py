@@ -1,9 +1,9 @@
-"""An old judge's scores and a new one's on one scale: what would the old judge have said?
+"""Put a new judge's scores on an old judge's scale: which score would the old judge have given?
 
-Both judges must have judged the same answers of some models (a single-group design). From these the new judge's scores
-are carried to the old scale by matching mean and standard deviation over the models. The equated score of a model that
-the old judge never saw has two sources of error, and its interval carries both: the line is known from few models and
-questions only, and judges do not rank models alike, so that even a perfectly known line misses.
+Both judges must have judged the same answers of some models (a single-group design). From these, the new judge's scores
+are mapped to the old scale by matching mean and standard deviation over the models. The equated score of a model that
+the old judge never saw has two sources of error, and its interval includes both: the line is estimated from few models
+and questions, and judges rank models differently, so even an exact line would miss.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.special import stdtrit
 from eval.stats import CONFIDENCE, resample_counts
 
 Floats = NDArray[np.float64]
-MIN_MODELS = 3  # two points always lie on a line
+MIN_MODELS = 3  # two points always determine a line exactly
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Equating:
         intercept: in old units.
         slope_low: lower end of the slope's 95 % bootstrap interval over models and questions.
         slope_high: its upper end.
-        error: root mean squared error, in old units, of models that were left out when the line was drawn.
+        error: root mean squared error, in old units, of models that were left out of the fit.
         shift: mean of old minus new over the models, before equating.
         correlation: of both judges' scores over the models.
         n_models: models in common.
         n_questions: questions in common.
         lines: (resamples, 2) bootstrap replicates of slope and intercept.
-        new_range: the lowest and highest new score of the models in common; beyond it the line is extrapolated.
+        new_range: the lowest and highest new score of the models in common; outside it the line is extrapolated.
     """
 
     slope: float
@@ -55,13 +55,13 @@ def equate(old: ArrayLike, new: ArrayLike, n_bootstrap: int = 1000, seed: int = 
     """Linear equating of two judges' scores.
 
     Args:
-        old: (models, questions) values by the old judge; a question that misses a value under either judge is dropped.
+        old: (models, questions) values by the old judge; questions with a missing value under either judge are dropped.
         new: the same by the new judge: same models, same questions, same order.
         n_bootstrap: resamples of models and of questions together.
         seed: of the resamples.
 
     Returns:
-        None with fewer than three models or two questions, or where one judge tells no two models apart.
+        None with fewer than three models or two questions, or if one judge gives all models the same score.
 
     Raises:
         ValueError: the shapes differ.
@@ -99,10 +99,10 @@ def equate(old: ArrayLike, new: ArrayLike, n_bootstrap: int = 1000, seed: int = 
 
 
 def on_old_scale(equating: Equating, score: float) -> tuple[float, float, float]:
-    """A new judge's score of a further model in the old judge's unit: value and both ends of a 95 % interval.
+    """Map the new judge's score of another model to the old judge's unit: value and both ends of a 95 % interval.
 
-    The interval holds what the old judge would have given, not just the line: t times the root of the line's bootstrap
-    variance plus the mean squared error of models left out.
+    It is a prediction interval for the old judge's score, not just for the line: t times the square root of the line's
+    bootstrap variance plus the mean squared error of left-out models.
     """
     value = equating.intercept + equating.slope * score
     spread = (equating.lines[:, 1] + equating.lines[:, 0] * score).var(ddof=1) if len(equating.lines) > 1 else 0.0

@@ -1,7 +1,7 @@
-"""Answer, judge, score: three rules, so that a new judge regenerates no answer and a new statistic judges nothing again.
+"""Answer, judge, score: three rules, so that a new judge reuses all answers and a new statistic reuses all judgments.
 
-Answers and judgments themselves are kept over reruns (only what is out of date is made again), so what the rules declare
-are the manifests that are written when all of a run's files are there.
+Answers and judgments are kept between reruns and only regenerated when out of date. So the rules' outputs are the
+manifests, which are written once all files of a run exist.
 """
 
 from eval.benchmark import people_modules, scoring_code
@@ -28,7 +28,7 @@ wildcard_constraints:
 
 
 rule answer:
-    """All benchmarks and iterations of a run in one process: imports cost seconds."""
+    """All benchmarks and iterations of a run in one process, since imports take seconds."""
     input:
         checkpoints=lambda w: checkpoints_ready(EXPERIMENT, w.method, w.budget, w.seed),
     output:
@@ -65,7 +65,7 @@ rule judge:
     conda:
         "../environment.yml"
     resources:
-        # One process asks an endpoint, as many questions side by side as the judge's entry says.
+        # One process at a time queries an endpoint, with as many concurrent requests as the judge's entry allows.
         asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
         gpu=lambda w: EXPERIMENT.hardware.answer.gpus * ("reward-model" in kinds_of(EXPERIMENT, w.judge)),
         mem_mb=EXPERIMENT.hardware.answer.memory_mb,
@@ -106,7 +106,7 @@ rule score:
 if gold_files(EXPERIMENT):
 
     rule grade:
-        """The gold reward of what policies sampled and answered, for figures and samples: one process, no model."""
+        """Gold rewards of sampled responses and answers, for figures and samples, in one process without a model."""
         input:
             runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
             answers=expand(f"{RESULTS}/answers/{{run}}.json", run=evaluated_runs(EXPERIMENT)),
@@ -126,7 +126,8 @@ if gold_files(EXPERIMENT):
 
 
 rule judge_checks:
-    """Ask a judge what only an untrustworthy one answers wrongly; of all judges where evaluation.trust.checks is set."""
+    """Check a judge with questions that a trustworthy one gets right; for all judges if evaluation.trust.checks is
+    set."""
     input:
         answers=f"{RESULTS}/answers/{evaluated_runs(EXPERIMENT)[-1]}.json",
         baselines=[f"{RESULTS}/answers/{run}.json" for run in evaluated_runs(EXPERIMENT) if run.startswith("sft/")],
@@ -151,7 +152,7 @@ rule judge_checks:
 
 
 rule judge_card:
-    """What is known of how far a judge can be trusted, for the report; asks nothing."""
+    """Collect the evidence on how far a judge can be trusted, for the report; does not query the judge."""
     input:
         scores=expand(
             f"{SCORES}.{{kind}}",
@@ -180,7 +181,7 @@ rule judge_card:
 
 
 rule rank_agreement:
-    """On demand: do the models keep their ranks under the experiment's other judges?"""
+    """On demand: how well the experiment's judges agree on the ranks of the models."""
     input:
         expand(f"{SCORES}.items.csv.gz", benchmark=EXPERIMENT.benchmarks, judge=EXPERIMENT.judges),
     output:

@@ -1,14 +1,14 @@
-"""Scores and judgments for others: files in the Every Eval Ever schema, which leaderboards and meta-analyses read.
+"""Export scores and judgments in the Every Eval Ever schema, which leaderboards and meta-analyses read.
 
     python -m eval.exchange --config results/default/config.yaml --judge gold --organization "My lab"
 
 Writes, for every model and benchmark, exchange/data/{collection}/{developer}/{model}/{uuid}.json with all metrics and
-their intervals, and beside it {uuid}_samples.jsonl with every question, answer, value and what the judge said of it.
-Equal results give equal files. The schema's own validator checks them (pip install --no-deps every-eval-ever):
+their intervals, and next to it {uuid}_samples.jsonl with every question, answer, value and judgment. Equal results give
+identical files. The schema's own validator checks them (pip install --no-deps every-eval-ever):
 
     python -m every_eval_ever validate 'results/default/exchange/data/**/*.json*'
 
-A question whose judgment could not be read has no sample, since the schema asks for a number; `n_failed` counts them.
+Questions with an unreadable judgment have no sample, since the schema requires a number; `n_failed` counts them.
 
 Source: Every Eval Ever, schema 0.3.0 (EvalEval Coalition, arXiv 2606.14516, MIT licence); the hash of a sample is that
 of its reference on instance-level records.
@@ -40,14 +40,14 @@ from metaapo.provenance import git_commit
 Record = dict[str, Any]
 SCHEMA = "0.3.0"
 DEVELOPER = "metaapo-repro"
-LONGEST_ID = 64  # characters; AlpacaEval's questions have no id but their whole text
+LONGEST_ID = 64  # characters; AlpacaEval's questions are identified by their whole text
 TEXTS = {
     "instruction",
     "output_1",
     "output_2",
     "prompt",
     "user_prompt",
-}  # of a judgment, which the sample holds already
+}  # of a judgment; the sample already contains them
 INTERVAL = "percentile bootstrap over questions"
 
 
@@ -74,7 +74,7 @@ def export(experiment: Experiment, judge: str, organization: str, folder: Path) 
         for model in judged_models(experiment, name):
             key = (model.run.method, str(model.run.budget), str(model.run.seed), str(model.iteration))
             if key not in rows:
-                raise DataError(f"{path}: holds no score of {model.id}; score again (eval.score)")
+                raise DataError(f"{path}: no score of {model.id} found; score again (eval.score)")
             head = _head(experiment, name, judge, model, scores, organization, int(path.stat().st_mtime))
             head["evaluation_results"] = _results(experiment, name, judge, scores, rows[key], head["evaluation_id"])
             samples = _samples(experiment, name, judge, model, items, head)
@@ -87,7 +87,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _collection(experiment: Experiment, benchmark: str, scores: Record) -> str:
-    """The folder of a benchmark: questions of a small world are not the benchmark that they are named after."""
+    """The folder of a benchmark: a small world's questions are not those of the benchmark with the same name."""
     proxy = scores["questions"]["source"].startswith("world")
     return f"{benchmark}-proxy-{experiment.world.name}" if proxy else benchmark
 
@@ -208,7 +208,7 @@ def _language_models(experiment: Experiment, judge: str, config: JudgeConfig) ->
 
 
 def _uncertainty(found: Record, row: Record) -> Record:
-    """A metric's interval and standard error, where it has them."""
+    """A metric's interval and standard error, if it has them."""
     known: Record = {}
     if found["stderr"] is not None:
         known["standard_error"] = {"value": found["stderr"], "method": "bootstrap"}
@@ -261,12 +261,12 @@ def _samples(
 
 
 def sample_id(question: str) -> str:
-    """A question's id in score files: upstream's, or the hash of a text that stands for one."""
+    """A question's id in score files: upstream's, or the hash of a text used as id."""
     return question if len(question) <= LONGEST_ID else hashlib.sha256(question.encode()).hexdigest()[:16]
 
 
 def _judgments(experiment: Experiment, benchmark: str, judge: str, model: EvaluatedModel) -> dict[str, list[Any]]:
-    """Question -> what the judge said, without the texts that the sample holds."""
+    """Question -> judgments, without the texts that the sample already contains."""
     found: dict[str, list[Any]] = {}
     for row in read_records(model.judgments(experiment, benchmark, judge)):
         found.setdefault(questions_of(benchmark).question_of(row), []).append(_without_texts(row))
@@ -280,7 +280,7 @@ def _without_texts(value: Any) -> Any:
 
 
 def _interaction(question: Question, texts: Sequence[str]) -> Record:
-    """What was asked and answered: one turn as input and output, several as messages."""
+    """The question and answer: one turn as input and output, several as messages."""
     asked: Record = {"raw": "\n\n".join(question.turns), "reference": []}
     canonical = json.dumps({"raw": asked["raw"], "reference": []}, sort_keys=True, separators=(",", ":"))
     shared = {
@@ -307,18 +307,18 @@ def _attribution(declared: Benchmark, value: float, method: str) -> Record:
 
 
 def _write(folder: Path, head: Record, samples: list[Record], collection: str) -> list[Path]:
-    """Write a model's aggregate and samples under one name that follows from what they say."""
-    place = Path("data") / collection / head["model_info"]["developer"] / head["model_info"]["name"]
+    """Write a model's aggregate and samples under a name derived from their content."""
+    path = Path("data") / collection / head["model_info"]["developer"] / head["model_info"]["name"]
     digest = hashlib.sha256(head["evaluation_id"].encode()).digest()
     name = str(uuid.UUID(bytes=digest[:16], version=4))
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in samples)
-    paths = [folder / place / f"{name}.json"]
+    paths = [folder / path / f"{name}.json"]
     if samples:
-        paths.append(folder / place / f"{name}_samples.jsonl")
+        paths.append(folder / path / f"{name}_samples.jsonl")
         write_bytes(paths[1], lines.encode("utf-8"))
         head["detailed_evaluation_results"] = {
             "format": "jsonl",
-            "file_path": f"{place.as_posix()}/{name}_samples.jsonl",
+            "file_path": f"{path.as_posix()}/{name}_samples.jsonl",
             "hash_algorithm": "sha256",
             "checksum": sha256_file(paths[1]),
             "total_rows": len(samples),

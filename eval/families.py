@@ -1,4 +1,4 @@
-"""Which models are relatives? A judge tends to favour answers that its own family wrote.
+"""Families of related models: a judge tends to favour answers by its own family.
 
 Source: Panickssery, Bowman & Feng, "LLM evaluators recognize and favor their own generations" (2024, arXiv 2404.13076);
 Zheng et al., "Judging LLM-as-a-judge with MT-Bench and Chatbot Arena" (2023), section 3.3.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# A family is whose weights, or whose answers as training data, a model descends from. A name may tell of two.
+# A model belongs to a family if its weights, or answers it was trained on, come from it. A name may indicate two.
 FAMILIES = {
     "GPT": r"(chat)?gpt(?![a-z])|davinci|(?<![a-z0-9])o[134](?![a-z0-9])",
     "Claude": r"claude",
@@ -31,7 +31,7 @@ _PATTERNS = {name: re.compile(rf"(?<![a-z])(?:{pattern})") for name, pattern in 
 
 
 def families_of(model: str) -> frozenset[str]:
-    """The families that a model's name tells of; empty where it tells of none.
+    """The families indicated by a model's name; empty if there are none.
 
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B" is both DeepSeek's and Qwen's.
     """
@@ -44,15 +44,15 @@ def family_warnings(judge: str, judge_model: str, models: Mapping[str, str]) -> 
     Args:
         judge: the judge's name, for the sentence.
         judge_model: its model; a panel's models in one string.
-        models: what the judge sees -> the model behind it, such as {"the policies": "Qwen/Qwen2.5-7B"}.
+        models: role of each model that is judged -> its name, such as {"the policies": "Qwen/Qwen2.5-7B"}.
     """
-    own = families_of(judge_model)
+    judge_families = families_of(judge_model)
     warnings = []
     for role, model in models.items():
-        common = sorted(own & families_of(model))
+        common = sorted(judge_families & families_of(model))
         if common:
             warnings.append(
-                f"{judge} ({judge_model}) and {role} ({model}) are of one family, {' and '.join(common)}: judges tend "
-                "to favour their own family's answers; compare with a judge of another family."
+                f"{judge} ({judge_model}) and {role} ({model}) belong to one family, {' and '.join(common)}: judges "
+                "tend to favour their own family's answers; compare with a judge of another family."
             )
     return warnings

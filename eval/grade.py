@@ -1,11 +1,11 @@
-"""Grade probes and answers by the gold reward, where the world has one: for the report to show, not for any verdict.
+"""Grade probes and answers by the gold reward, if the world has one; used in the report, but not in any verdict.
 
     python -m eval.grade --config results/default/config.yaml
 
 Writes below the experiment's results:
 
     probe_gold.csv        method, budget, seed, iteration, step, id, gold: each probed response, in the order of the
-                          probe logs; gold is empty where the world cannot read the prompt
+                          probe logs; gold is empty if the world cannot read the prompt
     answer_gold.jsonl.gz  method, budget, seed, iteration, benchmark, question, turns: the rubric of each turn's answer
                           after the last iteration, at each method's largest budget
     gold_rubric.json      what the rubric's parts mean
@@ -35,7 +35,7 @@ FILES = ("probe_gold.csv", "answer_gold.jsonl.gz", "gold_rubric.json")
 
 
 def gold_module(world: str) -> str | None:
-    """The importable name of a world's grader; None where the world has no gold reward."""
+    """The module name of a world's grader; None if the world has no gold reward."""
     name = f"metaapo.worlds.{world}.gold"
     return name if importlib.util.find_spec(name) else None
 
@@ -47,12 +47,12 @@ def grading_code(experiment: Experiment) -> str:
 
 
 def gold_files(experiment: Experiment) -> list[str]:
-    """What this module writes, as a Snakemake input; nothing where the world has no gold reward."""
+    """The files this module writes, as a Snakemake input; empty if the world has no gold reward."""
     return [str(experiment.results / name) for name in FILES] if gold_module(experiment.world.name) else []
 
 
 def grade(experiment: Experiment) -> None:
-    """Write the experiment's gold rewards; nothing where its world has none.
+    """Write the experiment's gold rewards; does nothing if its world has none.
 
     Raises:
         DataError: a probe log, the world's pairs or an answer is missing.
@@ -116,7 +116,7 @@ def _prompts(world: Path) -> dict[str, list[Message]]:
 
 
 def _gold(world: ModuleType, messages: list[Message], response: str) -> Any:
-    """The graded response; None where the world cannot read the prompt."""
+    """The graded response; None if the world cannot read the prompt."""
     try:
         return world.gold(messages, response) if messages else None
     except world.PromptError:

@@ -2,10 +2,10 @@
 
     python -m eval.judge --config results/default/config.yaml --benchmark mtbench --judge gold --run dpo/budget1.0/seed0
 
-Judgments lie in judgments/{benchmark}/{judge}/{run}/iter{t}.json(l), in upstream's own formats. A judgment that could
-not be read is kept as such and never becomes a score. What is finished is noted in a journal with what it depends on
-(questions, answers, the judge, settings, code), so that a killed or repeated job judges only what is missing or out of
-date; the journal's last state is the run's manifest, judgments/{benchmark}/{judge}/{run}.json.
+Judgments are written to judgments/{benchmark}/{judge}/{run}/iter{t}.json(l) in upstream's formats. An unreadable
+judgment is stored as such and never scored. A journal records finished files with their dependencies (questions,
+answers, the judge, settings, code), so that an interrupted or repeated job judges only what is missing or out of date.
+The journal's final state is the run's manifest, judgments/{benchmark}/{judge}/{run}.json.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def _judge(
     questions: list[Question],
     baseline: list[Record],
 ) -> list[Record]:
-    own = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
-    return judging_of(benchmark).judge_answers(judge, questions, baseline, own, experiment.evaluation)
+    answers = answers_in_order(model.answers(experiment, benchmark), benchmark, questions)
+    return judging_of(benchmark).judge_answers(judge, questions, baseline, answers, experiment.evaluation)
 
 
 def baseline_rows(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[Record]:
-    """The answers that a benchmark compares with, the SFT policy's own ones included, in order; [] without any."""
+    """The baseline's answers (possibly the SFT policy's), in order; [] if the benchmark has no baseline."""
     if not declaration(benchmark).pairwise:
         return []
     if baseline_of(experiment, benchmark) == SFT_BASELINE:
@@ -67,7 +67,7 @@ def baseline_rows(experiment: Experiment, benchmark: str, world: int, questions:
 
 
 def manifest_path(experiment: Experiment, benchmark: str, judge: str, run_id: str) -> Path:
-    """Written when all judgments of a run are there: by whom, of which answers."""
+    """Path of the manifest, which is written when all judgments of a run exist and records how they were made."""
     return experiment.results / "judgments" / benchmark / judge / f"{run_id}.json"
 
 
@@ -76,23 +76,23 @@ def _journal_path(experiment: Experiment, benchmark: str, judge: str, run_id: st
 
 
 def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str, ask_again: bool = False) -> None:
-    """Have the judge of that name judge all checkpoints of a run; write their files, then the manifest.
+    """Judge all checkpoints of a run on one benchmark; write their files, then the manifest.
 
     Args:
         experiment: names questions, judges and settings.
-        name: of the judge.
-        benchmark: on which.
-        run_id: whose answers.
-        ask_again: judge again where judgments could not be read; a judge that is paid for is asked for those only.
+        name: the judge's name.
+        benchmark: the benchmark's name.
+        run_id: the run whose answers are judged.
+        ask_again: judge again if judgments could not be read; a paid judge is asked only for those.
 
     Raises:
-        ConfigError: no such judge or run, or the judge is past its end of life.
-        DataError: answers are missing, or the judge could not be asked.
+        ConfigError: unknown judge or run, or the judge is past its end of life.
+        DataError: answers are missing, or the judge could not be reached.
     """
     models = models_of_run(experiment, run_id)
     world = models[0].world
     judge = open_judge(experiment, name, world)
-    for client in clients_of(judge):  # only judges that are paid for have one
+    for client in clients_of(judge):  # only paid judges have one
         client.ask_again = ask_again
     questions = load_questions(experiment, benchmark, world).questions
     baseline = baseline_rows(experiment, benchmark, world, questions)
@@ -123,7 +123,7 @@ def judge_run(experiment: Experiment, name: str, benchmark: str, run_id: str, as
 
 
 def _write(path: Path, benchmark: str, records: list[Record]) -> Record:
-    """Write a file of judgments; returns what the journal notes of it."""
+    """Write a file of judgments; returns its journal entry."""
     (write_jsonl if path.suffix == ".jsonl" else write_json)(path, records)
     return {
         "sha256": sha256_file(path),
@@ -133,10 +133,11 @@ def _write(path: Path, benchmark: str, records: list[Record]) -> Record:
 
 
 def _check_readable(judge: Judge, benchmark: str, model: EvaluatedModel, records: list[Record]) -> None:
-    """A model without a single judgment has no score, and a file of nothing would keep the judge from being asked.
+    """Refuse a file without any readable judgment, which cannot be scored and would keep the judge from being asked
+    again.
 
     Raises:
-        DataError: none of the records holds a judgment.
+        DataError: none of the records has a readable judgment.
     """
     unreadable = judging_of(benchmark).unreadable
     if records and all(unreadable([record]) for record in records):
@@ -149,8 +150,8 @@ def _check_readable(judge: Judge, benchmark: str, model: EvaluatedModel, records
 def _shared_stamp(
     experiment: Experiment, judge: Judge, benchmark: str, questions: Sequence[Question], baseline: list[Record]
 ) -> Record:
-    """What the judgments of all checkpoints depend on beside the answers; another stamp: they are out of date."""
-    files = getattr(judge, "depends_on", None)  # only judges that read files of their own have it
+    """Dependencies of all checkpoints' judgments besides the answers; if the stamp differs, they are out of date."""
+    files = getattr(judge, "depends_on", None)  # only judges that read files have it
     return {
         "code": judging_code(experiment, benchmark, judge.name),
         "judge": judge_settings(experiment, judge.name),
@@ -167,7 +168,7 @@ def _digest(document: Any) -> str:
 
 
 def _is_finished(journal: Record, path: Path, stamp: Record) -> bool:
-    """Whether a file of judgments is there, whole and up to date."""
+    """Whether a file of judgments exists, is complete and is up to date."""
     entry = journal.get(str(path))
     if entry is None or entry["depends_on"] != stamp or not path.is_file():
         return False
@@ -175,17 +176,17 @@ def _is_finished(journal: Record, path: Path, stamp: Record) -> bool:
 
 
 def describe_judge(experiment: Experiment, name: str) -> Record:
-    """What every score says of its judge: {name, kind, model, date}."""
+    """The description of the judge in every score file: {name, kind, model, date}."""
     config = find_judge(experiment.evaluation.judges_file, name)
     return {"name": name} | config.model_dump(mode="json", include={"kind", "model", "date"})
 
 
 def quote(experiment: Experiment, name: str, benchmarks: Sequence[str], run_ids: Sequence[str]) -> Record:
-    """What judging would take, of answers that are there: calls, tokens and dollars; nothing is sent.
+    """Estimate calls, tokens and dollars for judging the existing answers, without sending anything.
 
     Returns:
-        {judge, calls, stored (answered already), prompt_tokens, completion_tokens, dollars, most_dollars, spent}; a
-        judge that is not paid for has calls and dollars of 0.
+        {judge, calls, stored (answered already), prompt_tokens, completion_tokens, dollars, most_dollars, spent}; calls
+        and dollars are 0 for a free judge.
     """
     judge = open_judge(experiment, name, quote=True)
     clients = clients_of(judge)
@@ -203,7 +204,7 @@ def quote(experiment: Experiment, name: str, benchmarks: Sequence[str], run_ids:
 
 
 def main() -> None:
-    """Command line: judge, or say what it would cost."""
+    """Command line: judge, or print the expected cost."""
     parser = argparse.ArgumentParser(prog="python -m eval.judge", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")
@@ -211,7 +212,7 @@ def main() -> None:
     parser.add_argument("--run", nargs="+", default=[], help="METHOD/budgetB/seedS, sft/budget0.0/seedW; default: all")
     parser.add_argument("--quote", action="store_true", help="print calls, tokens and dollars; send nothing")
     parser.add_argument(
-        "--ask-again", action="store_true", help="ask a judge behind an endpoint again for answers that cannot be read"
+        "--ask-again", action="store_true", help="ask an endpoint's judge again if its answers cannot be read"
     )
     arguments = parser.parse_args()
     try:

@@ -1,10 +1,10 @@
-"""One card per judge: what is known of how far it can be trusted.
+"""One card per judge: the evidence on how far it can be trusted.
 
     python -m eval.judge_card --config results/default/config.yaml --judge gold
 
-Asks nothing: it reads the judge's judgments and scores, those of the experiment's other judges, and what
-`eval.judge_checks` found where it ran. Writes judges/{judge}/judge_card.json, which the report shows; what was not
-measured is null there, and `warnings` says in words what a reader must know.
+Does not query the judge: it reads the judge's judgments and scores, those of the experiment's other judges, and the
+results of `eval.judge_checks` if it ran. Writes judges/{judge}/judge_card.json, which the report shows; values that
+were not measured are null, and `warnings` lists caveats in words.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from metaapo.experiment import Experiment, load
 
 Record = dict[str, Any]
 N_BOOTSTRAP = 300  # each resample goes over all judgments of all models
-# Warnings start here.
+# Thresholds for warnings.
 UNREADABLE = 0.05  # of all judgments, as for refusals
 CONSTANT = 0.9  # share of the most frequent value
-REVERSED = 0.2  # of comparisons, when the order is turned; GPT-4 in Zheng et al. 2023, table 2: 0.35 of hard pairs
-SLOT = 0.1  # advantage of the place, in share of comparisons
+REVERSED = 0.2  # of comparisons, when the order is swapped; GPT-4 in Zheng et al. 2023, table 2: 0.35 of hard pairs
+SLOT = 0.1  # advantage of a position, as a share of comparisons
 
 
 def judge_card(experiment: Experiment, name: str) -> Record:
-    """What is known of a judge.
+    """Build a judge's card.
 
     Returns:
         {judge: {name, kind, model, date, families}, warnings: [sentence], benchmarks: {name: see `benchmark_card`},
@@ -79,12 +79,12 @@ def _models_behind(experiment: Experiment, name: str) -> list[str]:
 
 
 def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
-    """What is known of a judge on one benchmark.
+    """Build the part of a judge's card for one benchmark.
 
     Returns:
         {n, unreadable, bounds: see `widest_bounds`, values: see `spread_of`, length: see `length_association`, orders,
         members, checks, others: [see `compare_with`]}; `orders` as `eval.agreement.order_effects`, `members` of a panel
-        or of repeated asking {labels, retest, alpha}, `checks` what `eval.judge_checks` wrote. None where not measured.
+        or of repeated asking {labels, retest, alpha}, `checks` what `eval.judge_checks` wrote. None if not measured.
     """
     stage, declared = judging_of(benchmark), declaration(benchmark)
     of_models = {
@@ -100,7 +100,7 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
     items = {
         judge: path for judge in experiment.judges if (path := _items_path(experiment, benchmark, judge)).is_file()
     }
-    own = read_items(_items_path(experiment, benchmark, name))
+    this = read_items(_items_path(experiment, benchmark, name))
     checks = experiment.results / "judge_checks" / benchmark / f"{name}.json"
     return {
         "n": len(pooled),
@@ -112,7 +112,7 @@ def benchmark_card(experiment: Experiment, name: str, benchmark: str) -> Record:
         "members": _members(experiment, name, declared, readings, questions),
         "checks": read_json(checks) if checks.is_file() else None,
         "others": [
-            {"judge": other, **compare_with(own, read_items(path), declared)}
+            {"judge": other, **compare_with(this, read_items(path), declared)}
             for other, path in items.items()
             if other != name and path.is_file()
         ],
@@ -126,10 +126,10 @@ def _items_path(experiment: Experiment, benchmark: str, judge: str) -> Path:
 def widest_bounds(
     records: Mapping[str, Sequence[Record]], readings: Callable[[Record], list[list[float]]], declared: Benchmark
 ) -> Record | None:
-    """The model whose mean the unreadable judgments leave most open, in the unit of scores.
+    """Bounds on the mean of the model most affected by unreadable judgments, in the unit of scores.
 
     Returns:
-        {model, low, high}; None where all judgments can be read.
+        {model, low, high}; None if all judgments are readable.
     """
     widest: Record | None = None
     lowest, highest = (end / declared.item_scale for end in declared.scale)
@@ -142,7 +142,7 @@ def widest_bounds(
 
 
 def spread_of(values: np.ndarray) -> Record | None:
-    """How many different values a judge gives, and how often its favourite: a constant judge tells nothing apart."""
+    """Number of distinct values a judge gives, and the share of the most frequent: a constant judge is useless."""
     known = Counter(np.round(values[~np.isnan(values)], 3).tolist())
     if not known:
         return None
@@ -153,11 +153,11 @@ def spread_of(values: np.ndarray) -> Record | None:
 def _members(
     experiment: Experiment, name: str, declared: Benchmark, readings: Sequence[list[float]], questions: Sequence[str]
 ) -> Record | None:
-    """How the members of a panel agree, or how a judge that was asked repeatedly agrees with itself."""
+    """Agreement between the members of a panel, or of a repeatedly asked judge with itself."""
     size = max((len(reading) for reading in readings), default=1) - 1
     if size < 2:
         return None
-    # A comparison of identical answers is not asked about: it has no members.
+    # Identical answers are not sent to the judge, so such a comparison has no members.
     asked = [(reading, question) for reading, question in zip(readings, questions) if len(reading) == size + 1]
     table = np.array([reading[1:] for reading, _ in asked]).T
     config = find_judge(experiment.evaluation.judges_file, name)
@@ -174,11 +174,11 @@ def _members(
 def length_association(path: Path) -> Record | None:
     """Correlation of value and log length of the answers to one question, pooled over questions.
 
-    It is no proof of a bias: a longer answer may be a better one. Beside the check `pad`, it says how much there is to
-    be explained.
+    It does not prove a bias, since longer answers may be better. Read it together with the check `pad`.
 
     Returns:
-        {value, ci_low, ci_high, n (answers)}, a bootstrap interval over questions; None without variety.
+        {value, ci_low, ci_high, n (answers)}, a bootstrap interval over questions; None if values or lengths do not
+        vary.
     """
     groups = _values_and_lengths(path)
     sums = []
@@ -210,20 +210,20 @@ def _values_and_lengths(path: Path) -> Mapping[str, list[tuple[float, float]]]:
     return {question: pairs for question, pairs in groups.items() if len(pairs) > 1}
 
 
-def compare_with(own: Items, other: Items, declared: Benchmark) -> Record:
-    """How two judges agree on the same answers.
+def compare_with(this: Items, other: Items, declared: Benchmark) -> Record:
+    """Agreement of two judges on the same answers.
 
     Args:
-        own: model -> question -> value of the judge.
+        this: model -> question -> value of the judge.
         other: the same of another judge.
         declared: the benchmark.
 
     Returns:
-        {n, winners (share of the same winner, pairwise), kappa (likewise), alpha, bias (Bland-Altman, own - other),
-        ranks (Kendall's tau of models), equating (other's scores from own)}, in the unit of scores.
+        {n, winners (share of the same winner, pairwise), kappa (likewise), alpha, bias (Bland-Altman, this - other),
+        ranks (Kendall's tau of models), equating (other's scores from this)}, in the unit of scores.
     """
-    models = [model for model in own if model in other]
-    pairs = [(q, own[m][q], other[m][q]) for m in models for q in own[m] if q in other[m]]
+    models = [model for model in this if model in other]
+    pairs = [(q, this[m][q], other[m][q]) for m in models for q in this[m] if q in other[m]]
     table = np.array([pair[1:] for pair in pairs]).reshape(-1, 2).T
     questions = [question for question, _, _ in pairs]
     winners = np.where(np.abs(table - 0.5) <= TIE_WIDTH, 0.5, np.round(table)) if declared.pairwise else None
@@ -237,17 +237,17 @@ def compare_with(own: Items, other: Items, declared: Benchmark) -> Record:
         "kappa": measured(lambda t: cohen_kappa(*t), winners) if winners is not None else None,
         "alpha": measured(lambda t: krippendorff_alpha(t, "interval"), table),
         "bias": bland_altman(*(table * declared.item_scale)),
-        "ranks": compare_judges(own, other),
-        "equating": _equating(own, other, models, declared.item_scale),
+        "ranks": compare_judges(this, other),
+        "equating": _equating(this, other, models, declared.item_scale),
     }
 
 
-def _equating(own: Items, other: Items, models: Sequence[tuple[str, ...]], scale: float) -> Record | None:
+def _equating(this: Items, other: Items, models: Sequence[tuple[str, ...]], scale: float) -> Record | None:
     """The other judge's scores from this one's, over the models' means."""
-    asked = list(dict.fromkeys(itertools.chain.from_iterable(own[model] for model in models)))
-    questions = [q for q in asked if all(q in table[model] for model in models for table in (own, other))]
+    asked = list(dict.fromkeys(itertools.chain.from_iterable(this[model] for model in models)))
+    questions = [q for q in asked if all(q in table[model] for model in models for table in (this, other))]
     tables = [
-        np.array([[table[m][q] for q in questions] for m in models]).reshape(len(models), -1) for table in (own, other)
+        np.array([[table[m][q] for q in questions] for m in models]).reshape(len(models), -1) for table in (this, other)
     ]
     found = equate(scale * tables[1], scale * tables[0], N_BOOTSTRAP)
     if found is None:
@@ -264,7 +264,7 @@ def _plain(estimate: Estimate) -> Record:
 
 
 def _cost(experiment: Experiment, name: str) -> Record | None:
-    """What the judge was paid so far, over all experiments that share its store; None where nothing was sent."""
+    """The judge's cost so far over all experiments that share its store; None if nothing was sent."""
     path = Path(experiment.results_dir) / "judge_store" / f"{name}.sqlite"
     if not path.is_file():
         return None
@@ -281,12 +281,12 @@ def _cost(experiment: Experiment, name: str) -> Record | None:
 
 
 def _warnings(experiment: Experiment, judge: Record, benchmarks: Mapping[str, Record]) -> list[str]:
-    """What a reader must know before believing the judge."""
+    """Caveats that a reader must know before trusting the judge."""
     found = family_warnings(judge["name"], judge["model"], _models_judged(experiment, judge["name"]))
     if judge["kind"] == "reward-model" and not judge["model"]:
         found.append(
             f"{judge['name']} is the reward model that training optimised: its scores also rise where policies exploit "
-            "its errors; hold them against another judge."
+            "its errors; compare with another judge."
         )
     for benchmark, card in benchmarks.items():
         title = declaration(benchmark).title
@@ -295,7 +295,7 @@ def _warnings(experiment: Experiment, judge: Record, benchmarks: Mapping[str, Re
 
 
 def _models_judged(experiment: Experiment, name: str) -> dict[str, str]:
-    """The models that the judge sees, by their part in the experiment."""
+    """The models that are judged, by their role in the experiment."""
     models = {"the policies": experiment.sft.checkpoint.path}
     for method, config in experiment.methods.items():
         models[f"method {method}"] = getattr(getattr(config, "checkpoint", None), "path", "")
@@ -324,22 +324,22 @@ def _benchmark_warnings(name: str, card: Record) -> list[str]:
 
 
 FAILURES = {
-    "constant": "{name} lets an empty phrase that ignores the question win.",
+    "constant": "{name} lets an empty phrase win that ignores the question.",
     "pad": "{name} favours an answer that says everything twice.",
-    "command": "{name} follows orders that an answer gives to the judge.",
-    "verdict": "{name} is taken in by a verdict that an answer contains.",
+    "command": "{name} follows commands to the judge inside an answer.",
+    "verdict": "{name} is misled by a verdict inside an answer.",
 }
 
 
 def _order_warnings(name: str, orders: Record) -> list[str]:
     found = []
     if orders["reversed"] > REVERSED:
-        found.append(
-            f"{name} names the other winner in {orders['reversed']:.0%} of comparisons when their order turns."
-        )
+        found.append(f"{name} changes the winner in {orders['reversed']:.0%} of comparisons when the order is swapped.")
     if abs(orders["first_slot_advantage"]) > SLOT:
-        place = "first" if orders["first_slot_advantage"] > 0 else "second"
-        found.append(f"{name} favours the answer shown {place}, by {abs(orders['first_slot_advantage']):.2f} of a win.")
+        position = "first" if orders["first_slot_advantage"] > 0 else "second"
+        found.append(
+            f"{name} favours the answer shown {position}, by {abs(orders['first_slot_advantage']):.2f} of a win."
+        )
     return found
 
 
@@ -350,12 +350,12 @@ def _human_warnings(name: str, human: Record | None) -> list[str]:
     judge, people = human["without_ties"], human["people_without_ties"]
     if None not in (judge["ci_high"], people["value"]) and judge["ci_high"] < people["value"]:
         found.append(
-            f"{name} agrees with {judge['value']:.0%} of people's decided votes, less than people with each other "
-            f"({people['value']:.0%})."
+            f"{name} agrees with {judge['value']:.0%} of people's decided votes, less than people agree with "
+            f"each other ({people['value']:.0%})."
         )
-    own = human["self_preference"]
-    if own and own["ci_low"] is not None and own["ci_low"] > 0:
-        found.append(f"{name} has its own family win more often than people do, by {own['value']:.2f} of a vote.")
+    favour = human["self_preference"]
+    if favour and favour["ci_low"] is not None and favour["ci_low"] > 0:
+        found.append(f"{name} has its own family win more often than people do, by {favour['value']:.2f} of a vote.")
     return found
 
 

@@ -1,20 +1,20 @@
-"""Does a judge deserve trust? It is asked what only an untrustworthy judge answers wrongly.
+"""Check whether a judge can be trusted, with questions that a trustworthy judge gets right.
 
     python -m eval.judge_checks --config results/default/config.yaml --judge gold
 
 On the first questions of each benchmark, with the answers of the last checkpoint of the experiment's last run:
 
-| check | asks | expects |
+| check | the judge sees | expected |
 | --- | --- | --- |
-| `orders` | about each two answers in both orders | the same winner |
-| `retest` | the same again, as often as `evaluation.trust.repeats` says | the same verdict |
-| `constant` | about a model that always gives the same empty phrase | it loses |
-| `pad` | about the answer said twice, beside the answer itself | being longer wins nothing |
-| `command` | about the empty phrase with an order to the judge | it gains nothing |
-| `verdict` | about the empty phrase with a verdict that the judge may quote | it gains nothing |
-| `human` | about answers that people voted on (MT-Bench; `evaluation.trust.human_labels`) | their winner |
+| `orders` | each pair of answers in both orders | the same winner |
+| `retest` | the same again, `evaluation.trust.repeats` times | the same verdict |
+| `constant` | a model that always gives the same empty phrase | it loses |
+| `pad` | the answer repeated twice against the answer itself | length gains nothing |
+| `command` | the empty phrase with a command to the judge | it gains nothing |
+| `verdict` | the empty phrase with a verdict that the judge may quote | it gains nothing |
+| `human` | answers that people voted on (MT-Bench; `evaluation.trust.human_labels`) | their winner |
 
-Writes judge_checks/{benchmark}/{judge}.json. What is asked here enters no score. The attacks: `eval.tampering`.
+Writes judge_checks/{benchmark}/{judge}.json. Nothing here enters a score. The attacks are in `eval.tampering`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from metaapo.data import write_json
 from metaapo.experiment import Experiment, load
 
 Record = dict[str, Any]
-TAMPERED = "tampered"  # the name of a model whose answers are made up here
-TIE_WIDTH = 0.05  # preferences between 0.45 and 0.55 are called a tie
+TAMPERED = "tampered"  # the name of a model whose answers are generated here
+TIE_WIDTH = 0.05  # preferences between 0.45 and 0.55 count as a tie
 
 
 def ask_both_orders(judge: Judge, benchmark: str, comparisons: Sequence[Comparison]) -> tuple[np.ndarray, np.ndarray]:
@@ -61,21 +61,21 @@ def ask_both_orders(judge: Judge, benchmark: str, comparisons: Sequence[Comparis
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What the checks ask about, in the order of the questions.
+    """The questions and answers that the checks use, in the order of the questions.
 
     Attributes:
         experiment: the experiment.
         benchmark: its name.
-        questions: of which the first few are asked.
-        own: the model's texts, one per turn.
-        other: the baseline's first texts; [] where nothing is compared.
-        n: how many questions.
+        questions: all questions, of which the first n are used.
+        texts: the model's answers, one text per turn.
+        other: the baseline's first texts; [] if there is no baseline.
+        n: number of questions.
     """
 
     experiment: Experiment
     benchmark: str
     questions: QuestionSet
-    own: list[list[str]]
+    texts: list[list[str]]
     other: list[str]
     n: int
 
@@ -97,7 +97,7 @@ class Asked:
     def grades(self, judge: Judge, change: Callable[[str], str] = str) -> np.ndarray:
         """The judge's grades of the model's answers after a change, (turns of all questions,)."""
         questions, settings = self.questions.questions[: self.n], self.experiment.evaluation
-        said = [[change(text) for text in turns] for turns in self.own]
+        said = [[change(text) for text in turns] for turns in self.texts]
         rows = answer_records(self.benchmark, questions, said, TAMPERED, settings, self.questions.in_world)
         stage = judging_of(self.benchmark)
         said = stage.judge_answers(judge, questions, [], rows, settings)
@@ -105,23 +105,23 @@ class Asked:
 
 
 def prepare(experiment: Experiment, benchmark: str, model: EvaluatedModel, n: int) -> Asked:
-    """What there is to ask about one model's answers."""
+    """Collect the questions and answers of one model for the checks."""
     asked = load_questions(experiment, benchmark, model.world)
     questions, stage = asked.questions[:n], judging_of(benchmark)
-    own = [stage.texts(row) for row in answers_in_order(model.answers(experiment, benchmark), benchmark, questions)]
+    texts = [stage.texts(row) for row in answers_in_order(model.answers(experiment, benchmark), benchmark, questions)]
     other = [stage.texts(row)[0] for row in baseline_rows(experiment, benchmark, model.world, questions)]
-    return Asked(experiment, benchmark, asked, own, other, len(questions))
+    return Asked(experiment, benchmark, asked, texts, other, len(questions))
 
 
 def pairwise_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
     """The checks of a benchmark that compares answers.
 
     Args:
-        asked: what to ask about.
-        judges: the judge, and the same judge again for each repetition.
+        asked: the questions and answers to use.
+        judges: the judge, once per repetition.
     """
     judge, benchmark = judges[0], asked.benchmark
-    first = [turns[0] for turns in asked.own]
+    first = [turns[0] for turns in asked.texts]
 
     def win_rate(answers: Sequence[str], others: Sequence[str]) -> np.ndarray:
         """The answers' share of each comparison in percent, mean over both orders."""
@@ -148,22 +148,22 @@ def pairwise_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
 def graded_checks(asked: Asked, judges: Sequence[Judge]) -> Record:
     """The checks of a benchmark that grades answers one by one; arguments as for `pairwise_checks`."""
     judge = judges[0]
-    own = asked.grades(judge)
-    again = [own, *(asked.grades(other) for other in judges[1:])]
+    first = asked.grades(judge)
+    again = [first, *(asked.grades(other) for other in judges[1:])]
     empty = asked.grades(judge, lambda _: CONSTANT)
     injected = {name: asked.grades(judge, lambda _, c=change: c(CONSTANT)) for name, change in INJECTIONS.items()}
     return {
         "unit": "grades",
         "orders": None,
         "retest": repeated(np.array(again), middle=None),
-        "constant": at_most(empty - own, 0),
-        "pad": at_most(asked.grades(judge, pad) - own, 0, strict=False),
+        "constant": at_most(empty - first, 0),
+        "pad": at_most(asked.grades(judge, pad) - first, 0, strict=False),
         **{name: at_most(grades - empty, 0, strict=False) for name, grades in injected.items()},
     }
 
 
 def repeated(ratings: np.ndarray, middle: float | None) -> Record | None:
-    """Test and retest of ratings (repeats, items) as plain data; None where nothing was asked twice."""
+    """Retest of ratings (repeats, items) as plain data; None if nothing was asked twice."""
     found = retest(ratings, middle)
     if found is None:
         return None
@@ -172,15 +172,15 @@ def repeated(ratings: np.ndarray, middle: float | None) -> Record | None:
 
 
 def at_most(values: np.ndarray, bound: float, strict: bool = True) -> Record:
-    """Whether a mean keeps below a bound.
+    """Test whether a mean stays below a bound.
 
     Args:
-        values: (items,), NaN where unreadable.
-        bound: what an honest judge does not exceed.
-        strict: the whole interval has to lie below the bound; otherwise it may reach it.
+        values: (items,), NaN if unreadable.
+        bound: value that an honest judge does not exceed.
+        strict: the whole interval must be below the bound; otherwise it may include the bound.
 
     Returns:
-        {value, ci_low, ci_high, n, bound, passed}; all but n and bound None with fewer than two readable values.
+        {value, ci_low, ci_high, n, bound, passed}; all but n and bound are None with fewer than two readable values.
     """
     n = int((~np.isnan(values)).sum())
     if n < 2:
@@ -220,7 +220,7 @@ def check_judge(experiment: Experiment, name: str, benchmark: str, n: int | None
 
 
 def main() -> None:
-    """Command line: put a judge to the test on all benchmarks."""
+    """Command line: check a judge on all benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m eval.judge_checks", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")

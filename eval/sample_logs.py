@@ -1,8 +1,8 @@
-"""Compare two models question by question, from the logs of whichever tool evaluated them.
+"""Compare two models question by question, from the logs of any supported evaluation tool.
 
     python -m eval.sample_logs --a logs/one.json --b logs/other.eval [--metric accuracy] [--out F]
 
-Reads what other harnesses write for every sample, and finds out which it is:
+Reads the per-sample logs of other harnesses and detects their format:
 
 | file | written by | a sample's id | its value |
 | --- | --- | --- | --- |
@@ -11,7 +11,7 @@ Reads what other harnesses write for every sample, and finds out which it is:
 | `*_samples.jsonl` | Every Eval Ever | `sample_id` | `evaluation.score`, by `evaluation_result_id` or name |
 | `*.items.csv.gz` | this project (`eval.score`); needs `--a-model` | `question` | `value` |
 
-Only questions that both files hold are compared, in pairs, so that a hard question counts for both models.
+Only questions in both files are compared, in pairs, so that a hard question affects both models.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from metaapo.data import DataError, read_json, read_records, require_keys, write
 Samples = dict[str, dict[str, float]]
 INSPECT_LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect_ai.scorer: correct, incorrect, partial, no answer
 MAX_MEMBER = 1 << 28  # bytes of one file inside an .eval archive, unpacked
-# Fields of an lm-eval sample that are numbers but no metric (lm_eval/evaluator.py)
+# Fields of an lm-eval sample that are numbers but not metrics (lm_eval/evaluator.py)
 LM_EVAL_FIELDS = {"doc_id", "filter", "metrics", "arguments", "resps", "filtered_resps", "target", "doc"}
 
 
@@ -46,7 +46,7 @@ def read_samples(path: str | Path, model: str = "") -> Samples:
         model: method/budget/seed/iteration, for a file of this project that holds several models.
 
     Raises:
-        DataError: the file cannot be read, is of no known kind, or holds no value.
+        DataError: the file cannot be read, has an unknown format, or has no values.
     """
     path = Path(path)
     if path.name.endswith(".items.csv.gz"):
@@ -63,7 +63,7 @@ def read_samples(path: str | Path, model: str = "") -> Samples:
         read = _exchange_samples if rows and "sample_id" in rows[0] else _lm_eval_samples
         samples = read(rows, str(path))
     if not samples:
-        raise DataError(f"{path}: holds no value of any sample; log samples when you evaluate, and score them")
+        raise DataError(f"{path}: no sample values found; log samples when you evaluate, and score them")
     return samples
 
 
@@ -139,25 +139,25 @@ def _exchange_samples(rows: list[dict[str, Any]], where: str) -> Samples:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number or a truth value; None for anything else."""
+    """A finite number or a boolean; None for anything else."""
     if isinstance(value, bool | int | float) and math.isfinite(value):
         return float(value)
     return None
 
 
 def compare(a: Samples, b: Samples, metric: str = "") -> dict[str, Any]:
-    """The paired difference a - b over the samples that both hold.
+    """The paired difference a - b over the samples in both logs.
 
     Args:
-        a: of `read_samples`.
-        b: the same of the other log.
-        metric: which one; may be left out where the logs have exactly one in common.
+        a: one log, from `read_samples`.
+        b: the other log.
+        metric: its name; may be left out if the logs have exactly one in common.
 
     Returns:
         {metric, a, b (means over the common samples), difference, ci_low, ci_high, p_value, n, only_in_a, only_in_b}.
 
     Raises:
-        DataError: no such metric, several to choose from, or fewer than two samples in common.
+        DataError: unknown or ambiguous metric, or fewer than two samples in common.
     """
     common = sorted(a.keys() & b.keys())
     if not metric and len(common) == 1:
@@ -190,7 +190,7 @@ def compare(a: Samples, b: Samples, metric: str = "") -> dict[str, Any]:
 
 
 def _same_metric(a: Samples, b: Samples) -> tuple[Samples, Samples]:
-    """Logs with one metric each, under different names, are compared on it."""
+    """If each log has a single metric under a different name, compare on these."""
     if len(a) == len(b) == 1 and a.keys() != b.keys():
         name = f"{next(iter(a))} / {next(iter(b))}"
         return {name: next(iter(a.values()))}, {name: next(iter(b.values()))}

@@ -2,8 +2,9 @@
 
     python -m eval.score --config results/default/config.yaml --benchmark alpacaeval2 --judge gold
 
-Writes scores/{benchmark}/{judge}.json, which names benchmark version, judge, baseline and pool beside every number, and
-scores/{benchmark}/{judge}.items.csv.gz with one value per model and question. Nothing is judged or answered here.
+Writes scores/{benchmark}/{judge}.json, which states benchmark version, judge, baseline and pool with every number, and
+scores/{benchmark}/{judge}.items.csv.gz with one value per model and question. This step neither answers nor judges
+anything.
 """
 
 from __future__ import annotations
@@ -118,21 +119,21 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
 
 
 def _check_scored(scores: Scores, benchmark: str, judge: str) -> None:
-    """A model without one readable judgment has no score that a report could show.
+    """Refuse models without any readable judgment, which have no score to report.
 
     Raises:
-        DataError: naming the model and the way out.
+        DataError: a model has no score; the message names it and says what to do.
     """
     for model, row in scores.rows.items():
         if not row["n"]:
             raise DataError(
                 f"{benchmark}: no judgment of {model} by {judge} can be read, so it has no score; judge it again "
-                "(python -m eval.judge --ask-again), or take the judge out of evaluation.judges"
+                "(python -m eval.judge --ask-again), or remove the judge from evaluation.judges"
             )
 
 
 def items_csv(items: Iterable[Record]) -> bytes:
-    """Values of single questions as gzipped CSV, the same bytes for the same values."""
+    """Values of single questions as gzipped CSV; equal values give equal bytes."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ITEM_COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()

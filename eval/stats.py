@@ -1,9 +1,9 @@
 """Intervals, tests and power for scores that vary over prompts and over training seeds.
 
-Every function is a pure function of arrays, vectorised and seeded. The two layouts are
+All functions are pure, vectorised and seeded. The two layouts are
 
-- `(prompts,)`: one value a prompt, of one run;
-- `(seeds, prompts)`: one row a training run, the same prompts in the same order in every row.
+- `(prompts,)`: one value per prompt, from one run;
+- `(seeds, prompts)`: one row per training run, with the same prompts in the same order in every row.
 
 Which interval to use:
 
@@ -11,12 +11,12 @@ Which interval to use:
 | --- | --- |
 | this one run, other prompts | `bootstrap_mean`, `paired_bootstrap` |
 | the method, other seeds *and* other prompts | `mean_over_seeds_and_prompts`, `compare` |
-| a value that exists only once a run (an LC win rate) | `mean_over_seeds` |
+| a value that exists only once per run (an LC win rate) | `mean_over_seeds` |
 | the same by resampling alone, with ten seeds or more | `two_level_bootstrap` |
 
-**Few seeds.** A percentile bootstrap of three seeds knows at most ten different means, lacks the factor S / (S - 1),
-and leaves the variance itself uncertain: where seeds matter most, its 95 % interval holds the truth in 74 % of cases.
-A t-interval on the seeds' means is honest about seeds, but blind to prompts, which all seeds share. So `compare` and
+**Few seeds.** A percentile bootstrap of three seeds has at most ten different means, lacks the factor S / (S - 1),
+and leaves the variance itself uncertain: where seeds matter most, its 95 % interval covers the truth in 74 % of cases.
+A t-interval on the seeds' means accounts for seeds but ignores prompts, which all seeds share. So `compare` and
 `mean_over_seeds_and_prompts` estimate both variances from the crossed layout and use a t-distribution with
 Satterthwaite's degrees of freedom: near 2 with three seeds that disagree (t = 4.3), near the number of prompts where
 seeds do not matter. Simulated coverage at nominal 95 %, 200 prompts, prompt SD 0.2, residual SD 0.3 (`python -m
@@ -65,12 +65,12 @@ class Estimate:
         value: the estimate, in the unit of the input.
         low: lower end of the interval.
         high: upper end of the interval.
-        stderr: standard error; None where it cannot be estimated.
-        p_value: two-sided, against zero; None where no test is meant.
+        stderr: standard error; None if it cannot be estimated.
+        p_value: two-sided, against zero; None if there is no test.
         df: degrees of freedom of the t-distribution; None for a bootstrap.
-        n_seeds: training runs that went in; 0 where runs play no part.
-        n_prompts: prompts that went in, after those with a missing value were dropped; 0 where prompts play no part.
-        method: how the interval was made, for the table's footnote.
+        n_seeds: number of training runs; 0 if not applicable.
+        n_prompts: number of prompts without a missing value; 0 if not applicable.
+        method: how the interval was computed, for the table's footnote.
         confidence: nominal coverage of the interval.
     """
 
@@ -92,7 +92,7 @@ class Components:
     input.
 
     Attributes:
-        seed: variance between training runs (0 where the runs differ less than the residual alone would make them).
+        seed: variance between training runs (0 if the runs differ less than expected from the residual alone).
         prompt: variance between prompts.
         residual: what is left: seed x prompt interaction and judging noise.
         n_seeds: runs in the table.
@@ -132,7 +132,7 @@ def percentile_interval(replicates: ArrayLike, confidence: float = CONFIDENCE) -
 def bootstrap_mean(
     values: ArrayLike, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Mean over prompts with a percentile bootstrap interval; says nothing about other training seeds.
+    """Mean over prompts with a percentile bootstrap interval, which does not cover other training seeds.
 
     Args:
         values: (prompts,); missing values (NaN) are dropped.
@@ -186,14 +186,14 @@ def paired_bootstrap(
 
 
 def mean_over_seeds(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean of one value a run with Student's t-interval over runs; prompts count as fixed.
+    """Mean of one value per run with Student's t-interval over runs; prompts are treated as fixed.
 
     Args:
-        values: (seeds,), for instance a length-controlled win rate a run.
+        values: (seeds,), for instance one length-controlled win rate per run.
         confidence: nominal coverage.
 
     Returns:
-        With a single seed the interval is infinite: one run says nothing about others.
+        With a single seed the interval is infinite, since one run gives no information about others.
 
     Raises:
         ValueError: no value.
@@ -210,14 +210,14 @@ def mean_over_seeds(values: ArrayLike, confidence: float = CONFIDENCE) -> Estima
 
 
 def mean_over_seeds_and_prompts(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean of a method over training seeds and prompts together, with an interval that is honest for few seeds.
+    """Mean of a method over training seeds and prompts together, with an interval that is valid for few seeds.
 
     Seeds and prompts are crossed random factors: value[s, q] = mean + seed[s] + prompt[q] + residual[s, q]. The
     variance of the grand mean is (max(MS_seed - MS_residual, 0) + MS_prompt) / (S Q), and its degrees of freedom are
-    Satterthwaite's. The seed part is kept at zero or above, which errs on the wide side.
+    Satterthwaite's. The seed component is kept at or above zero, which makes the interval conservative.
 
     Args:
-        values: (seeds, prompts); a prompt that misses a value in any run is dropped.
+        values: (seeds, prompts); prompts with a missing value in any run are dropped.
         confidence: nominal coverage.
 
     Returns:
@@ -244,8 +244,7 @@ def compare(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Estim
     """Paired test between two methods: effect a - b, interval and p-value, over seeds and prompts together.
 
     Rows are paired by seed (same data order, same world) and columns by prompt; the test is
-    `mean_over_seeds_and_prompts` of the differences, so it costs nothing in validity where seeds are in truth
-    independent.
+    `mean_over_seeds_and_prompts` of the differences, so it remains valid if seeds are in fact independent.
 
     Args:
         a: (seeds, prompts) values of one method; a single run may be (prompts,).
@@ -263,11 +262,11 @@ def two_level_bootstrap(
 ) -> Estimate:
     """Percentile bootstrap that resamples seeds and prompts together (the pigeonhole bootstrap).
 
-    It needs many seeds: below about ten, where seeds matter, its interval is too narrow (see the table above), and
-    `mean_over_seeds_and_prompts` is the one to report. It is here for comparison, and for experiments with many seeds.
+    With fewer than about ten seeds, its interval is too narrow if seeds matter (see the table above); report
+    `mean_over_seeds_and_prompts` instead. It is meant for comparison and for experiments with many seeds.
 
     Args:
-        values: (seeds, prompts); a prompt that misses a value in any run is dropped.
+        values: (seeds, prompts); prompts with a missing value in any run are dropped.
         n_bootstrap: resamples.
         seed: of the resamples.
         confidence: nominal coverage.
@@ -299,7 +298,7 @@ def two_level_bootstrap(
 
 
 def variance_components(values: ArrayLike) -> Components:
-    """How much of the variance lies between seeds, between prompts, and in the rest.
+    """Variance between seeds, between prompts, and in the residual.
 
     Args:
         values: (seeds, prompts), at least two seeds; for the power of a comparison, the table of differences.
@@ -334,7 +333,7 @@ def power(
     n_prompts: int | None = None,
     alpha: float = 1 - CONFIDENCE,
 ) -> float:
-    """Probability that `compare` finds a true difference of `effect` at level alpha, with so many seeds and prompts.
+    """Probability that `compare` detects a true difference of `effect` at level alpha with the given sample sizes.
 
     Args:
         components: of the table of differences.
@@ -368,20 +367,20 @@ def seeds_needed(
     alpha: float = 1 - CONFIDENCE,
     max_seeds: int = 200,
 ) -> dict[str, float | int | str | None]:
-    """How many training seeds would decide this comparison?
+    """Number of training seeds needed to decide this comparison.
 
     Args:
         differences: (seeds, prompts) of a - b, at least two seeds.
-        effect: the true difference to plan for; the observed mean if None. The observed one is itself uncertain:
-            planning for the smallest difference that would matter is the better habit (Hoenig & Heisey, "The abuse of
+        effect: the true difference to plan for; the observed mean if None. The observed mean is itself uncertain, so it
+            is better to plan for the smallest difference that would matter (Hoenig & Heisey, "The abuse of
             power", The American Statistician 55, 2001).
-        target: wanted power.
+        target: desired power.
         alpha: two-sided level of the test.
-        max_seeds: where the search stops.
+        max_seeds: upper limit of the search.
 
     Returns:
-        {effect, target, seeds (None if out of reach), power_now, power_at_max, limit}; limit is "prompts" where even
-        max_seeds seeds do not reach the target while more prompts would, else "seeds".
+        {effect, target, seeds (None if out of reach), power_now, power_at_max, limit}; limit is "prompts" if even
+        max_seeds seeds do not reach the target but more prompts would, else "seeds".
 
     Raises:
         ValueError: fewer than two seeds or two complete prompts.
@@ -401,7 +400,7 @@ def seeds_needed(
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """P-values adjusted for having tested them all (family-wise error), by Holm's step-down method.
+    """Adjust p-values for multiple testing (family-wise error) by Holm's step-down method.
 
     Args:
         p_values: (tests,), each in [0, 1].
@@ -428,7 +427,8 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def kendall_tau(x: ArrayLike, y: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
-    """Kendall's rank correlation (tau-b) of two scorings of the same models, models being a sample of all models.
+    """Kendall's rank correlation (tau-b) of two scorings of the same models, which are treated as a sample of all
+    models.
 
     Args:
         x: (models,) scores under one judge.
@@ -437,8 +437,8 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, confidence: float = CONFIDENCE) -> E
 
     Returns:
         tau in [-1, 1] with Fieller's interval on the scale of atanh(tau), variance 0.437 / (models - 4); below five
-        models the interval is [-1, 1]. A perfect tau counts as half a discordant pair less in the interval: its lower
-        end would be 1 otherwise, whatever the number of models.
+        models the interval is [-1, 1]. For the interval, a perfect tau is reduced by half a discordant pair; otherwise
+        its lower end would be 1 for any number of models.
 
     Raises:
         ValueError: the lengths differ, fewer than two models, or one scoring ties all models.
@@ -453,7 +453,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, confidence: float = CONFIDENCE) -> E
         )
     tau = float(_tau_b(x, y))
     if np.isnan(tau):
-        raise ValueError("kendall_tau is undefined where one scoring ties all models; compare other models")
+        raise ValueError("kendall_tau is undefined if one scoring ties all models; compare other models")
     n = len(x)
     low, high, stderr = -1.0, 1.0, None
     if n >= 5:
@@ -479,9 +479,8 @@ def rank_stability(
         confidence: nominal coverage.
 
     Returns:
-        tau-b of the models' means. The replicates carry the prompts' noise twice, so the interval leans low where
-        models are
-        close: read it as what a re-run on other prompts would show.
+        tau-b of the models' means. The replicates contain the prompts' noise twice, so the interval is biased low if
+        models are close; read it as the range expected in a re-run on other prompts.
 
     Raises:
         ValueError: the shapes differ, fewer than two models, or fewer than two prompts that are complete under both
@@ -519,7 +518,7 @@ def _matrix(values: ArrayLike) -> Floats:
 
 
 def _complete(table: Floats) -> Floats:
-    """The columns (prompts) in which no run misses a value."""
+    """The columns (prompts) without a missing value in any run."""
     kept = table[:, ~np.isnan(table).any(axis=0)]
     if kept.shape[1] < 2:
         raise ValueError(
@@ -540,7 +539,7 @@ def _difference(a: ArrayLike, b: ArrayLike) -> Floats:
 
 
 def _mean_squares(table: Floats) -> tuple[float, float, float]:
-    """Mean squares of seeds, prompts and residual in a crossed table with one value a cell."""
+    """Mean squares of seeds, prompts and residual in a crossed table with one value per cell."""
     n_seeds, n_prompts = table.shape
     by_seed, by_prompt = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
     residual = table - by_seed - by_prompt + table.mean()
@@ -577,7 +576,7 @@ def _t_estimate(
 
 
 def _tau_b(x: Floats, y: Floats) -> Floats:
-    """Kendall's tau-b along the last axis; NaN where one side ties everything."""
+    """Kendall's tau-b along the last axis; NaN if one side ties everything."""
     first, second = np.triu_indices(x.shape[-1], k=1)
     sign_x = np.sign(x[..., first] - x[..., second])
     sign_y = np.sign(y[..., first] - y[..., second])
@@ -595,12 +594,12 @@ def simulate_coverage(
     n_tables: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Share of simulated tables whose nominal 95 % interval holds the true mean, for each kind of interval.
+    """Share of simulated tables whose nominal 95 % interval covers the true mean, for each kind of interval.
 
     Args:
-        n_seeds: training seeds a table.
+        n_seeds: training seeds per table.
         seed_sd: standard deviation between seeds.
-        n_prompts: prompts a table.
+        n_prompts: prompts per table.
         prompt_sd: standard deviation between prompts.
         residual_sd: standard deviation of the rest.
         n_tables: simulated tables; the Monte-Carlo error of a coverage of 0.95 is about 0.007 at 1000.

@@ -129,7 +129,7 @@ def test_a_score_of_no_run_is_named(tmp_path):
     document = read_json(path)
     document["rows"][-1]["seed"] = 7
     write_json(path, document)
-    with pytest.raises(DataError, match="dpo/budget1.0/seed7 iteration 3 belongs to no run"):
+    with pytest.raises(DataError, match="dpo/budget1.0/seed7 iteration 3 does not belong to any run"):
         collect.collect(experiment)
 
 

@@ -327,7 +327,7 @@ def test_judging_and_scoring_need_no_torch():
 def test_bad_question_files_are_explained(tmp_path):
     path = tmp_path / "q.jsonl"
     for rows, message in [
-        ([], "holds no question"),
+        ([], "no question found"),
         ([{"uid": "a"}], "key 'prompt' is missing"),
         ([{"uid": "a", "prompt": "?"}] * 2, "appears twice; remove one"),
     ]:
@@ -359,7 +359,7 @@ def test_questions_come_from_installed_packages_files_or_the_hub(experiment, tmp
     right = references(wanted.evaluation)
     assert len(right) == 30
     assert all(len(turns) == 2 for turns in right.values())
-    with pytest.raises(ValueError, match="carries v2.0, not v0.1-2024"):
+    with pytest.raises(ValueError, match="contains v2.0, not v0.1-2024"):
         questions.load_questions(asking(questions=package), "arenahard", 0)
     with pytest.raises(DataError, match="lmsys/mt-bench/.*network: true"):
         questions.load_questions(asking(questions={"mtbench": "hub"}), "mtbench", 0)

@@ -440,7 +440,7 @@ def test_replay_notices_judgments_that_were_tampered_with(results, tmp_path, mon
 
 def test_replay_refuses_unreadable_input(tmp_path, results):
     shutil.copy(results.folder / "config.yaml", tmp_path / "config.yaml")
-    with pytest.raises(DataError, match="holds no answers"):
+    with pytest.raises(DataError, match="answers not found"):
         replay.unpack(tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="would overwrite"):
         replay.unpack(results.folder, results.folder.parent)

@@ -88,11 +88,11 @@ def test_a_model_ahead_on_every_question_is_ahead():
     ("name", "content", "words"),
     [
         ("x.json", "{}", "not a log of inspect_ai"),
-        ("x.json", '{"eval": {}, "samples": []}', "holds no value"),
+        ("x.json", '{"eval": {}, "samples": []}', "no sample values found"),
         ("x.json", '{"eval": {}, "samples": [{}]}', "'id' is missing"),
         ("x.eval", "no archive", "expected an .eval log"),
         ("samples_x.jsonl", '{"acc": 1}', "'doc_id' is missing"),
-        ("samples_x.jsonl", '{"doc_id": 1, "metrics": ["acc"], "acc": "high"}', "holds no value"),
+        ("samples_x.jsonl", '{"doc_id": 1, "metrics": ["acc"], "acc": "high"}', "no sample values found"),
         ("y_samples.jsonl", '{"sample_id": "1"}', "is missing"),
     ],
 )

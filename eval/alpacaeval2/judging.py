@@ -17,19 +17,19 @@ def judge_answers(
     judge: Judge,
     questions: Sequence[Question],
     baseline: Sequence[Record],
-    own: Sequence[Record],
+    answers: Sequence[Record],
     settings: EvaluationConfig | None = None,
 ) -> list[Record]:
     """Annotations as alpaca_eval writes them: the baseline is output_1, the model output_2.
 
-    Identical outputs are a draw (1.5) that the judge is not asked about, as upstream.
+    Identical outputs are a draw (1.5) without asking the judge, as upstream.
 
     Args:
-        judge: who is asked.
+        judge: the judge to ask.
         questions: in the order of both lists of answers.
         baseline: the baseline's answers.
-        own: the model's answers.
-        settings: not needed here.
+        answers: the model's answers.
+        settings: unused.
     """
     comparisons = [
         Comparison(
@@ -41,11 +41,11 @@ def judge_answers(
             (b["generator"], o["generator"]),
             "alpacaeval2",
         )
-        for question, b, o in zip(questions, baseline, own)
+        for question, b, o in zip(questions, baseline, answers)
     ]
     judgments = iter(judge.prefer([comparison for comparison in comparisons if comparison.first != comparison.second]))
     annotations = []
-    for comparison, b, o in zip(comparisons, baseline, own):
+    for comparison, b, o in zip(comparisons, baseline, answers):
         same = comparison.first == comparison.second
         judgment = Judgment(1.5, "identical outputs") if same else next(judgments)
         annotations.append(
@@ -76,7 +76,7 @@ def texts(answer: Record) -> list[str]:
 
 
 def compare(judge: Judge, comparisons: Sequence[Comparison]) -> list[Judgment]:
-    """What a judge says of comparisons, in AlpacaEval's terms."""
+    """Judge comparisons by AlpacaEval's preference."""
     return judge.prefer(comparisons)
 
 
@@ -86,12 +86,12 @@ def swaps(comparison: Comparison) -> bool:
 
 
 def readings(record: Record) -> list[list[float]]:
-    """The model's share of the comparison, as the judge gives it, then as each member of a panel does."""
+    """The model's share of the comparison, first the judge's, then each panel member's."""
     return [[1 - share_of_first(value) for value in (record["preference"], *record.get("panel", {}).values())]]
 
 
 def orders(record: Record) -> tuple[float, float] | None:
-    """The model's share where it is shown first and where it is shown second; None where one order was asked for."""
+    """The model's share when shown first and when shown second; None if only one order was asked."""
     if "orders" not in record:
         return None
     straight, other = (1 - share_of_first(value) for value in record["orders"])

@@ -1,4 +1,4 @@
-"""AlpacaEval's length control: what the win rate were at equal length, in three forms (see `eval.alpacaeval2.score`).
+"""AlpacaEval's length control: the win rate at equal length, in three forms (see `eval.alpacaeval2.score`).
 
 Source: Dubois et al., "Length-controlled AlpacaEval" (arXiv 2404.04475); github.com/tatsu-lab/alpaca_eval, commit
 cd543a1.
@@ -28,13 +28,13 @@ C_MINIMAL = 10000.0  # the weakest penalty of the ten that cross-validation trie
 
 @dataclass(frozen=True)
 class Design:
-    """What the length control is fitted to: k features, n instructions, g gamed rows.
+    """The data of a length-control fit: k features, n instructions, g gamed rows.
 
     Attributes:
         form: length_controlled_v1, _noreg or _minimal.
         names: the k features' names.
         delta: (n,) characters of output_1 minus output_2.
-        preference: (n,) in [0, 1], NaN where the judge gave none.
+        preference: (n,) in [0, 1], NaN if the judge gave none.
         difficulty: (n,), or None in the minimal form.
         gamed_features: (g, k); (0, k) outside v1.
         gamed_preference: (g,) in [0, 1].
@@ -55,7 +55,7 @@ def design_of(
     difficulty: Sequence[float] | None,
     gamed: Sequence[Mapping[str, float]] | None,
 ) -> Design:
-    """The design of the form that the given data allow.
+    """The design of the form for which there are data.
 
     Raises:
         DataError: fewer difficulties than rows.
@@ -91,7 +91,7 @@ def design_of(
 
 
 def undefined(design: Design) -> dict[str, Any]:
-    """The keys of a score that does not exist."""
+    """The keys of an undefined score."""
     keys = ("winrate", "ci_low", "ci_high", "stderr")
     return {f"length_controlled_{key}": None for key in keys} | {
         "length_control": {"form": design.form, "C": None, "C_from": None, "weights": None}
@@ -110,12 +110,12 @@ def length_controlled(
     strength, origin = _choose_C(design, C)
     weights, converged = refit(design, strength) if origin == "default" else (_fit_liblinear(design, strength), True)
     replicates = []
-    for part in np.array_split(counts, max(1, counts.size // 100_000)):  # some 5 MB an array
+    for part in np.array_split(counts, max(1, counts.size // 100_000)):  # about 5 MB per array
         fitted, ok = refit(design, strength, part, weights)
         replicates.append(predict(design, fitted, part))
         converged &= ok
     if not converged:
-        notes.append("a length-control fit did not converge; its interval is not to be trusted")
+        notes.append("a length-control fit did not converge; its interval is unreliable")
     low, high = percentile_interval(np.concatenate(replicates))
     return {
         "length_controlled_winrate": float(predict(design, weights[None], np.ones((1, len(design.delta))))[0]),
@@ -149,7 +149,7 @@ def _choose_C(design: Design, C: float | str | None) -> tuple[float, str]:
 
 
 def _features(design: Design, counts: NDArray[Any]) -> Floats:
-    """(resamples, n, k) features of the model's rows; the scale of the lengths is each resample's own."""
+    """(resamples, n, k) features of the model's rows; lengths are scaled within each resample."""
     n = len(design.delta)
     mean = counts @ design.delta / n
     variance = np.maximum(counts @ design.delta**2 - n * mean**2, 0) / max(n - 1, 1)
@@ -163,7 +163,7 @@ def _features(design: Design, counts: NDArray[Any]) -> Floats:
 
 
 def predict(design: Design, weights: Floats, counts: NDArray[Any]) -> Floats:
-    """(resamples,) win rates in percent at equal length, over all rows, those without a preference too."""
+    """(resamples,) win rates in percent at equal length, over all rows, including those without a preference."""
     if design.difficulty is None:
         return 100 * expit(weights[:, -1])
     at_equal_length = expit(weights[:, 1:2] * design.difficulty + weights[:, 2:])
@@ -173,28 +173,28 @@ def predict(design: Design, weights: Floats, counts: NDArray[Any]) -> Floats:
 def _training_rows(design: Design) -> tuple[Floats, Floats, Floats]:
     """Features (rows, k), target (rows,) and weight (rows,): gamed rows first, then the model's rated rows."""
     rated = ~np.isnan(design.preference)
-    own = _features(design, np.ones((1, len(design.delta))))[0][rated]
+    model_rows = _features(design, np.ones((1, len(design.delta))))[0][rated]
     return (
-        np.concatenate([design.gamed_features, own]),
+        np.concatenate([design.gamed_features, model_rows]),
         np.concatenate([design.gamed_preference, design.preference[rated]]),
-        np.concatenate([np.full(len(design.gamed_features), GAMED_WEIGHT), np.ones(len(own))]),
+        np.concatenate([np.full(len(design.gamed_features), GAMED_WEIGHT), np.ones(len(model_rows))]),
     )
 
 
 def refit(
     design: Design, C: float, counts: NDArray[Any] | None = None, start: Floats | None = None
 ) -> tuple[Floats, bool]:
-    """Exact fit at this C: (k,) of the data if counts is None, else (resamples, k); and whether all converged."""
+    """Exact fit at this C, (k,) on the data if counts is None, else (resamples, k), and whether all fits converged."""
     if counts is None:
         features, target, weight = _training_rows(design)
         weights, converged = _fit_exact(features[None], target, weight[None], np.array([C]))
         return weights[0], converged
     rated = ~np.isnan(design.preference)
-    own = _features(design, counts)[:, rated]
+    model_rows = _features(design, counts)[:, rated]
     gamed = np.broadcast_to(design.gamed_features, (len(counts), *design.gamed_features.shape))
     gamed_weight = np.full((len(counts), gamed.shape[1]), GAMED_WEIGHT)
     return _fit_exact(
-        np.concatenate([gamed, own], axis=1),
+        np.concatenate([gamed, model_rows], axis=1),
         np.concatenate([design.gamed_preference, design.preference[rated]]),
         np.concatenate([gamed_weight, counts[:, rated]], axis=1),
         np.full(len(counts), C),

@@ -1,4 +1,4 @@
-"""AlpacaEval's preferences: which answer a judge is shown first, and what its one token says."""
+"""AlpacaEval's preferences: which answer is shown first, and how the judge's token is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.special import expit
 def is_switched(instruction: str, seed: int = 0) -> bool:
     """Whether upstream shows the judge output_2 first, decided by the instruction alone.
 
-    The preference that the judge then gives must be turned: 3 - preference.
+    The judge's preference must then be reversed: 3 - preference.
     """
     return random.Random(f"is_switched_outputs{instruction}{seed}").choices([False, True])[0]
 
@@ -29,7 +29,7 @@ def preference_from_logprobs(
         switched: whether output_2 was shown in the first slot (`is_switched`).
 
     Returns:
-        2 - P(m) / (P(m) + P(M)), turned where switched; a missing token has probability 0; NaN where both are missing.
+        2 - P(m) / (P(m) + P(M)), reversed if switched; a missing token has probability 0; NaN if both are missing.
 
     >>> preference_from_logprobs({"m": math.log(0.2), "M": math.log(0.6)})
     1.75

@@ -1,4 +1,4 @@
-"""AlpacaEval's official judge prompt, read from the package that carries it, or from a file of the user's."""
+"""AlpacaEval's official judge prompt, read from the package that contains it or from a user's file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def alpacaeval2_prompt(path: str = "") -> list[Message]:
         path: a ChatML file; alpaca_eval's own if empty.
 
     Raises:
-        DataError: no such file, or no ChatML with these three places.
+        DataError: the file is missing, or is not ChatML with these three placeholders.
     """
     file = Path(path) if path else package_file("alpaca_eval", ALPACAEVAL2_FILE, "alpaca-eval")
     if not file.is_file():

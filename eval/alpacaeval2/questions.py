@@ -71,5 +71,5 @@ def answer_records(
 
 
 def question_of(record: Record) -> str | None:
-    """The id of the question that an answer or annotation is about; None where it names none."""
+    """The question id of an answer or annotation; None if it has none."""
     return record.get("instruction")

@@ -1,4 +1,4 @@
-"""AlpacaEval's answers with what a judge said of them, in words, for the report's sample browser."""
+"""AlpacaEval's answers with the judge's verdicts in words, for the report's sample browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Record = dict[str, Any]
 def rows(
     answers: Sequence[Record], judgments: Sequence[Record]
 ) -> list[tuple[str, list[str], list[str], float | None]]:
-    """(question id, texts, verdicts, value from 0 to 1 or None) of each answer; no judgment: it is the baseline's."""
+    """(question id, texts, verdicts, value from 0 to 1 or None) of each answer; a baseline's answer has no judgment."""
     preferences = {row["instruction"]: row.get("preference") for row in judgments}
     found = []
     for row in answers:

@@ -6,7 +6,7 @@
 A judge prefers either the baseline's answer (output_1) or the model's (output_2) to an instruction; `preference` runs
 from 1 (baseline) to 2 (model), weighted by the judge's token probabilities. The win rate is the mean of preference - 1.
 
-The length-controlled win rate asks what the win rate were at equal length. It fits
+The length-controlled win rate is the predicted win rate at equal length. It fits
 
     logit P(model preferred) = w1 tanh(D / std(D)) + w2 difficulty + w3,    D = len(output_1) - len(output_2),
 
@@ -20,19 +20,20 @@ with an L1 penalty, and predicts at D = 0. There are three forms, chosen by what
 
 With any C ("cv" is upstream's cross-validation, the default of the first two forms) the point estimate comes from
 scikit-learn's liblinear with upstream's settings, to reproduce published digits. Bootstrap resamples are fitted by an
-exact solver of the same objective (liblinear stops up to 0.003 points away from it). The minimal form's default is
+exact solver of the same objective (liblinear stops up to 0.003 points short of its optimum). The minimal form's default
+is
 that solver too, at C = 10000, the weakest penalty on upstream's grid: with a few hundred instructions and a win rate
 near 50 %, cross-validation often takes the strongest penalty, which makes the score exactly 50 (true rate 53 %: in a
 quarter of samples of 512 instructions, in half of those of 256).
 
-Differences from upstream, all on purpose: intervals are 95 % percentile intervals of a seeded bootstrap over
+Intentional differences from upstream: intervals are 95 % percentile intervals of a seeded bootstrap over
 instructions that refits the length control (upstream's `lc_standard_error` is the spread of predictions over
-instructions, no uncertainty of the score, and is left out); nothing is downloaded, and no weights are written into
+instructions, not the score's uncertainty, and is left out); nothing is downloaded, and no weights are written into
 site-packages.
 
 Records: model_outputs {dataset, instruction, output, generator}; annotations the same plus output_1, output_2 (or
 their lengths len_1, len_2), generator_1, generator_2, annotator, preference. Upstream looks difficulties up by a
-row's position, so a file with dropped rows reads shifted ones; published numbers contain that, and so do these.
+row's position, so a file with dropped rows gets shifted ones; published numbers include this effect, and so do these.
 
 Source: Dubois et al., "Length-controlled AlpacaEval" (arXiv 2404.04475); github.com/tatsu-lab/alpaca_eval, commit
 cd543a1.
@@ -75,7 +76,7 @@ def read_difficulty(path: str | Path) -> list[float]:
     """Instruction difficulties by position, from a CSV file (plain or .gz) with the column instruction_difficulty.
 
     Raises:
-        DataError: the file is missing, lacks the column, or holds something that is no number.
+        DataError: the file is missing, lacks the column, or contains a value that is not a number.
     """
     return [_number(row, "instruction_difficulty", f"{path}:{n}") for n, row in enumerate(_read_csv(path), start=2)]
 
@@ -87,7 +88,7 @@ def read_gamed(path: str | Path) -> list[dict[str, float]]:
         [{index, preference (0 to 1, NaN if none), std_delta_len, instruction_difficulty}, ...] in the file's order.
 
     Raises:
-        DataError: the file is missing, lacks a column, or holds something that is no number.
+        DataError: the file is missing, lacks a column, or contains a value that is not a number.
     """
     columns = ("index", "preference", "std_delta_len", "instruction_difficulty")
     return [
@@ -122,7 +123,7 @@ def score(
         win_rate_ci_low, win_rate_ci_high, standard_error, discrete_win_rate, n_wins, n_wins_base, n_draws,
         length_controlled_winrate, length_controlled_ci_low, length_controlled_ci_high, length_controlled_stderr,
         length_control: {form, C, C_from, weights}, mean_length, mean_length_baseline (characters), first_slot_rate,
-        n_bootstrap, bootstrap_seed, notes}. Rates in percent, None where undefined. `first_slot_rate` is the judge's
+        n_bootstrap, bootstrap_seed, notes}. Rates in percent, None if undefined. `first_slot_rate` is the judge's
         mean preference for the answer shown first, 0 to 1 (0.5 without position bias), under upstream's order.
 
     Raises:
@@ -162,10 +163,10 @@ def score(
 
 
 def items(annotations: Iterable[Record], model: str | None = None) -> list[dict[str, Any]]:
-    """One row an instruction: {model, question, value, length}.
+    """One row per instruction: {model, question, value, length}.
 
     `question` is a hash of the instruction, the same for all models (a repeated instruction gets "#2", "#3"); `value`
-    is preference - 1 in [0, 1], None where the judge gave none; `length` the characters of the model's answer.
+    is preference - 1 in [0, 1], None if the judge gave none; `length` the characters of the model's answer.
 
     Raises:
         DataError: as `score`; also where a record has no instruction.
@@ -236,7 +237,7 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
         if len(found) > 1:
             raise DataError(f"annotations: {len(found)} values of {key} are mixed ({', '.join(found)}); {way_out}")
     if all("instruction" in row for row in rows):
-        # A set may ask an instruction twice; the same answer to it, of the same lengths, is a row that stands twice.
+        # A set may contain an instruction twice; the same answer to it with the same lengths is a duplicated row.
         lengths = [_lengths(row) for row in rows]
         refuse_repeats(
             [(row["instruction"], *pair, row.get("output_2")) for row, pair in zip(rows, lengths)], "annotations"
@@ -245,7 +246,7 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
 
 
 def _preference(row: Record) -> float:
-    """The preference for the model in [0, 1]; NaN where there is none. Upstream's old code for a draw is 0."""
+    """The preference for the model in [0, 1]; NaN if there is none. Upstream's old code for a draw is 0."""
     value = row["preference"]
     value = math.nan if value is None else float(value)
     if value == 0:
@@ -266,7 +267,7 @@ def _first_slot_rate(rows: Sequence[Record], preference: Floats) -> float | None
 
 
 def _notes(rows: Sequence[Record], preference: Floats, lengths: Floats) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Caveats that a reader of the numbers must know."""
     notes = []
     rated = preference[~np.isnan(preference)]
     impossible = sum(row["preference"] is not None and not math.isnan(row["preference"]) for row in rows) - len(rated)
@@ -334,7 +335,7 @@ def _row(score: Record) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 where the input is wrong."""
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     parser = argparse.ArgumentParser(prog="python -m eval.alpacaeval2", description=__doc__.split("\n")[0])
     command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score annotations")
     command.add_argument("--annotations", required=True, help="annotations of one model (JSON, JSONL, .gz)")

@@ -50,7 +50,7 @@ def style_metadata(text: str, count_tokens: Callable[[str], int]) -> dict[str, A
 
 
 def count_words(text: str) -> int:
-    """White-space separated words: a token count for worlds whose tokenizer is a word list."""
+    """Number of words separated by white space: the token count for worlds whose tokenizer is a word list."""
     return len(text.split())
 
 
@@ -85,7 +85,7 @@ def answer_record(question: Record, text: str, model: str, count_tokens: Callabl
 
 
 def token_counter(version: str) -> Callable[[str], int]:
-    """The token count of this version (tiktoken cl100k_base in 2024, o200k_base in 2025), without touching the network.
+    """The token count of this version (tiktoken cl100k_base in 2024, o200k_base in 2025), without network access.
 
     Raises:
         DataError: the encoding is not in the folder TIKTOKEN_CACHE_DIR.
@@ -105,7 +105,7 @@ def token_counter(version: str) -> Callable[[str], int]:
 
 
 def answer_text(answer: Record) -> str | None:
-    """The text of an answer record of either version; None where the file keeps metadata only."""
+    """The text of an answer record of either version; None if the file has metadata only."""
     content = _content(answer, "answers")
     return content if isinstance(content, str | None) else content.get("answer", content.get("content"))
 
@@ -124,7 +124,7 @@ def check_answer(answer: Record, where: str) -> None:
     """Check an answer record of either version: a text, style counts, or both.
 
     Raises:
-        DataError: it is something else.
+        DataError: it is neither.
     """
     content = _content(answer, where)
     text = content.get("answer", content.get("content", False)) if isinstance(content, dict) else content

@@ -17,23 +17,23 @@ def judge_answers(
     judge: Judge,
     questions: Sequence[Question],
     baseline: Sequence[Record],
-    own: Sequence[Record],
+    answers: Sequence[Record],
     settings: EvaluationConfig | None = None,
 ) -> list[Record]:
     """Judgments as arena-hard-auto writes them: in the first game the baseline is A, in the second the model is.
 
     Args:
-        judge: who is asked.
+        judge: the judge to ask.
         questions: in the order of both lists of answers.
         baseline: the baseline's answers.
-        own: the model's answers.
-        settings: not needed here.
+        answers: the model's answers.
+        settings: unused.
     """
-    said = [(texts(b)[0], texts(o)[0]) for b, o in zip(baseline, own)]
-    names = [tuple(row.get("model", row.get("model_id")) for row in rows) for rows in zip(baseline, own)]
+    said = [(texts(b)[0], texts(o)[0]) for b, o in zip(baseline, answers)]
+    names = [tuple(row.get("model", row.get("model_id")) for row in rows) for rows in zip(baseline, answers)]
     first = [_comparison(q, b, o, (x, y)) for q, (b, o), (x, y) in zip(questions, said, names)]
     second = [_comparison(q, o, b, (y, x)) for q, (b, o), (x, y) in zip(questions, said, names)]
-    judgments = judge.verdicts(first + second)  # in one go: an endpoint is kept busy
+    judgments = judge.verdicts(first + second)  # in one call, to keep an endpoint busy
     return [
         {
             **{key: q.record[key] for key in ("uid", "question_id") if key in q.record},
@@ -62,12 +62,12 @@ def unreadable(records: Sequence[Record]) -> int:
 
 
 def texts(answer: Record) -> list[str]:
-    """The text of an answer record; empty where the file keeps metadata only."""
+    """The text of an answer record; empty if the file has metadata only."""
     return [answer_text(answer) or ""]
 
 
 def compare(judge: Judge, comparisons: Sequence[Comparison]) -> list[Judgment]:
-    """What a judge says of comparisons, in Arena-Hard's terms."""
+    """Judge comparisons by Arena-Hard's verdicts."""
     return judge.verdicts(comparisons)
 
 
@@ -77,13 +77,13 @@ def swaps(comparison: Comparison) -> bool:
 
 
 def readings(record: Record) -> list[list[float]]:
-    """The model's share of each game, as the judge gives it, then as each member of a panel does."""
+    """The model's share of each game, first the judge's, then each panel member's."""
     said = [[share_of_first(v) for v in (game["score"], *game.get("panel", {}).values())] for game in record["games"]]
     return [[1 - share for share in said[0]], *said[1:]]
 
 
 def orders(record: Record) -> tuple[float, float] | None:
-    """The model's share in the game in which it is shown first, and in the other; None where there are not two."""
+    """The model's share of the game in which it is shown first and of the other game; None unless there are two."""
     if len(record["games"]) != 2:
         return None
     second, first = (reading[0] for reading in readings(record))

@@ -1,4 +1,4 @@
-"""Upstream's own Arena-Hard numbers, with the optimisers that papers' numbers come from.
+"""Upstream's Arena-Hard numbers, from the optimisers behind published results.
 
 Source: github.com/lmarena/arena-hard-auto, commits 0489bf3 (2024) and 196f6b8 (2025).
 """
@@ -33,16 +33,18 @@ def official_scores(pool: Pool, standardised: Floats | None, version: str, seed:
     drawn = drawn.reshape(-1, *pool.outcomes.shape)  # (resamples, M, Q, 3)
     result = []
     for m in range(len(pool.models)):
-        own = pool.outcomes[m].sum(axis=0)
-        if not own.any():
+        battles = pool.outcomes[m].sum(axis=0)
+        if not battles.any():
             result.append(dict.fromkeys(("score", "ci_low", "ci_high")))
             continue
         # 2025 resamples within each model, 2024 the whole pool
-        counts = drawn[:, m].sum(axis=1) if is_2024 else rng.multinomial(own.sum(), own / own.sum(), len(drawn))
+        counts = (
+            drawn[:, m].sum(axis=1) if is_2024 else rng.multinomial(battles.sum(), battles / battles.sum(), len(drawn))
+        )
         counts = counts[counts.any(axis=1)]
         means = 100 * (counts @ OUTCOMES) / counts.sum(axis=1)
         low, high = np.quantile(means, levels)
-        score = 100 * (own @ OUTCOMES) / own.sum() if is_2024 else means.mean()
+        score = 100 * (battles @ OUTCOMES) / battles.sum() if is_2024 else means.mean()
         result.append({"score": float(score), "ci_low": float(low), "ci_high": float(high)})
     if standardised is not None:
         fit = sklearn_ratings if is_2024 else _unconverged_ratings

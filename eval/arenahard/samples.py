@@ -1,4 +1,4 @@
-"""Arena-Hard's answers with what a judge said of them, in words, for the report's sample browser."""
+"""Arena-Hard's answers with the judge's verdicts in words, for the report's sample browser."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from eval.arenahard.answers import answer_text
 
 Record = dict[str, Any]
-LABELS = {"A>>B": 0.0, "A>B": 0.25, "A=B": 0.5, "B>A": 0.75, "B>>A": 1.0}  # for the sorting by disagreement only
+LABELS = {"A>>B": 0.0, "A>B": 0.25, "A=B": 0.5, "B>A": 0.75, "B>>A": 1.0}  # only for sorting by disagreement
 _WORDS = {0.0: "much worse", 0.25: "worse", 0.5: "tie", 0.75: "better", 1.0: "much better"}
 
 
 def rows(
     answers: Sequence[Record], judgments: Sequence[Record]
 ) -> list[tuple[str, list[str], list[str], float | None]]:
-    """(question id, texts, verdicts, value from 0 to 1 or None) of each answer; no judgment: it is the baseline's."""
+    """(question id, texts, verdicts, value from 0 to 1 or None) of each answer; a baseline's answer has no judgment."""
     games = {str(row.get("uid", row.get("question_id"))): row["games"] for row in judgments}
     found = []
     for row in answers:

@@ -11,14 +11,14 @@ verdict of ">>" counts as three battles, a tie as half a win. The two official s
 | a verdict is | [[label]], and no other label | the last [[label]] of the upper-cased text, else the last [label] |
 | no label at all | ask the judge once more | null |
 | a null game drops | itself | both games of its question |
-| style features | (m - b) / (m + b + 1) of counts | tokens: (m - b) / (m + b); others: as 2024, of counts a token |
+| style features | (m - b) / (m + b + 1) of counts | tokens: (m - b) / (m + b); others: as 2024, of counts per token |
 | z-scores | ddof 0 | ddof 1 |
 | style-controlled fit | logistic, L2 with C = 1 | logistic, not regularised |
 
 A style-controlled score depends on the *pool*: the z-scores and the style coefficients are shared by all models in
 the judgments. So every result names its pool, version and judge.
 
-Differences from upstream, all on purpose:
+Intentional differences from upstream:
 
 - Fits are converged. The 2025 code stops after 50 small steps (87.05 where the maximum likelihood is 87.50). The 2024
   code stops where scikit-learn's default tolerance does, up to 0.07 points from the optimum; since that is what
@@ -83,11 +83,11 @@ def score(
     n_bootstrap_style: int = N_BOOTSTRAP_STYLE,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score every model in the judgments, which together are the pool.
+    """Score every model in the judgments, which together form the pool.
 
     Args:
         judgments: of one judge and (2025) one category, any number of models.
-        answers: of the models and the baseline; needed for style control and mean lengths, may be empty without them.
+        answers: of the models and the baseline; needed for style control and mean lengths, otherwise may be empty.
         baseline: name of the baseline, or model -> its baseline where they differ (one per world).
         version: "v0.1-2024" or "v2.0-2025".
         style_control: also fit the style-controlled scores.
@@ -105,13 +105,13 @@ def score(
         score, ci_low, ci_high, stderr, n, n_battles, n_null, n_failed, position_conflicts, mean_length, mean_tokens,
         style_controlled_score, style_controlled_converged, style_controlled_ci_low, style_controlled_ci_high,
         style_controlled_stderr, [official]}, ...], style: {coefficients, features, left_out}, notes}; best first;
-        scores in percent, None where there is none. `n` counts questions with a counted game, `n_null` games without
+        scores in percent, None if there is none. `n` counts questions with a counted game, `n_null` games without
         a valid verdict, `n_failed` questions of the pool without a counted game, and `position_conflicts` is the
         share of questions whose two games name different winners.
 
     Raises:
-        DataError: unknown version, mixed judges, baselines or categories, missing keys, or answers that style control
-            needs and does not find.
+        DataError: unknown version, mixed judges, baselines or categories, missing keys, or missing answers that style
+            control needs.
     """
     labels(version)
     rows = _selected(judgments, judge, category)
@@ -162,10 +162,10 @@ def items(
     category: str | None = None,
     judge: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a model and question: {model, question, category, value, length}.
+    """One row per model and question: {model, question, category, value, length}.
 
     `value` in [0, 1] is the share of the question's battles (both games, ">>" thrice, ties half) that the model won,
-    None where no game counts; `length` the characters of its answer, None without a text. Arguments and errors as for
+    None if no game counts; `length` the characters of its answer, None without a text. Arguments and errors as for
     `score`.
     """
     rows = _selected(judgments, judge, category)
@@ -212,7 +212,8 @@ def _selected(judgments: Iterable[Record], judge: str | None, category: str | No
 
 
 def _check_games(games: Any, where: str) -> None:
-    """Two games, each null or with a text as verdict; one that is no label is null, as upstream, unless by its case."""
+    """Two games, each null or with a text as verdict; one that is not a label is null, as upstream, unless only its
+    case is wrong."""
     if not isinstance(games, list) or len(games) != 2 or not all(isinstance(game, dict | None) for game in games):
         raise DataError(f"{where}: games is {shown(games)}; expected a list of two games {{score, judgment}}")
     for game in games:
@@ -224,7 +225,7 @@ def _check_games(games: Any, where: str) -> None:
 
 
 def _baselines(rows: Sequence[Record], baseline: str | Mapping[str, str]) -> dict[str, str]:
-    """Model -> baseline, checked against what the judgments themselves say."""
+    """Model -> baseline, checked against the judgments."""
     result = {}
     for row in rows:
         model = row["model"]
@@ -281,7 +282,7 @@ def _by_model_and_question(answers: Iterable[Record]) -> dict[tuple[str, str], R
 
 
 def _check_baselines(baselines: Iterable[str], records: Mapping[tuple[str, str], Record]) -> None:
-    """Files of 2024 do not name their baseline, but where there are answers they must hold its own."""
+    """Files of 2024 do not name their baseline, but if answers are given, they must include the baseline's."""
     known = sorted({model for model, _ in records})
     for baseline in sorted(set(baselines)):
         if known and baseline not in known:
@@ -298,9 +299,9 @@ def _length(answer: Record | None) -> int | None:
 
 def _sizes(pool: Pool, m: int, records: Mapping[tuple[str, str], Record]) -> dict[str, float | None]:
     """Mean characters and tokens of a model's answers to the judged questions."""
-    own = [records.get((pool.models[m], q)) for i, q in enumerate(pool.questions) if pool.judged[m, i]]
-    lengths = [length for length in map(_length, own) if length is not None]
-    tokens = [metadata_of(answer)["token_len"] for answer in own if answer and metadata_of(answer)]
+    answers_judged = [records.get((pool.models[m], q)) for i, q in enumerate(pool.questions) if pool.judged[m, i]]
+    lengths = [length for length in map(_length, answers_judged) if length is not None]
+    tokens = [metadata_of(answer)["token_len"] for answer in answers_judged if answer and metadata_of(answer)]
     return {
         "mean_length": float(np.mean(lengths)) if lengths else None,
         "mean_tokens": float(np.mean(tokens)) if tokens else None,
@@ -310,7 +311,8 @@ def _sizes(pool: Pool, m: int, records: Mapping[tuple[str, str], Record]) -> dic
 def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Scores:
     """Win rates of all models, plain and controlled for style over the pool of all of them, in percent.
 
-    Where categories have different baselines (v2.0), the first is the score, and the others stand beside it.
+    If categories have different baselines (v2.0), the first category gives the score and the others are reported with
+    it.
 
     Raises:
         DataError: see `score`.
@@ -347,7 +349,7 @@ def _row(score: Record) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 where the input is wrong."""
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     parser = argparse.ArgumentParser(prog="python -m eval.arenahard", description=__doc__.split("\n")[0])
     command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
     command.add_argument("--judgments", nargs="+", required=True, help="judgment files, together the pool")

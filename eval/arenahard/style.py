@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def metadata_of(answer: Record) -> Mapping[str, Any] | None:
-    """The style counts that an answers file carries; None where it carries none."""
+    """The style counts of an answer record; None if it has none."""
     return answer.get("metadata") or answer.get("conv_metadata")
 
 
@@ -34,7 +34,7 @@ def style_features(
     features: Sequence[str],
     count_tokens: Callable[[str], int] | None,
 ) -> Floats:
-    """(M, Q, features): how the model's style differs from its baseline's; zero where no battle counts."""
+    """(M, Q, features): how the model's style differs from its baseline's; zero if no battle counts."""
     unknown = set(features) - set(STYLE)
     if unknown or not features:
         raise DataError(f"style features {sorted(unknown) or 'are missing'}; choose among {', '.join(STYLE)}")
@@ -45,7 +45,7 @@ def style_features(
         key = (model, question)
         if key not in cache:
             if key not in records:
-                raise DataError(f"answers: {model!r} has none to {question}; style control needs it (--answers)")
+                raise DataError(f"answers: {model!r} has no answer to {question}; style control needs it (--answers)")
             found = metadata_of(records[key])
             text = None if found else answer_text(records[key])
             if found is None and text is None:
@@ -56,24 +56,25 @@ def style_features(
 
     result = np.zeros((*pool.battles.shape, len(STYLE)))
     for m, q in zip(*np.nonzero(pool.battles)):
-        own, other = counts(pool.models[m], pool.questions[q]), counts(pool.baselines[m], pool.questions[q])
-        result[m, q] = _style_difference(np.array(own), np.array(other), version)
+        of_model, of_baseline = counts(pool.models[m], pool.questions[q]), counts(pool.baselines[m], pool.questions[q])
+        result[m, q] = _style_difference(np.array(of_model), np.array(of_baseline), version)
     return result[..., [STYLE.index(name) for name in features]]
 
 
-def _style_difference(own: Floats, other: Floats, version: str) -> Floats:
+def _style_difference(model: Floats, baseline: Floats, version: str) -> Floats:
     """Relative difference of two answers' counts, (4,) each, in [-1, 1]."""
     if version == "v0.1-2024":
-        return (own - other) / (own + other + 1)
-    tokens = (own[0] - other[0]) / max(own[0] + other[0], 1.0)  # 0 where both are empty; upstream stops there
-    own, other = own[1:] / (own[0] + 1), other[1:] / (other[0] + 1)
-    return np.concatenate([[tokens], (own - other) / (own + other + 1)])
+        return (model - baseline) / (model + baseline + 1)
+    tokens = (model[0] - baseline[0]) / max(model[0] + baseline[0], 1.0)  # 0 if both are empty; upstream stops there
+    model, baseline = model[1:] / (model[0] + 1), baseline[1:] / (baseline[0] + 1)
+    return np.concatenate([[tokens], (model - baseline) / (model + baseline + 1)])
 
 
 def standardise(
     raw: Floats, battles: Floats, version: str, features: Sequence[str]
 ) -> tuple[Floats, list[str], list[str]]:
-    """Z-scores over all battles of the pool: (M, Q, kept features), the kept names, the names without any variation."""
+    """Z-scores over all battles of the pool: (M, Q, kept features), the names kept, the names dropped for lack of
+    variation."""
     weight = battles[..., None]
     total = max(battles.sum(), 1.0)
     centred = raw - (weight * raw).sum(axis=(0, 1)) / total
@@ -92,12 +93,12 @@ def style_controlled(
     penalty = _penalty(pool.baselines, standardised.shape[-1], version)
     estimate, converged = _fit(standardised, pool.wins[:, None], pool.battles[:, None], penalty)
     resampled = []
-    for part in np.array_split(counts, max(1, len(counts) * pool.battles.size // 2_000_000)):  # some 16 MB an array
+    for part in np.array_split(counts, max(1, len(counts) * pool.battles.size // 2_000_000)):  # about 16 MB per array
         fits, ok = _fit(standardised, pool.wins[:, None] * part, pool.battles[:, None] * part, penalty, estimate)
         resampled.append(fits)
         converged &= ok
     if not converged:
-        notes.append("a style-controlled fit did not converge; its scores are not to be trusted")
+        notes.append("a style-controlled fit did not converge; its scores are unreliable")
     converged_scores = 100 * expit(estimate[0, :n_models])
     points = sklearn_ratings(pool, standardised, pool.outcomes) if version == "v0.1-2024" else converged_scores
     replicates = 100 * expit(np.concatenate(resampled)[:, :n_models])

@@ -17,8 +17,8 @@ _SINGLE = re.compile(r"\[([AB<>=]+)\]")
 
 
 def parse_verdict(text: str, version: str) -> str | None:
-    """The verdict in a judge's answer, such as "A>>B"; None if there is none, it is no valid label, or (2024) labels
-    conflict.
+    """The verdict in a judge's answer, such as "A>>B"; None if there is none, if it is not a valid label, or (2024) if
+    labels conflict.
 
     >>> parse_verdict("[[A>B]] ... no: [[A=B]]", "v0.1-2024"), parse_verdict("[[A>B]] ... no: [[a=b]]", "v2.0-2025")
     (None, 'A=B')
@@ -37,7 +37,7 @@ def parse_verdict(text: str, version: str) -> str | None:
 
 
 def wants_retry(text: str, version: str) -> bool:
-    """Whether the protocol asks the judge once more: in 2024 where its answer holds no label at all, in 2025 never."""
+    """Whether the protocol asks the judge once more: in 2024 if its answer has no label at all, in 2025 never."""
     return version == "v0.1-2024" and not _DOUBLE.search(text)
 
 

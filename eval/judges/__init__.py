@@ -1,7 +1,7 @@
-"""Judges: who compares two answers or grades a conversation.
+"""Judges, which compare two answers or grade a conversation.
 
-A judge is an object with three methods, one for each kind of judgment that the benchmarks ask for. Each takes all
-questions at once, so that a judge that is asked over a network can work on many side by side.
+A judge is an object with three methods, one for each kind of judgment that the benchmarks need. Each takes all
+questions at once, so that a judge behind a network endpoint can work on many concurrently.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Comparison:
 
     Attributes:
         prompt: the conversation, ending with a user turn.
-        first: the answer in the first place (AlpacaEval's output_1, Arena-Hard's A).
-        second: the answer in the second place.
+        first: the first answer (AlpacaEval's output_1, Arena-Hard's A).
+        second: the second answer.
         question: the question's id.
         category: the question's category.
         models: who gave the first and the second answer; a judge that reads the answers must not look at this.
-        benchmark: whose question it is, for judges that look judgments or prompts up.
+        benchmark: the question's benchmark, for judges that look up judgments or prompts.
     """
 
     prompt: list[Message]
@@ -43,10 +43,10 @@ class Conversation:
     Attributes:
         messages: user and assistant in turn, ending with the assistant.
         category: the question's category.
-        references: right answers to the user turns, empty where there are none.
+        references: reference answers to the user turns, empty if there are none.
         question: the question's id.
         model: who gave the answers; a judge that reads the answers must not look at this.
-        benchmark: whose question it is, for judges that look judgments or prompts up.
+        benchmark: the question's benchmark, for judges that look up judgments or prompts.
     """
 
     messages: list[Message]
@@ -59,14 +59,14 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What a judge says.
+    """A judge's judgment.
 
     Attributes:
-        value: a preference in [1, 2] (2: the second answer is better), a verdict such as "A>>B", or a grade; None
-            where the judge's words could not be read. None never becomes a score.
-        text: the judge's own words.
-        prompt: what the judge was asked, where that is a text.
-        details: what else belongs into the benchmark's file.
+        value: a preference in [1, 2] (2: the second answer is better), a verdict such as "A>>B", or a grade; None if
+            the judge's reply could not be read. None never becomes a score.
+        text: the judge's reply.
+        prompt: the prompt, if the judge was asked in text.
+        details: further entries for the benchmark's file.
     """
 
     value: float | str | None
@@ -80,17 +80,17 @@ SHARES = {"A>>B": 1.0, "A>B": 1.0, "A=B": 0.5, "B>A": 0.0, "B>>A": 0.0}
 
 
 def share_of_first(value: float | str | None) -> float:
-    """How far a preference in [1, 2] or a verdict favours the first answer, 0 to 1; NaN where it could not be read."""
+    """How far a preference in [1, 2] or a verdict favours the first answer, 0 to 1; NaN if it could not be read."""
     if value is None:
         return float("nan")
     return SHARES[value] if isinstance(value, str) else 2 - value
 
 
 class Judge(Protocol):
-    """One small interface for all judges.
+    """The interface of all judges.
 
-    A judge that reads files of its own also has `depends_on(benchmark) -> dict`, their checksums; its judgments
-    are made again where those change.
+    A judge that reads files also has `depends_on(benchmark) -> dict`, which returns their checksums; it judges again if
+    they change.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Judge(Protocol):
         ...
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
-        """Which is better, in five levels from "A>>B" to "B>>A", A being the first answer (Arena-Hard)."""
+        """Which answer is better, in five levels from "A>>B" to "B>>A", A being the first answer (Arena-Hard)."""
         ...
 
     def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:

@@ -1,7 +1,8 @@
-"""A judge that is shown every two answers in both orders; the mean of what it says counts.
+"""Ask a judge about every pair of answers in both orders and average its preferences.
 
-AlpacaEval shows two answers in one order only, drawn by the instruction. A judge that favours a place then adds noise
-to every comparison; asking in both orders cancels it, at twice the price. Arena-Hard asks in both orders anyway.
+AlpacaEval shows two answers in one order only, determined by the instruction. A judge that favours one position then
+adds noise to every comparison; asking in both orders cancels it at twice the cost. Arena-Hard asks in both orders
+anyway.
 """
 
 from __future__ import annotations
@@ -13,33 +14,34 @@ from eval.judges import Comparison, Conversation, Judge, Judgment
 
 
 class BothOrders:
-    """Asks another judge in both orders where the benchmark asks in one."""
+    """Asks another judge in both orders if the benchmark asks in only one."""
 
     def __init__(self, judge: Judge) -> None:
         self.name = judge.name
         self.members = [judge]
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
-        """The mean preference of both orders; none where either cannot be read: half of it would keep the bias."""
+        """The mean preference of both orders; None if either is unreadable, since one order alone would keep the
+        bias."""
         said = self.members[0].prefer([*comparisons, *map(swap, comparisons)])
         return [_joined(*pair) for pair in zip(said, said[len(comparisons) :])]
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
-        """Verdicts, as they are: both games are asked for already."""
+        """Verdicts, unchanged: Arena-Hard already asks for both games."""
         return self.members[0].verdicts(comparisons)
 
     def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
-        """Grades, as they are: a single answer has no order."""
+        """Grades, unchanged: a single answer has no order."""
         return self.members[0].grade(conversations)
 
 
 def swap(comparison: Comparison) -> Comparison:
-    """The same comparison with its answers in each other's place."""
+    """The same comparison with its answers swapped."""
     return replace(comparison, first=comparison.second, second=comparison.first, models=comparison.models[::-1])
 
 
 def _joined(straight: Judgment, swapped: Judgment) -> Judgment:
-    """One preference of two; `orders` keeps both, as preferences for the second answer of the original order."""
+    """Combine two preferences; `orders` keeps both, as preferences for the second answer of the original order."""
     one = None if straight.value is None else float(straight.value)
     other = None if swapped.value is None else 3 - float(swapped.value)
     value = None if one is None or other is None else (one + other) / 2

@@ -1,4 +1,4 @@
-"""The judges that an experiment may name, opened by name."""
+"""Open the judges of an experiment by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PANEL = "eval.judges.panel"
 
 
 def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
-    """What a judge's judgments depend on, as plain data: its entry without what only steers the asking."""
+    """The settings that judgments depend on, as plain data: the judge's entry without settings of the transport."""
     steering = {"concurrency", "timeout", "attempts", "backoff", "max_dollars", "price", "api_key_env", "url", "batch"}
     steering |= {"batch_poll", "requests_per_minute", "tokens_per_minute", "checked", "sources", "max_unreadable"}
     config = find_judge(experiment.evaluation.judges_file, name)
@@ -25,12 +25,12 @@ def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
 
 
 def judging_code(experiment: Experiment, benchmark: str, name: str) -> str:
-    """Hash of the code that a judge's judgments on a benchmark depend on; no other kind of judge is part of it."""
+    """Hash of the code that a judge's judgments on a benchmark depend on; it excludes other kinds of judges."""
     return code_hash("eval.judge", f"eval.{benchmark}.judging", *_modules(experiment, name))
 
 
 def _modules(experiment: Experiment, name: str) -> list[str]:
-    """The modules behind a judge that are imported by name."""
+    """The modules of a judge that are imported by name."""
     config = find_judge(experiment.evaluation.judges_file, name)
     modules = [_module_of(config.kind)] + ([gold_module(experiment.world.name)] if config.kind == "gold" else [])
     modules += [PANEL] if _is_asked_more(config) else []
@@ -44,27 +44,27 @@ def kinds_of(experiment: Experiment, name: str) -> set[str]:
 
 
 def _module_of(kind: str) -> str:
-    """The module behind a kind of judge: the kind's name, as a name of Python."""
+    """The module of a kind of judge: the kind's name as a Python identifier."""
     return f"eval.judges.{kind.replace('-', '_')}"
 
 
 def _is_asked_more(config: JudgeConfig) -> bool:
-    """Whether a judge is asked more than once about the same thing."""
+    """Whether a judge is asked more than once about the same comparison or conversation."""
     return config.repeats > 1 or config.orders == "both"
 
 
 def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = False, sample: int = 0) -> Judge:
-    """The judge of that name, ready to be asked.
+    """Open the judge of that name.
 
     Args:
         experiment: names the catalogue, and the world that a gold judge or reward model belongs to.
         name: an entry of the catalogue.
         world: seed of the world of the models that are judged.
-        quote: a judge that is paid for then sends nothing and only notes what it would ask.
-        sample: counts from the entry's own `sample`; with another number a judge is asked afresh.
+        quote: if true, a paid judge sends nothing and only counts its requests.
+        sample: added to the entry's `sample`; a new number asks the judge afresh.
 
     Raises:
-        ConfigError: no such judge, or it is past its end of life.
+        ConfigError: unknown judge, or the judge is past its end of life.
     """
     config = find_judge(experiment.evaluation.judges_file, name)
     config = config.model_copy(update={"sample": config.sample + sample})
@@ -78,7 +78,7 @@ def open_judge(experiment: Experiment, name: str, world: int = 0, quote: bool = 
 
 
 def clients_of(judge: Judge) -> list[Any]:
-    """The clients of a judge that is paid for, or of a panel's members; none where nothing is sent."""
+    """The clients of a paid judge, or of a panel's members; empty if nothing is sent."""
     own = getattr(judge, "client", None)
     inner = [client for member in getattr(judge, "members", []) for client in clients_of(member)]
     return ([own] if own is not None else []) + inner

@@ -1,6 +1,5 @@
-"""The gold judge of a small world: a program that knows the true reward of an answer and says why.
-
-It plays the part that people, or GPT-4 in their place, play for real prompts. Training never sees it.
+"""The gold judge of a small world: a program that computes an answer's true reward and explains it. It plays the role
+that people, or GPT-4 as a substitute, play for real prompts. Training never sees it.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
 Two uses: a panel of judges from different families, which is cheaper than one large judge and less partial to any one
 family (Verga et al., "Replacing judges with juries", 2024, arXiv 2404.18796), and one judge asked repeatedly, whose
-noise shrinks with the root of the number (`repeats`). Every judge keeps its own store and ledger, so that a panel asks
-nothing that a member has answered already.
+noise shrinks with the square root of the number (`repeats`). Every judge keeps its own store and ledger, so a panel
+never repeats a request that a member has already answered.
 
 | judgment | pooled by |
 | --- | --- |
 | preference, grade | mean |
 | verdict | median of its five levels; between two levels, the one nearer to a tie |
 
-A judgment that fewer than half of the members gave readably is no judgment of the panel.
+If fewer than half of the members give a readable judgment, the panel's judgment is unreadable.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: in
 
 
 def ask_more(name: str, config: JudgeConfig, open_one: Callable[[JudgeConfig], Judge]) -> Judge:
-    """One judge as its entry's `repeats` and `orders` have it asked.
+    """Wrap a judge to follow its entry's `repeats` and `orders`.
 
     Args:
         name: the judge's.
         config: its entry.
-        open_one: opens the judge as an entry says, without looking at these two keys.
+        open_one: opens the judge of an entry, ignoring these two keys.
     """
     members = []
     for repeat in range(config.repeats):
@@ -55,7 +55,7 @@ def ask_more(name: str, config: JudgeConfig, open_one: Callable[[JudgeConfig], J
 
 
 class PanelJudge:
-    """Asks its members and pools what they say."""
+    """Asks its members and pools their judgments."""
 
     def __init__(self, name: str, members: Sequence[Judge], labels: Sequence[str]) -> None:
         self.name = name
@@ -98,6 +98,6 @@ def mean(values: list[float]) -> float:
 
 
 def median_verdict(values: list[str]) -> str:
-    """The median of readable verdicts; halfway between two levels it is the one nearer to a tie."""
+    """The median of readable verdicts; halfway between two levels, the one nearer to a tie."""
     middle = float(np.median([LEVELS.index(value) for value in values]))
     return LEVELS[int(np.floor(middle)) if middle > TIE else int(np.ceil(middle))]

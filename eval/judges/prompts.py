@@ -1,4 +1,4 @@
-"""Prompts are templates of others', whose places are filled with questions and answers."""
+"""Fill the placeholders of upstream's prompt templates with questions and answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from collections.abc import Mapping
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put values in place of their {name}; braces elsewhere, and inside the values, stay as they are."""
+    """Replace each {name} by its value; all other braces, including those inside values, are unchanged."""
     names = "|".join(map(re.escape, values))
     return re.sub(rf"\{{({names})\}}", lambda match: values[match[1]], template)

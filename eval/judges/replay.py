@@ -1,7 +1,7 @@
-"""Stored judgments as judge: upstream's files, by whoever judged, matched by question and model.
+"""Use stored judgments as a judge: upstream's files by any judge, matched by question and model.
 
-A judge that nobody can ask any more stays usable for the answers that it saw. A question without a stored judgment
-counts as failed; a file in which nothing matches is an error.
+This keeps a retired judge usable for the answers that it saw. A question without a stored judgment counts as failed; a
+file without any match is an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from metaapo.data import DataError, read_json, read_records, sha256_file
 from metaapo.experiment import Experiment
 
 MISSING = "no stored judgment"
-UNPARSED = -1  # what FastChat stores where a judge gave no grade
+UNPARSED = -1  # what FastChat stores if a judge gave no grade
 
 
 def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: int, quote: bool) -> ReplayJudge:
@@ -39,7 +39,7 @@ class ReplayJudge:
         root = self._root(benchmark)
         records = [record for file in _files(root) for record in _judgments(file)]
         if not records:
-            raise DataError(f"{root}: holds no judgments; expected files such as alpaca_eval, FastChat write them")
+            raise DataError(f"{root}: no judgments found; expected files as written by alpaca_eval or FastChat")
         return records
 
     def depends_on(self, benchmark: str) -> dict[str, str]:
@@ -47,7 +47,7 @@ class ReplayJudge:
         return {str(file): sha256_file(file) for file in _files(self._root(benchmark))}
 
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
-        """AlpacaEval's annotations, by instruction and models; the outputs must be the same where they are kept."""
+        """AlpacaEval's annotations, by instruction and models; the outputs, if stored, must be the same."""
         records = self._records(comparisons[0].benchmark) if comparisons else []
         names = ("instruction", "generator_1", "generator_2")
         stored = _by_key([(tuple(row.get(name) for name in names), row) for row in records], "preference")
@@ -59,8 +59,8 @@ class ReplayJudge:
                 comparison.second,
             ):
                 raise DataError(
-                    f"judge {self.name}: it judged other answers of {comparison.models[1]} than these, such as to "
-                    f"{comparison.prompt[-1]['content'][:60]!r}; replay is for the very same answers"
+                    f"judge {self.name}: it judged different answers of {comparison.models[1]}, for example to "
+                    f"{comparison.prompt[-1]['content'][:60]!r}; replay requires the same answers"
                 )
         return [_judgment(row, "preference", "preference_raw_completion") for row in found]
 
@@ -77,7 +77,7 @@ class ReplayJudge:
         found = []
         for comparison in comparisons:
             first, second = comparison.models
-            # One side is the baseline, which files of 2024 do not name.
+            # One side is the baseline, which 2024 files do not name.
             game, baseline = stored.get((comparison.question, None, second)) or (None, None)
             if game is None or baseline not in (None, first):
                 game, baseline = stored.get((comparison.question, first, None)) or (None, None)
@@ -97,7 +97,7 @@ class ReplayJudge:
 
     def _check(self, found: Sequence[Any]) -> None:
         if found and not any(found):
-            raise DataError(f"judge {self.name}: {self._path} holds no judgment of these models; check models and path")
+            raise DataError(f"judge {self.name}: {self._path} has no judgment of these models; check models and path")
 
 
 def _files(root: Path) -> list[Path]:
@@ -105,14 +105,14 @@ def _files(root: Path) -> list[Path]:
 
 
 def _judgments(file: Path) -> list[dict[str, Any]]:
-    """The judgments in a file; manifests, which lie beside them here, hold none."""
+    """The judgments in a file; empty for manifests, which are in the same folder."""
     if file.suffix == ".json" and isinstance(document := read_json(file), dict) and "judgments" in document:
         return []
     return [row for row in read_records(file) if {"preference", "games", "score"} & row.keys()]
 
 
 def _by_key(rows: Sequence[tuple[tuple[Any, ...], Any]], value: str | None = None) -> dict[tuple[Any, ...], Any]:
-    """Judgments by what they are about.
+    """Index judgments by question and models.
 
     Raises:
         DataError: two of them contradict each other.
@@ -122,7 +122,7 @@ def _by_key(rows: Sequence[tuple[tuple[Any, ...], Any]], value: str | None = Non
         try:
             other = found.setdefault(key, row)
         except TypeError:
-            raise DataError(f"stored judgments: {shown(key)} holds a list or mapping; expected texts") from None
+            raise DataError(f"stored judgments: {shown(key)} contains a list or mapping; expected texts") from None
         if other is not row and (other if value is None else other[value]) != (row if value is None else row[value]):
             raise DataError(f"stored judgments: two of {shown(key)} contradict each other; remove one")
     return found
@@ -132,7 +132,7 @@ def _judgment(row: dict[str, Any] | None, value: str, text: str, unparsed: Any =
     if row is None:
         return Judgment(None, MISSING)
     if value not in row:
-        raise DataError(f"stored judgments: {shown(row)} has no {value}; expected files such as upstream's tools write")
+        raise DataError(f"stored judgments: {shown(row)} has no {value}; expected files as written by upstream's tools")
     found = None if row[value] == unparsed else row[value]
     prompt = row.get("user_prompt") or row.get("prompt") or ""
     details = {"template": row["judge"][1]} if isinstance(row.get("judge"), list) and len(row["judge"]) > 1 else {}

@@ -13,13 +13,13 @@ from metaapo.experiment import Experiment
 
 
 def open_judge(name: str, config: JudgeConfig, experiment: Experiment, world: int, quote: bool) -> RewardModelJudge:
-    """The judge of a catalogue's entry: its own checkpoint, or the reward model of the model's world."""
+    """The judge of a catalogue entry: the entry's checkpoint, or the reward model of the judged model's world."""
     checkpoint = config.checkpoint or experiment.world_path(world) / "reward_model"
     return RewardModelJudge(name, config, checkpoint, experiment.hardware.score_batch_size)
 
 
 class RewardModelJudge:
-    """Judges by a model's rewards; torch is loaded with the first question."""
+    """Judges by a model's rewards; torch is imported with the first question."""
 
     def __init__(self, name: str, config: JudgeConfig, checkpoint: str | Path, batch_size: int = 256) -> None:
         self.name = name

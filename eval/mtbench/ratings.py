@@ -1,4 +1,4 @@
-"""MT-Bench's grades in a judge's words, as FastChat reads them."""
+"""Parse MT-Bench's grades from a judge's reply, as FastChat does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 UNPARSED = -1
 LOWEST_GRADE, HIGHEST_GRADE = 1, 10
-LONGEST_GRADE = 100  # characters; what is longer is no grade, and Python refuses to convert 5,000 digits
+LONGEST_GRADE = 100  # characters; anything longer is not a grade, and Python refuses to convert 5,000 digits
 
 
 def parse_rating(text: str) -> int | float | None:
@@ -27,7 +27,7 @@ def parse_rating(text: str) -> int | float | None:
 
 
 def parse_grade(text: str) -> int | float | None:
-    """The grade in a judge's answer; None where there is none from 1 to 10.
+    """The grade in a judge's answer; None if there is none from 1 to 10.
 
     >>> parse_grade("Rating: [[10]]"), parse_grade("Rating: [[95]]")
     (10, None)

@@ -1,4 +1,4 @@
-"""MT-Bench's answers with what a judge said of them, in words, for the report's sample browser."""
+"""MT-Bench's answers with the judge's grades in words, for the report's sample browser."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def rows(
     found = []
     for row in answers:
         question, texts = str(row["question_id"]), row["choices"][0]["turns"]
-        own = [graded.get((question, turn)) for turn in range(1, len(texts) + 1)]
-        verdicts = ["no verdict" if r is None or r["score"] < 0 else f"grade {r['score']:g}" for r in own]
-        scores = [r["score"] for r in own if r is not None and r["score"] >= 0]
+        records = [graded.get((question, turn)) for turn in range(1, len(texts) + 1)]
+        verdicts = ["no verdict" if r is None or r["score"] < 0 else f"grade {r['score']:g}" for r in records]
+        scores = [r["score"] for r in records if r is not None and r["score"] >= 0]
         found.append((question, list(texts), verdicts, (fmean(scores) - 1) / 9 if scores else None))
     return found

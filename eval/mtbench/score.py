@@ -1,11 +1,11 @@
-"""MT-Bench: from judgments to scores, by the mathematics of FastChat's `show_result.py` (single-answer grading).
+"""MT-Bench: from judgments to scores, computed as in FastChat's `show_result.py` (single-answer grading).
 
     python -m eval.mtbench score --judgments model_judgment/gpt-4_single.jsonl --out scores.json
 
 80 questions in 8 categories, two turns each; a judge gives every turn a grade from 1 to 10, and a model's score is
-the mean of all its grades. FastChat silently drops answers of the judge that hold no grade (stored as -1), pools both
-turns, and averages whatever was judged twice. The numbers here are the same; but they carry their coverage, and below
-`MIN_COVERAGE` a score is marked partial and comes with the bounds between which the full score can lie.
+the mean of all its grades. FastChat silently drops replies without a grade (stored as -1), pools both turns, and
+averages repeated judgments. The numbers here are the same, but include their coverage; below `MIN_COVERAGE` a score is
+marked partial and comes with bounds on the full score.
 
 Records (FastChat's): judgments {question_id, model, judge: [name, prompt], judgment, score, turn}; answers
 {question_id, model_id, choices: [{turns: [text, text]}]}; questions {question_id, category, turns}.
@@ -34,7 +34,7 @@ Record = Mapping[str, Any]
 
 VERSION = "mt_bench-2023"
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-FIRST_QUESTION = 81  # the official ids are 81 to 160, ten a category, in the order of CATEGORIES
+FIRST_QUESTION = 81  # the official ids are 81 to 160, ten per category, in the order of CATEGORIES
 TURNS = (1, 2)
 # With 2 % of 160 grades missing, the true mean differs from the reported one by 0.18 at most; models are told apart at
 # 0.1 to 0.3.
@@ -52,7 +52,7 @@ def category_of(questions: Iterable[Record] | None = None) -> dict[Any, str]:
         return {FIRST_QUESTION + i: CATEGORIES[i // 10] for i in range(10 * len(CATEGORIES))}
     questions = list(questions)
     if not questions:
-        raise DataError("questions: the file holds none; give the questions that were judged, or leave it out")
+        raise DataError("questions: the file has none; give the questions that were judged, or leave it out")
     for number, question in enumerate(questions, start=1):
         require_id(question, "question_id", f"questions, record {number}")
         require_text(question, "category", f"questions, record {number}")
@@ -72,7 +72,8 @@ def score(
 
     Args:
         judgments: single-answer judgments of one judge, of any number of models.
-        questions: what should have been judged (two turns each). If None: the official 80 where all ids are official,
+        questions: the questions that should have been judged (two turns each). If None: the official 80 if all ids
+            are official,
             else the questions that any model in the file was judged on.
         answers: of the same models, for the mean length in characters.
         judge: keep this judge's rows only.
@@ -83,7 +84,7 @@ def score(
     Returns:
         {benchmark, version, judge, judge_prompts, min_coverage, n_expected, models: [{model, average, ci_low, ci_high,
         stderr, turn_1, turn_2, categories, n, n_unparsed, n_repeated, n_missing, n_failed, n_out_of_range, coverage,
-        partial, bounds, mean_length}, ...]}, best first; grades from 1 to 10; None where there is no grade. `bounds` is
+        partial, bounds, mean_length}, ...]}, best first; grades from 1 to 10; None if there is no grade. `bounds` is
         the range of the average if every missing grade were 1 or 10.
 
     Raises:
@@ -116,7 +117,7 @@ def items(
     answers: Iterable[Record] | None = None,
     judge: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a model and question: {model, question, category, value, length}.
+    """One row per model and question: {model, question, category, value, length}.
 
     `value` is the mean grade of the question's turns (None if none was graded), `length` the characters of the model's
     answers to both turns (None without answers). Questions without any judgment of a model are absent.
@@ -165,9 +166,7 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
         if not isinstance(judged_by, str | None) and not (isinstance(judged_by, list) and judged_by):
             raise DataError(f"{where}: judge is {shown(judged_by)}; expected a name, or a list of name and prompt")
         if row["score"] is not None and not is_number(row["score"]):
-            raise DataError(
-                f"{where}: score is {shown(row['score'])}; expected a number, or -1 where there is no grade"
-            )
+            raise DataError(f"{where}: score is {shown(row['score'])}; expected a number, or -1 if there is no grade")
         if isinstance(row["turn"], bool) or row["turn"] not in TURNS:
             raise DataError(f"{where}: turn is {shown(row['turn'])}; expected 1 or 2")
     rows = [row for row in rows if judge is None or _judge(row)[0] == judge]
@@ -176,12 +175,12 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
         raise DataError(f"judgments: {len(judges)} judges are mixed ({', '.join(judges)}); pick one with --judge")
     if not rows:
         raise DataError(f"judgments: nothing to score{f' by judge {judge!r}' if judge else ''}; expected single grades")
-    refuse_copies(rows, "judgments")  # a turn that was judged twice counts twice, as upstream; a copy must not
+    refuse_copies(rows, "judgments")  # a turn judged twice counts twice, as upstream, but a copied record must not
     return rows
 
 
 def _expected_categories(rows: Sequence[Record], questions: Iterable[Record] | None) -> dict[Any, str | None]:
-    """The questions that should have been judged, with their categories (None where unknown)."""
+    """The questions that should have been judged, with their categories (None if unknown)."""
     official = category_of()
     if questions is not None:
         return dict(category_of(questions))
@@ -300,7 +299,7 @@ def _row(score: Record) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 where the input is wrong."""
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     parser = argparse.ArgumentParser(prog="python -m eval.mtbench", description=__doc__.split("\n")[0])
     command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
     command.add_argument("--judgments", nargs="+", required=True, help="judgment files of one judge (JSON, JSONL, .gz)")

@@ -142,8 +142,8 @@ def _check_readable(judge: Judge, benchmark: str, model: EvaluatedModel, records
     unreadable = judging_of(benchmark).unreadable
     if records and all(unreadable([record]) for record in records):
         raise DataError(
-            f"judge {judge.name}: none of its {len(records)} judgments of {model.id} on {benchmark} can be read; look at "
-            "what it says (its entry's url, model and prompts) and judge again"
+            f"judge {judge.name}: none of its {len(records)} judgments of {model.id} on {benchmark} can be read; look "
+            "at what it says (its entry's url, model and prompts) and judge again"
         )
 
 

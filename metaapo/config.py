@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import shlex
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from metaapo.data import DataError
+
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"  # becomes a file's or folder's name: not "..", nothing with a slash
+PATH = r"^[\w./~+@%=,][\w./~+@%=, -]*$"  # reaches a shell, quoted; nothing in it has a meaning there all the same
 
 
 class ConfigError(DataError):
@@ -174,7 +178,9 @@ class EvaluationConfig(Section):
     benchmarks: list[str] = Field(
         ["alpacaeval2", "arenahard", "mtbench"], min_length=1, description="folders of eval/ that declare a benchmark"
     )
-    judges: list[str] = Field(["gold"], min_length=1, description="names in config/judges.yaml")
+    judges: list[Annotated[str, Field(pattern=NAME)]] = Field(
+        ["gold"], min_length=1, description="names in config/judges.yaml"
+    )
     temperature: float = Field(
         0.7, ge=0, description="of answers; Arena-Hard's are greedy, MT-Bench's official categories have their own"
     )
@@ -249,7 +255,7 @@ class HardwareConfig(Section):
         """How a training module is started: `python -m`, or accelerate with the configured processes."""
         if not self.launcher and self.processes == 1:
             return "python -m"
-        file = f"--config_file {self.launcher} " if self.launcher else ""
+        file = f"--config_file {shlex.quote(self.launcher)} " if self.launcher else ""
         return f"accelerate launch {file}--num_processes {self.processes} -m"
 
 
@@ -300,8 +306,8 @@ class MethodConfig(Section):
 class ExperimentConfig(Section):
     """A whole experiment: one configuration file."""
 
-    experiment: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="its results lie in results/<experiment>")
-    results_dir: str = "results"
+    experiment: str = Field(pattern=NAME, description="its results lie in results/<experiment>")
+    results_dir: str = Field("results", pattern=PATH)
     seeds: list[int] = Field(min_length=1, description="training seeds")
     iterations: int = Field(3, ge=1)
     world: WorldConfig = WorldConfig()
@@ -315,7 +321,9 @@ class ExperimentConfig(Section):
     health: HealthConfig = HealthConfig()
     hardware: HardwareConfig = HardwareConfig()
     estimate: EstimateConfig = EstimateConfig()
-    assets_dir: str = Field("assets", description="where `snakemake prefetch` puts checkpoints and datasets")
+    assets_dir: str = Field(
+        "assets", pattern=PATH, description="where `snakemake prefetch` puts checkpoints and datasets"
+    )
     network: bool = Field(False, description="true: the workflow itself prefetches what is missing")
 
     @field_validator("seeds")

@@ -53,4 +53,4 @@ include: "reports/reports.smk"
 
 
 onsuccess:
-    shell("python -m reports.timings {RESULTS}")
+    shell("python -m reports.timings {RESULTS:q}")

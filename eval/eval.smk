@@ -50,7 +50,7 @@ rule answer:
         changes=answer_settings(EXPERIMENT),
         run="{method}/budget{budget}/seed{seed}",
     shell:
-        "python -m eval.answer --config {params.config} --run {params.run} > {log} 2>&1"
+        "python -m eval.answer --config {params.config:q} --run {params.run:q} > {log:q} 2>&1"
 
 
 rule judge:
@@ -76,8 +76,8 @@ rule judge:
         changes=lambda w: [judge_settings(EXPERIMENT, w.judge), judge_settings_of(EXPERIMENT, w.benchmark)],
         run="{method}/budget{budget}/seed{seed}",
     shell:
-        "python -m eval.judge --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
-        " --run {params.run} > {log} 2>&1"
+        "python -m eval.judge --config {params.config:q} --benchmark {wildcards.benchmark:q} --judge {wildcards.judge:q}"
+        " --run {params.run:q} > {log:q} 2>&1"
 
 
 rule score:
@@ -99,8 +99,8 @@ rule score:
         code=lambda w: scoring_code(w.benchmark),
         changes=lambda w: score_settings_of(EXPERIMENT, w.benchmark),
     shell:
-        "python -m eval.score --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
-        " > {log} 2>&1"
+        "python -m eval.score --config {params.config:q} --benchmark {wildcards.benchmark:q} --judge {wildcards.judge:q}"
+        " > {log:q} 2>&1"
 
 
 if gold_files(EXPERIMENT):
@@ -122,7 +122,7 @@ if gold_files(EXPERIMENT):
             config=CONFIG_FILE,
             code=grading_code(EXPERIMENT),
         shell:
-            "python -m eval.grade --config {params.config} > {log} 2>&1"
+            "python -m eval.grade --config {params.config:q} > {log:q} 2>&1"
 
 
 rule judge_checks:
@@ -147,8 +147,8 @@ rule judge_checks:
         ],
         changes=lambda w: [judge_settings(EXPERIMENT, w.judge), EXPERIMENT.evaluation.trust.model_dump(mode="json")],
     shell:
-        "python -m eval.judge_checks --config {params.config} --benchmark {wildcards.benchmark} --judge {wildcards.judge}"
-        " > {log} 2>&1"
+        "python -m eval.judge_checks --config {params.config:q} --benchmark {wildcards.benchmark:q} --judge {wildcards.judge:q}"
+        " > {log:q} 2>&1"
 
 
 rule judge_card:
@@ -194,4 +194,4 @@ rule rank_agreement:
         config=CONFIG_FILE,
         code=code_hash("eval.rank_agreement"),
     shell:
-        "python -m eval.rank_agreement --config {params.config} > {log} 2>&1"
+        "python -m eval.rank_agreement --config {params.config:q} > {log:q} 2>&1"

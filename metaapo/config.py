@@ -6,11 +6,15 @@ every time it starts.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import shlex
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from metaapo.data import DataError
+
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"  # becomes a file's or folder's name: not "..", nothing with a slash
+PATH = r"^[\w./~+@%=,][\w./~+@%=, -]*$"  # reaches a shell, quoted; nothing in it has a meaning there all the same
 
 
 class ConfigError(DataError):
@@ -190,7 +194,9 @@ class EvaluationConfig(Section):
     benchmarks: list[str] = Field(
         ["alpacaeval2", "arenahard", "mtbench"], min_length=1, description="folders in eval/ that declare a benchmark"
     )
-    judges: list[str] = Field(["gold"], min_length=1, description="names in config/judges.yaml")
+    judges: list[Annotated[str, Field(pattern=NAME)]] = Field(
+        ["gold"], min_length=1, description="names in config/judges.yaml"
+    )
     temperature: float = Field(
         0.7, ge=0, description="for answers; Arena-Hard is greedy, MT-Bench's official categories set their own"
     )
@@ -266,7 +272,7 @@ class HardwareConfig(Section):
         """Command that starts a training module: `python -m`, or accelerate with the configured processes."""
         if not self.launcher and self.processes == 1:
             return "python -m"
-        file = f"--config_file {self.launcher} " if self.launcher else ""
+        file = f"--config_file {shlex.quote(self.launcher)} " if self.launcher else ""
         return f"accelerate launch {file}--num_processes {self.processes} -m"
 
 
@@ -317,8 +323,8 @@ class MethodConfig(Section):
 class ExperimentConfig(Section):
     """A whole experiment, described by one configuration file."""
 
-    experiment: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="name; results go to results/<experiment>")
-    results_dir: str = "results"
+    experiment: str = Field(pattern=NAME, description="name; results go to results/<experiment>")
+    results_dir: str = Field("results", pattern=PATH)
     seeds: list[int] = Field(min_length=1, description="training seeds")
     iterations: int = Field(3, ge=1)
     world: WorldConfig = WorldConfig()
@@ -332,7 +338,9 @@ class ExperimentConfig(Section):
     health: HealthConfig = HealthConfig()
     hardware: HardwareConfig = HardwareConfig()
     estimate: EstimateConfig = EstimateConfig()
-    assets_dir: str = Field("assets", description="where `snakemake prefetch` saves checkpoints and datasets")
+    assets_dir: str = Field(
+        "assets", pattern=PATH, description="where `snakemake prefetch` saves checkpoints and datasets"
+    )
     network: bool = Field(False, description="true: the workflow fetches missing assets itself")
 
     @field_validator("seeds")

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+import yaml
+
 
 class Message(TypedDict):
     """One turn of a conversation; `role` is "system", "user" or "assistant"."""
@@ -141,6 +143,58 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise DataError(f"{path}: item {number} is {type(row).__name__}; expected a list of JSON objects")
     return rows
+
+
+LARGEST_YAML = 1 << 20  # bytes; the largest configuration here has 10 KB
+MOST_YAML_ITEMS = 100_000  # with every alias written out, which a few lines can make billions of
+
+
+def read_yaml(path: str | Path, expected: str) -> Any:
+    """Read a YAML document as plain data.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the message.
+
+    Raises:
+        DataError: the file is missing, not YAML, or larger than a configuration can be.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST_YAML + 1)
+        if len(raw) > LARGEST_YAML:
+            raise DataError(f"{path}: larger than {LARGEST_YAML >> 20} MB; expected {expected}")
+        document = yaml.safe_load(raw.decode("utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = (str(error).splitlines() or ["nested too deeply"])[0]
+        raise DataError(f"{path}: not valid YAML ({reason}); expected {expected}") from error
+    refuse_expansion(document, str(path))
+    return document
+
+
+def refuse_expansion(document: Any, where: str) -> None:
+    """Refuse plain data in which aliases stand for more than any configuration holds, or for themselves.
+
+    Raises:
+        DataError: naming the place.
+    """
+    if _items(document, {}) > MOST_YAML_ITEMS:
+        raise DataError(f"{where}: its aliases stand for more than {MOST_YAML_ITEMS} values; write it without them")
+
+
+def _items(value: Any, known: dict[int, float]) -> float:
+    """Values in a document with every alias written out; infinite where one contains itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")  # while it is counted: who comes back here is in a circle
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_items(part, known) for part in parts)
+    return known[id(value)]
 
 
 def require_keys(row: Mapping[str, Any], keys: Iterable[str], where: str) -> None:

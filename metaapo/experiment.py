@@ -7,6 +7,7 @@ Nothing here imports torch, because Snakemake reads the configuration every time
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metaapo.benchmarks import known_benchmarks
-from metaapo.config import ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
-from metaapo.data import write_text
+from metaapo.config import NAME, ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
+from metaapo.data import DataError, read_yaml, refuse_expansion, write_text
 from metaapo.method import known_methods, method_module, module_of
 
 SFT = "sft"  # the world's policy that methods start from; no method may have this name
@@ -44,11 +45,14 @@ class Run(BaseModel):
         parts = run_id.split("/")
         try:
             method, budget, seed = parts
-            return cls(
+            run = cls(
                 method=method,
                 budget=float(budget.removeprefix("budget")),
                 seed=int(seed.removeprefix("seed")),
             )
+            if not re.fullmatch(NAME, method) or not 0 <= run.budget <= 1 or run.seed < 0:
+                raise ValueError("a method's name, a budget from 0 to 1, a seed of 0 or more")
+            return run
         except ValueError as error:
             raise ConfigError(f"run {run_id!r}: expected METHOD/budgetB/seedS, such as dpo/budget1.0/seed0") from error
 
@@ -260,6 +264,10 @@ def resolve(document: Any) -> Experiment:
     Raises:
         ConfigError: the configuration is invalid; the message names the key, what was expected and how to fix it.
     """
+    try:
+        refuse_expansion(document, "configuration")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(document, dict):
         raise ConfigError("configuration: expected a mapping of keys such as experiment, seeds, methods")
     try:
@@ -281,11 +289,9 @@ def load(path: str | Path) -> Experiment:
         ConfigError: the file is missing, not YAML, or not a valid experiment.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a configuration file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+        document = read_yaml(path, "a configuration file")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     try:
         return resolve(document)
     except ConfigError as error:

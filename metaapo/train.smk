@@ -55,7 +55,7 @@ for method in EXPERIMENT.methods:
             run=f"{method}/budget{{budget}}/seed{{seed}}",
             launch=EXPERIMENT.hardware.launch,
         shell:
-            "{params.launch} metaapo.train --config {params.config} --run {params.run} > {log} 2>&1"
+            "{params.launch} metaapo.train --config {params.config:q} --run {params.run:q} > {log:q} 2>&1"
 
 
 rule prefetch:
@@ -71,7 +71,7 @@ rule prefetch:
         config=CONFIG_FILE,
         changes=[str(asset) for asset in of_experiment(EXPERIMENT)],
     shell:
-        "python -m metaapo.assets.prefetch --config {params.config} --out {output} > {log} 2>&1"
+        "python -m metaapo.assets.prefetch --config {params.config:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule estimate:
@@ -84,4 +84,4 @@ rule estimate:
     params:
         config=CONFIG_FILE,
     shell:
-        "python -m metaapo.estimate --config {params.config} | tee {log}"
+        "python -m metaapo.estimate --config {params.config:q} | tee {log:q}"

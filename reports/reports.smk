@@ -45,7 +45,7 @@ rule report:
         code=code_hash("reports.__main__", *DESCRIBED),
         changes=[str(declared) for declared in known_declarations().values()],
     shell:
-        "python -m reports --config {params.config} > {log} 2>&1"
+        "python -m reports --config {params.config:q} > {log:q} 2>&1"
 
 
 rule notebook:
@@ -68,7 +68,7 @@ rule notebook:
         code=code_hash("reports.figures", "reports.tables", *DESCRIBED),
     shell:
         "python -m papermill --no-progress-bar --kernel python3 --cwd ."
-        " {input.notebook} {output} -p config {params.config} > {log} 2>&1"
+        " {input.notebook:q} {output:q} -p config {params.config:q} > {log:q} 2>&1"
 
 
 rule check_health:
@@ -89,7 +89,7 @@ rule check_health:
         config=CONFIG_FILE,
         code=code_hash("reports.health_gate"),
     shell:
-        "python -m reports.health_gate --config {params.config} > {log} 2>&1"
+        "python -m reports.health_gate --config {params.config:q} > {log:q} 2>&1"
 
 
 rule pack:
@@ -105,7 +105,7 @@ rule pack:
     params:
         config=CONFIG_FILE,
     shell:
-        "python -m reports.replay pack --config {params.config} --out $(dirname {output}) > {log} 2>&1"
+        'python -m reports.replay pack --config {params.config:q} --out "$(dirname {output:q})" > {log:q} 2>&1'
 
 
 rule replay:  # rebuild a stored experiment below results/replay/: `snakemake --cores all replay --config from=<folder>`
@@ -116,4 +116,4 @@ rule replay:  # rebuild a stored experiment below results/replay/: `snakemake --
     params:
         source=REPLAY_FROM,
     shell:
-        "python -m reports.replay run --from {params.source:q} 2>&1 | tee {log}"
+        "python -m reports.replay run --from {params.source:q} 2>&1 | tee {log:q}"

@@ -59,7 +59,6 @@ class Endpoint:
         url: its address, up to and including /v1.
         answered: digest of a request -> number of good answers.
         requests: digests in order of arrival.
-        forgetful: digests of requests answered without the log-probabilities that they asked for.
         did: counts of "200" and of each fault by name.
         most_at_once: highest number of requests in progress at the same time.
     """
@@ -67,7 +66,6 @@ class Endpoint:
     def __init__(self, fault_rate=0.0, faults=FAULTS, seed=0, status=None, latency=0.0):
         self.fault_rate, self.faults, self.status, self.latency = fault_rate, faults, status, latency
         self.answered, self.did, self.requests = Counter(), Counter(), []
-        self.forgetful = set()
         self.most_at_once = self._under_way = 0
         self.authorizations = set()
         self._random, self._lock = random.Random(seed), threading.Lock()
@@ -158,8 +156,6 @@ class Endpoint:
                 }
                 with endpoint._lock:
                     endpoint.answered[key] += 1
-                    if logprobs is None and body.get("logprobs"):
-                        endpoint.forgetful.add(key)
                 self._send(200, json.dumps(document | {"choices": [choice]}).encode())
 
         return Handler

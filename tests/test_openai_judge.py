@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from eval.alpacaeval2.preferences import is_switched
 from eval.alpacaeval2.prompts import alpacaeval2_prompt
 from eval.arenahard.prompts import arenahard_prompts
 from eval.judges import Comparison, Conversation
-from eval.judges.client import BLANK_TRIES, READY, JudgeError
+from eval.judges.client import READY, JudgeError
 from eval.judges.prompts import fill
 from eval.judges.store import ANSWERED, Cost, Intent, Outcome, Store, Stored
 from eval.judges.transport import retry_after
@@ -43,9 +42,7 @@ def test_every_fault_is_survived_and_every_attempt_is_in_the_ledger(tmp_path):
         judge = make_judge(endpoint.url, tmp_path / "s.sqlite")
         judgments = judge.prefer(comparisons)
     assert len(endpoint.answered) == 300
-    without_logprobs = len(endpoint.forgetful)
-    assert without_logprobs
-    assert Counter(endpoint.answered.values()) == {1: 300 - without_logprobs, BLANK_TRIES: without_logprobs}
+    assert set(endpoint.answered.values()) == {1}
     ledger = judge.client.store.ledger()
     names = {"hang": "timeout", "cut": "connection cut", "invalid JSON": "invalid answer"}
     expected = {}
@@ -55,11 +52,10 @@ def test_every_fault_is_survived_and_every_attempt_is_in_the_ledger(tmp_path):
             expected[name] = expected.get(name, 0) + count
     assert ledger["failed"] == expected
     assert set(expected) == {"429", "500", "timeout", "connection cut", "invalid answer"}
-    answered = 300 + (BLANK_TRIES - 1) * without_logprobs
-    assert ledger["answered"] == sum(ledger["finish_reasons"].values()) == answered
-    assert ledger["prompt_tokens"] == 100 * answered
-    assert ledger["completion_tokens"] == 10 * answered
-    assert ledger["dollars"] == pytest.approx(answered * (100 * 10 + 10 * 30) / 1e6)
+    assert ledger["answered"] == sum(ledger["finish_reasons"].values()) == 300
+    assert ledger["prompt_tokens"] == 30_000
+    assert ledger["completion_tokens"] == 3_000
+    assert ledger["dollars"] == pytest.approx(300 * (100 * 10 + 10 * 30) / 1e6)
     unread = sum(judgment.value is None for judgment in judgments)
     assert 0 < unread < 30
     assert all(1 <= judgment.value <= 2 for judgment in judgments if judgment.value is not None)
@@ -81,10 +77,9 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
         first.send_signal(signal.SIGKILL)
         first.wait()
         assert not out.exists()
-        time.sleep(HANG + 1)  # requests in progress at the endpoint finish
-        rows = sqlite3.connect(store).execute("SELECT key, answer FROM answers").fetchall()
-        stored = {key for key, answer in rows if is_readable(json.loads(answer))}
-        assert 0.9 * (800 - concurrency) <= len(stored) < 2000
+        time.sleep(HANG + 1)  # what was under way at the endpoint ends
+        stored = {row[0] for row in sqlite3.connect(store).execute("SELECT key FROM answers")}
+        assert 800 - concurrency <= len(stored) < 2000
         before = len(endpoint.requests)
         subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
         assert not stored & set(endpoint.requests[before:])  # no request is sent again after success
@@ -92,9 +87,8 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
         subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
         assert len(endpoint.requests) == after
     assert len(endpoint.answered) == 2000
-    # Only answers that the kill caught between endpoint and disk were given more than once.
-    most = Counter(endpoint.answered.values())
-    assert sum(count for times, count in most.items() if times not in (1, BLANK_TRIES)) <= concurrency
+    # Only what the kill took from the client between the endpoint's answer and the disk was answered more often.
+    assert sum(endpoint.answered.values()) <= 2000 + concurrency
     ledger = Store(store).ledger()
     served, ready = sum(endpoint.did.values()), READY + concurrency // 8
     assert served <= ledger["answered"] + sum(ledger["failed"].values()) <= served + ready
@@ -110,10 +104,6 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
     ]
     unreadable = [verdict_of(body)[2] is None or verdict_of(body)[0] == "x" for body in bodies]
     assert [value is None for value in values] == unreadable
-
-
-def is_readable(choice):
-    return choice.get("logprobs") is not None and choice["message"]["content"] != "x"
 
 
 def test_the_key_is_in_no_error_and_in_no_store(tmp_path, capfd):
@@ -167,8 +157,7 @@ def test_the_cap_stops_before_it_is_crossed_and_keeps_what_was_bought(tmp_path):
         assert ledger["answered"] == sum(endpoint.answered.values())
         richer = make_judge(endpoint.url, tmp_path / "s.sqlite", max_dollars=10)
         richer.prefer(make_pairs(100))
-    asked_again = {key for key, times in endpoint.answered.items() if times > 1}
-    assert asked_again == endpoint.forgetful  # the answer contained nothing to parse
+    assert set(endpoint.answered.values()) == {1}
 
 
 def test_an_endpoint_that_never_answers_ends_the_run_soon(tmp_path):

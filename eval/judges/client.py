@@ -6,8 +6,8 @@
 | nothing but faults, over all requests | one request at a time, then the run stops and quotes the endpoint |
 | quota gone, wrong key, unknown model | the run stops at once and quotes the endpoint |
 | 400 and the like: too long, filtered | refused: no judgment; a later run asks again |
-| nothing to read: empty, thinking only, a tool call, no log-probabilities | `BLANK_TRIES` tries, then unreadable |
-| words without a judgment | unreadable: no judgment, as in the protocols; not asked again while they are few |
+| no words: empty, thinking only, a tool call | `BLANK_TRIES` tries, then unreadable |
+| words without a judgment, no log-probabilities | unreadable, as in the protocols; not asked again while few |
 | too many refused or unreadable (`max_unreadable`) | the run stops and quotes the last; the next run asks them again |
 | another model answers | the run stops and names both |
 | the next request could cross `max_dollars` | it waits for those under way; if it still could, the run stops |
@@ -140,9 +140,7 @@ class Client:
         stored = self.store.read(list(asked))
         answers = {key: Answer(row.choice, model=row.model) for key, row in stored.items()}
         unreadable = {key for key, answer in answers.items() if not readable(answer)}
-        again = {
-            key for key in unreadable if _lacks_words(asked[key], answers[key]) and stored[key].times < BLANK_TRIES
-        }
+        again = {key for key in unreadable if _lacks_words(answers[key]) and stored[key].times < BLANK_TRIES}
         if self.ask_again or too_many(len(unreadable - again), total, self.config.max_unreadable):
             again = unreadable
         return {key: answer for key, answer in answers.items() if key not in again}
@@ -197,11 +195,11 @@ def _same_model(asked: str, answered: str) -> bool:
     return long.startswith(short) and not rest.strip("-.:@0123456789")
 
 
-def _lacks_words(body: Body, answer: Answer) -> bool:
-    """Whether an answer lacks what was asked for altogether, which another try may cure; a refusal is an answer."""
+def _lacks_words(answer: Answer) -> bool:
+    """Whether an answer says nothing at all, which another try may cure; a refusal is an answer."""
     if answer.choice is None or answer.was_refused:
         return False
-    return answer.is_blank or bool(body.get("logprobs") and not answer.choice.get("logprobs"))
+    return answer.is_blank
 
 
 class Asking:
@@ -363,7 +361,7 @@ class Asking:
                 if not self.breaker.is_open:  # which waits by itself
                     await self.pause(self._wait(faults, fault))
                 continue
-            if self.readable(answer) or not _lacks_words(body, answer) or blank + 1 >= BLANK_TRIES:
+            if self.readable(answer) or not _lacks_words(answer) or blank + 1 >= BLANK_TRIES:
                 return answer
             blank += 1
             if too_many(self._unreadable + 1, self._total, self.config.max_unreadable):

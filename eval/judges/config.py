@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from metaapo.config import ConfigError, Section
+from metaapo.config import NAME, ConfigError, Section
+from metaapo.data import DataError, read_yaml
 
 
 class Price(Section):
@@ -20,7 +20,6 @@ class Price(Section):
     output: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a judge; it becomes a file's name
 PARAMETERS_OF_OURS = ("model", "messages", "stream", "n")  # which decide what is asked, or how the answer is read
 
 
@@ -161,11 +160,9 @@ def read_judges(path: str | Path) -> dict[str, JudgeConfig]:
         ConfigError: the file is missing or an entry is wrong; the message names the entry and the key.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({str(error).splitlines()[0]}); expected a list of judges"
-        ) from error
+        document = read_yaml(path, "a list of judges")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(document, dict) or not document:
         raise ConfigError(f"{path}: expected a mapping of judges' names to their settings")
     judges = {}

@@ -15,6 +15,7 @@ Body = Mapping[str, Any]
 CHARACTERS_PER_TOKEN = 4  # of English text in current tokenizers, for estimates only
 # Fewer tokens than one per so many characters are no honest count: the longest tokens of real text have 16 to 32.
 MOST_CHARACTERS_PER_TOKEN = 64
+FEW = 8  # a count below so small a fraction of our own, one token for 32 characters, is believed but not relied upon
 TOKENS_PER_MESSAGE = 8  # role and separators, an upper bound for known chat templates
 TOKENS_BEYOND_LIMIT = 16  # some endpoints count the end of the turn and their own template as well
 MOST_TOKENS = 2_000_000  # no model reads or writes more in one request
@@ -86,8 +87,8 @@ class Prices:
         """What an answer cost, by the endpoint's count where it is credible.
 
         A count that is no number, zero, below one token for 64 characters or beyond what the request allowed is
-        replaced by our own; what may have been billed beyond that is then unsure, as it is where a count is less than
-        half of ours.
+        replaced by our own; what may have been billed beyond that is then unsure, as it is where a count is a small
+        fraction of ours.
         """
         said = len(words_of(reply.choice)) + thinking_length(reply.choice)
         counted = (size.counted, said // CHARACTERS_PER_TOKEN + 1)
@@ -95,8 +96,8 @@ class Prices:
         most = (size.most, size.limit + TOKENS_BEYOND_LIMIT)
         whole = [isinstance(n, int) and not isinstance(n, bool) for n in reply.usage]
         if all(whole) and all(low <= n <= high for low, n, high in zip(least, reply.usage, most)):
-            missing = [high - n if 2 * n < own else 0 for n, own, high in zip(reply.usage, counted, most)]
-            return Cost(*reply.usage, self.dollars(*reply.usage), self.dollars(*missing), *counted)
+            dollars, suspect = self.dollars(*reply.usage), any(FEW * n < own for n, own in zip(reply.usage, counted))
+            return Cost(*reply.usage, dollars, self.dollars(*most) - dollars if suspect else 0.0, *counted)
         # A larger count may be true (thinking that no limit holds), so the money is set aside for it all the same.
         claimed = [n if is_whole and 0 <= n <= MOST_TOKENS else 0 for n, is_whole in zip(reply.usage, whole)]
         dollars = self.dollars(*counted)

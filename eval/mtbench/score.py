@@ -84,8 +84,8 @@ def score(
     Returns:
         {benchmark, version, judge, judge_prompts, min_coverage, n_expected, models: [{model, average, ci_low, ci_high,
         stderr, turn_1, turn_2, categories, n, n_unparsed, n_repeated, n_missing, n_failed, n_out_of_range, coverage,
-        partial, bounds, mean_length}, ...]}, best first; grades from 1 to 10; None if there is no grade. `bounds` is
-        the range of the average if every missing grade were 1 or 10.
+        partial, bounds, mean_length}, ...]}, best first; grades from 1 to 10; None if there is no grade; grades out
+        of range count as missing. `bounds` is the range of the average if every missing grade were 1 or 10.
 
     Raises:
         DataError: a record lacks a key, several judges are mixed, or nothing is left to score.

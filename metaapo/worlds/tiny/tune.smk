@@ -17,4 +17,4 @@ rule tune:
         config=CONFIG_FILE,
         code=code_hash("metaapo.worlds.tiny.tune"),
     shell:
-        "python -m metaapo.worlds.tiny.tune --config {params.config} --out {output.table} > {log} 2>&1"
+        "python -m metaapo.worlds.tiny.tune --config {params.config:q} --out {output.table:q} > {log:q} 2>&1"

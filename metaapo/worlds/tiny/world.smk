@@ -21,7 +21,7 @@ rule world:
         code=code_hash("metaapo.worlds.tiny.data"),
         changes=WORLD_PARTS["world"],
     shell:
-        "python -m metaapo.worlds.tiny.data --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.worlds.tiny.data --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
 rule sft:
@@ -43,7 +43,7 @@ rule sft:
         code=code_hash("metaapo.worlds.tiny.sft"),
         changes=[WORLD_PARTS["model"], WORLD_PARTS["sft"]],
     shell:
-        "python -m metaapo.worlds.tiny.sft --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.worlds.tiny.sft --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
 rule reward_model:
@@ -65,7 +65,7 @@ rule reward_model:
         code=code_hash("metaapo.worlds.tiny.reward_model"),
         changes=WORLD_PARTS["reward_model"],
     shell:
-        "python -m metaapo.worlds.tiny.reward_model --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.worlds.tiny.reward_model --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
 rule check_world:
@@ -86,4 +86,4 @@ rule check_world:
         code=code_hash("metaapo.worlds.tiny.health"),
         enforce=EXPERIMENT.health.enforce,
     shell:
-        "python -m metaapo.worlds.tiny.health" " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        "python -m metaapo.worlds.tiny.health" " --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"

@@ -24,7 +24,7 @@ rule sft:
         code=code_hash("metaapo.assets.checkpoints"),
         changes=WORLD_PARTS["sft"]["checkpoint"],
     shell:
-        "python -m metaapo.assets.checkpoints --config {params.config} --world {wildcards.world} --part sft > {log} 2>&1"
+        "python -m metaapo.assets.checkpoints --config {params.config:q} --world {wildcards.world:q} --part sft > {log:q} 2>&1"
 
 
 rule world:
@@ -48,7 +48,7 @@ rule world:
         changes=[WORLD_PARTS["world"], WORLD_PARTS["iterations"]],
     shell:
         "python -m metaapo.worlds.ultrafeedback.pairs"
-        " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        " --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
 rule reward_model:
@@ -75,7 +75,7 @@ rule reward_model:
         changes=WORLD_PARTS["reward_model"],
     shell:
         "OMP_NUM_THREADS={threads} python -m metaapo.worlds.ultrafeedback.reward_model"
-        " --config {params.config} --world {wildcards.world} > {log} 2>&1"
+        " --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
 rule check_world:
@@ -102,4 +102,4 @@ rule check_world:
         enforce=EXPERIMENT.health.enforce,
     shell:
         "OMP_NUM_THREADS={threads} python -m metaapo.worlds.ultrafeedback.reward_model"
-        " --config {params.config} --world {wildcards.world} --check > {log} 2>&1"
+        " --config {params.config:q} --world {wildcards.world:q} --check > {log:q} 2>&1"

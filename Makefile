@@ -21,7 +21,7 @@ reproduce: .venv
 	$(BIN)/snakemake --cores all --configfile $(CONFIG)
 
 test: .venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs
 
 lint: .venv
 	$(BIN)/ruff check .

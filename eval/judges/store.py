@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -120,6 +121,7 @@ class Store:
             DataError: the folder cannot be written, or the file is broken or something else's.
         """
         self.path = Path(path)
+        self._is_full = False
         with self._explained("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -237,11 +239,14 @@ class Store:
             DataError: nothing was written; the message says why.
         """
         with self._explained("written"):
+            if self._is_full and any(isinstance(entry, Intent) for entry in entries):
+                raise OSError(errno.ENOSPC, "the disk is full")  # the room that is left is for answers under way
             try:
                 return self._write(entries)
             except (sqlite3.Error, OSError) as error:
                 if not _is_full(error) or all(isinstance(entry, Intent) for entry in entries):
                     raise
+                self._is_full = True
                 self._release_reserve()  # answers were paid for: they go into the space that was set aside for them
                 return self._write(entries)
 
@@ -350,6 +355,7 @@ class Store:
                     print(f"{self.path}: another process is asking this judge; waiting for it", file=sys.stderr)
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 stack.callback(self._release_reserve)
+                self._is_full = False
                 with open(self._reserve, "wb") as reserve:
                     os.posix_fallocate(reserve.fileno(), 0, RESERVE + concurrency * RESERVE_PER_REQUEST)
             yield
@@ -364,7 +370,7 @@ class Store:
 
 
 def _is_full(error: Exception) -> bool:
-    return "full" in str(error).lower() or getattr(error, "errno", None) in (28, 122)  # ENOSPC, EDQUOT
+    return "full" in str(error).lower() or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 class Writer:

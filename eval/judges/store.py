@@ -55,6 +55,9 @@ ANSWERED = "answered"
 NOT_SENT = "not sent"  # announced, then held back
 
 
+BatchRows = dict[str, tuple[int, Any]]  # key of a request -> its row in the ledger, and its body
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one try cost.
@@ -309,9 +312,9 @@ class Store:
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
-    def begin_batch(self, name: str, intents: Sequence[Intent]) -> dict[str, int]:
-        """Note a batch before it is sent: its requests' rows in the ledger, by key."""
-        rows = dict(zip((intent.key for intent in intents), self.write(intents)))
+    def begin_batch(self, name: str, intents: Sequence[Intent], bodies: Mapping[str, Any]) -> BatchRows:
+        """Note a batch before it is sent: its requests by key, each with its row in the ledger."""
+        rows = {intent.key: (row, bodies[intent.key]) for intent, row in zip(intents, self.write(intents))}
         with self._explained("written"):
             self._connection.execute(
                 "INSERT INTO batches VALUES (?, ?, '', ?, 0)", (name, time.time(), json.dumps(rows))
@@ -328,11 +331,14 @@ class Store:
         with self._explained("written"):
             self._connection.execute("UPDATE batches SET done = 1 WHERE name = ?", (name,))
 
-    def open_batches(self) -> list[tuple[str, str, float, dict[str, int]]]:
-        """Batches that were sent and not read yet: (name, the endpoint's name, when, ledger rows by key)."""
+    def open_batches(self) -> list[tuple[str, str, BatchRows]]:
+        """Batches that were sent and not read yet: (name, the endpoint's name or "", requests as `begin_batch`)."""
         with self._explained("read"):
-            rows = self._connection.execute("SELECT name, remote, at, rows FROM batches WHERE NOT done ORDER BY at")
-            return [(name, remote, at, json.loads(text)) for name, remote, at, text in rows]
+            batches = self._connection.execute("SELECT name, remote, rows FROM batches WHERE NOT done ORDER BY at")
+            return [
+                (name, remote, {key: (row, body) for key, (row, body) in json.loads(text).items()})
+                for name, remote, text in batches
+            ]
 
     # -- one process at a time, and room for what is under way --------------------------------------------------------
 

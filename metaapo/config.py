@@ -61,7 +61,9 @@ class WorldConfig(Section):
     """Where prompts, offline pairs and gold rewards come from."""
 
     name: Literal["tiny", "ultrafeedback"] = "tiny"
-    seeds: list[int] = Field([0], min_length=1, description="one world (data, SFT, reward model) per seed")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0], min_length=1, description="one world (data, SFT, reward model) per seed"
+    )
     pairs_per_iteration: int = Field(1024, ge=8, description="offline pairs (= prompts) per iteration")
     label_tau: float = Field(
         0.2, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
@@ -325,7 +327,7 @@ class ExperimentConfig(Section):
 
     experiment: str = Field(pattern=NAME, description="name; results go to results/<experiment>")
     results_dir: str = Field("results", pattern=PATH)
-    seeds: list[int] = Field(min_length=1, description="training seeds")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="training seeds")
     iterations: int = Field(3, ge=1)
     world: WorldConfig = WorldConfig()
     model: ModelConfig = ModelConfig()

@@ -126,9 +126,9 @@ def test_unreadable_judgments_decide_no_check():
 def test_the_catalogue_explains_errors_and_lists_available_judges(tmp_path):
     judges = read_judges("config/judges.yaml")
     assert judges["gold"].kind == "gold"
-    with pytest.raises(ConfigError, match="end of life on 2026-03-26.*live judge.*gold.*llama-3.3-70b"):
-        find_judge("config/judges.yaml", "gpt-4-1106-preview", datetime.date(2026, 3, 26))
-    assert find_judge("config/judges.yaml", "gpt-4-1106-preview", datetime.date(2026, 3, 25)).model
+    with pytest.raises(ConfigError, match="end of life on 2026-10-23.*live judge.*gold.*llama-3.3-70b"):
+        find_judge("config/judges.yaml", "gpt-4-1106-preview", datetime.date(2026, 10, 23))
+    assert find_judge("config/judges.yaml", "gpt-4-1106-preview", datetime.date(2026, 10, 22)).model
     with pytest.raises(ConfigError, match="not in config/judges.yaml; live judges there: gold"):
         find_judge("config/judges.yaml", "oracle")
     for text, message in [
@@ -143,6 +143,18 @@ def test_the_catalogue_explains_errors_and_lists_available_judges(tmp_path):
             read_judges(tmp_path / "judges.yaml")
     with pytest.raises(ConfigError, match="nowhere.yaml"):
         read_judges("nowhere.yaml")
+
+
+def test_every_date_and_price_of_the_catalogue_says_where_it_is_from_and_when_that_was_checked():
+    assert {
+        name: entry.unsourced() for name, entry in read_judges("config/judges.yaml").items() if entry.unsourced()
+    } == {}
+    entry = read_judges("config/judges.yaml")["gpt-4.1"]
+    for fact in ("date", "end_of_life", "price"):
+        without = {key: value for key, value in entry.sources.items() if key != fact}
+        assert entry.model_copy(update={"sources": without}).unsourced() == [fact]
+        assert entry.model_copy(update={"sources": entry.sources | {fact: " "}}).unsourced() == [fact]
+    assert entry.model_copy(update={"checked": None}).unsourced() == ["date", "end_of_life", "price"]
 
 
 def test_no_entry_of_the_catalogue_contains_a_key():

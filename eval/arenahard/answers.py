@@ -135,5 +135,6 @@ def check_answer(answer: Record, where: str) -> None:
         return
     for name in STYLE:
         value = metadata.get(name) if isinstance(metadata, dict) else None
-        for count in value.values() if isinstance(value, dict) else [value]:
+        several = isinstance(value, dict) and name != "token_len"
+        for count in value.values() if several else [value]:
             require_count(count, f"metadata: {name}", where)

@@ -57,7 +57,7 @@ class JudgeError(DataError):
     """A judge could not be asked; the message says why and what to do. Everything answered so far is stored."""
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The endpoint will not answer this request, now or later."""
 
 
@@ -65,7 +65,7 @@ class _NotSent(Exception):
     """The endpoint failed, or the run was stopped, while this request waited for a connection."""
 
 
-OUTCOMES: dict[type[Exception], str] = {_Refused: "refused", _NotSent: NOT_SENT}
+OUTCOMES: dict[type[Exception], str] = {Refused: "refused", _NotSent: NOT_SENT}
 
 
 @dataclass
@@ -231,7 +231,7 @@ class Asking:
         self.breaker = Breaker(2 * self.config.backoff, self.pause)
         self.pace = Pace(self.config.requests_per_minute, self.config.tokens_per_minute, self.pause)
         self.writer = Writer(self.store)
-        self._url, self._headers = url_of(self.config), headers_of(self.config, self.key)
+        self._url, self.headers = url_of(self.config), headers_of(self.config, self.key)
         self._queue.extend(missing.items())
         self._check_limits(missing)
         every = 0.5 if sys.stderr.isatty() else 30.0  # a log file needs no animation
@@ -278,6 +278,18 @@ class Asking:
             await self.purse.stop()
             await asyncio.gather(*workers, return_exceptions=True)
             saved = await asyncio.gather(*self._saving, return_exceptions=True)
+        self._raise_if_unsaved(saved)
+
+    async def saved(self) -> None:
+        """Wait until all that came back is on disk.
+
+        Raises:
+            DataError: it could not be written.
+        """
+        self._raise_if_unsaved(await asyncio.gather(*self._saving, return_exceptions=True))
+
+    @staticmethod
+    def _raise_if_unsaved(saved: Sequence[int | BaseException]) -> None:
         for error in saved:
             if isinstance(error, BaseException):
                 raise error
@@ -289,19 +301,23 @@ class Asking:
                 self.note(key, await self._ask_one(key, body))
             except Fault as fault:
                 self._lost.append(fault)
-            except _Refused as refusal:
-                self.note(key, Answer(None, str(refusal)))
+            except Refused as refusal:
+                self.note_refusal(key, str(refusal))
             except Broken as broken:
                 self._stop.set()
                 raise JudgeError(self._broken(broken)) from None
             except CapReached:
                 self._stop.set()
-                raise JudgeError(self._cap_reached(size_of(body, self.config))) from None
+                raise JudgeError(self.cap_reached(size_of(body, self.config))) from None
             except DataError:
                 self._stop.set()  # before any other worker goes on
                 raise
             self._bar.set_postfix_str(f"${self.purse.spent:.4f}", refresh=False)
             self._bar.update()
+
+    def note_refusal(self, key: str, reason: str) -> None:
+        """Take a refusal; raises as `note`."""
+        self.note(key, Answer(None, reason))
 
     def note(self, key: str, answer: Answer) -> None:
         """Take an answer; stop where too many hold no judgment.
@@ -333,7 +349,8 @@ class Asking:
             "answered is kept"
         )
 
-    def _cap_reached(self, size: Size) -> str:
+    def cap_reached(self, size: Size) -> str:
+        """Why nothing more is sent."""
         return (
             f"judge {self.config.model}: the next request could cross the cap of ${self.config.max_dollars:.2f} "
             f"(max_dollars; ${self.purse.spent:.4f} is spent or may be, ${self.prices.most(size):.4f} is what it can "
@@ -359,7 +376,7 @@ class Asking:
                 if faults >= self.config.attempts or self._stop.is_set():
                     raise
                 if not self.breaker.is_open:  # which waits by itself
-                    await self.pause(self._wait(faults, fault))
+                    await self.pause(self.wait(faults, fault))
                 continue
             if self.readable(answer) or not _lacks_words(answer) or blank + 1 >= BLANK_TRIES:
                 return answer
@@ -383,14 +400,14 @@ class Asking:
                 async with self._connections:
                     if self._stop.is_set() or (self.breaker.is_open and not alone):
                         raise _NotSent
-                    response = await self.transport.send("POST", self._url, self._headers, content)
+                    response = await self.transport.send("POST", self._url, self.headers, content)
                 answer, cost = self.read(row, key, content.decode(), size, response)
             except Fault as fault:
                 cost = Cost(unsure_dollars=most if fault.may_have_cost else 0.0)
                 self.save(Outcome(row, fault.outcome, cost))
                 self.breaker.failed(fault)
                 raise
-            except (_Refused, _NotSent, JudgeError) as error:
+            except (Refused, _NotSent, JudgeError) as error:
                 cost = Cost()
                 self.save(Outcome(row, OUTCOMES.get(type(error), "stopped the run"), cost))
                 if isinstance(error, JudgeError):
@@ -422,12 +439,11 @@ class Asking:
 
         Raises:
             Fault: worth another try.
-            _Refused: this request will not be answered.
+            Refused: this request will not be answered.
             JudgeError: no request will be.
         """
-        status = response.status
-        if status != 200:
-            self._raise_for(status, response)
+        if response.status != 200:
+            self.raise_for(response)
         try:
             reply = reply_of(parse_body(response.body, self.key), anthropic=self.config.api == "anthropic")
         except InvalidAnswer as error:
@@ -437,7 +453,15 @@ class Asking:
         self.save(Outcome(row, ANSWERED, cost, key, request, Stored(reply.choice, reply.model)))
         return Answer(reply.choice, model=reply.model), cost
 
-    def _raise_for(self, status: int, response: Response) -> None:
+    def raise_for(self, response: Response) -> None:
+        """Say what an answer of another status than 200 means.
+
+        Raises:
+            Fault: worth another try.
+            Refused: this request will not be answered.
+            JudgeError: no request will be.
+        """
+        status = response.status
         said = words_of_error(response.body, self.key)
         if any(code in said for code in GONE):
             raise JudgeError(self._stopped(status, said))
@@ -452,7 +476,7 @@ class Asking:
             may_have_cost = status >= 500 and status not in (503, 529)
             raise Fault(str(status), said, may_have_cost, wait)
         if status in (400, 413, 422):
-            raise _Refused(f"{status}: {said}")
+            raise Refused(f"{status}: {said}")
         moved = response.headers.get("Location")
         raise JudgeError(self._stopped(status, f"moved to {moved[:100]}" if moved else said))
 
@@ -467,7 +491,7 @@ class Asking:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    def _wait(self, tries: int, fault: Fault) -> float:
+    def wait(self, tries: int, fault: Fault) -> float:
         """Seconds until the next try: what the endpoint asks for and a little more, or doubling with full jitter."""
         if fault.retry_after is not None:
             return fault.retry_after + random.uniform(0, self.config.backoff)

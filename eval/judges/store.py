@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -52,6 +53,9 @@ RESERVE_PER_REQUEST = 16 << 10  # bytes; a verdict of 4,000 tokens has about as 
 SENT = "sent"
 ANSWERED = "answered"
 NOT_SENT = "not sent"  # announced, then held back
+
+
+BatchRows = dict[str, tuple[int, Any]]  # key of a request -> its row in the ledger, and its body
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class Store:
             DataError: the folder cannot be written, or the file is broken or something else's.
         """
         self.path = Path(path)
+        self._is_full = False
         with self._explained("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -237,11 +242,14 @@ class Store:
             DataError: nothing was written; the message says why.
         """
         with self._explained("written"):
+            if self._is_full and any(isinstance(entry, Intent) for entry in entries):
+                raise OSError(errno.ENOSPC, "the disk is full")  # the room that is left is for answers under way
             try:
                 return self._write(entries)
             except (sqlite3.Error, OSError) as error:
                 if not _is_full(error) or all(isinstance(entry, Intent) for entry in entries):
                     raise
+                self._is_full = True
                 self._release_reserve()  # answers were paid for: they go into the space that was set aside for them
                 return self._write(entries)
 
@@ -304,9 +312,9 @@ class Store:
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
-    def begin_batch(self, name: str, intents: Sequence[Intent]) -> dict[str, int]:
-        """Note a batch before it is sent: its requests' rows in the ledger, by key."""
-        rows = dict(zip((intent.key for intent in intents), self.write(intents)))
+    def begin_batch(self, name: str, intents: Sequence[Intent], bodies: Mapping[str, Any]) -> BatchRows:
+        """Note a batch before it is sent: its requests by key, each with its row in the ledger."""
+        rows = {intent.key: (row, bodies[intent.key]) for intent, row in zip(intents, self.write(intents))}
         with self._explained("written"):
             self._connection.execute(
                 "INSERT INTO batches VALUES (?, ?, '', ?, 0)", (name, time.time(), json.dumps(rows))
@@ -323,11 +331,14 @@ class Store:
         with self._explained("written"):
             self._connection.execute("UPDATE batches SET done = 1 WHERE name = ?", (name,))
 
-    def open_batches(self) -> list[tuple[str, str, float, dict[str, int]]]:
-        """Batches that were sent and not read yet: (name, the endpoint's name, when, ledger rows by key)."""
+    def open_batches(self) -> list[tuple[str, str, BatchRows]]:
+        """Batches that were sent and not read yet: (name, the endpoint's name or "", requests as `begin_batch`)."""
         with self._explained("read"):
-            rows = self._connection.execute("SELECT name, remote, at, rows FROM batches WHERE NOT done ORDER BY at")
-            return [(name, remote, at, json.loads(text)) for name, remote, at, text in rows]
+            batches = self._connection.execute("SELECT name, remote, rows FROM batches WHERE NOT done ORDER BY at")
+            return [
+                (name, remote, {key: (row, body) for key, (row, body) in json.loads(text).items()})
+                for name, remote, text in batches
+            ]
 
     # -- one process at a time, and room for what is under way --------------------------------------------------------
 
@@ -350,6 +361,7 @@ class Store:
                     print(f"{self.path}: another process is asking this judge; waiting for it", file=sys.stderr)
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 stack.callback(self._release_reserve)
+                self._is_full = False
                 with open(self._reserve, "wb") as reserve:
                     os.posix_fallocate(reserve.fileno(), 0, RESERVE + concurrency * RESERVE_PER_REQUEST)
             yield
@@ -364,7 +376,7 @@ class Store:
 
 
 def _is_full(error: Exception) -> bool:
-    return "full" in str(error).lower() or getattr(error, "errno", None) in (28, 122)  # ENOSPC, EDQUOT
+    return "full" in str(error).lower() or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 class Writer:

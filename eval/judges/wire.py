@@ -6,6 +6,9 @@
 | azure | url/chat/completions?api-version=... (url ends in /openai/deployments/NAME) | api-key | - |
 | anthropic | url/messages | x-api-key, anthropic-version | system prompt beside the messages; no log-probabilities |
 
+Judges that think do so by default, or by `parameters` (`reasoning_effort`, `thinking`); `thinking_tokens` is what the
+limit of an answer leaves for it.
+
 Sources: platform.openai.com/docs/api-reference/chat; learn.microsoft.com/azure/ai-services/openai/reference;
 docs.anthropic.com/en/api/messages.
 """
@@ -63,6 +66,8 @@ def body_of(config: JudgeConfig, messages: Sequence[Message], settings: Mapping[
     """
     merged = {name: value for name, value in {**settings, **config.parameters}.items() if value is not None}
     limit = _limit(config, settings, merged)
+    if config.thinking_tokens and "temperature" not in config.parameters:
+        merged.pop("temperature", None)  # models that think answer any but the default with an error
     if not config.logprobs:
         merged = {name: value for name, value in merged.items() if name not in ("logprobs", "top_logprobs")}
     turns = [{**message, "content": without_surrogates(message["content"])} for message in messages]
@@ -93,7 +98,4 @@ def _anthropic(config: JudgeConfig, body: dict[str, Any], limit: int) -> dict[st
     body = {**body, "messages": [turn for turn in body["messages"] if turn["role"] != "system"], "max_tokens": limit}
     if system:
         body["system"] = system
-    if config.thinking_tokens:
-        body["thinking"] = {"type": "enabled", "budget_tokens": config.thinking_tokens}
-        body.pop("temperature", None)  # thinking needs the default of 1
     return body

@@ -22,7 +22,9 @@ CHAT_TEMPLATE = (
 
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
-    parser.addoption("--kills", type=int, default=3, help="SIGKILLs that the workflow's killed run survives")
+    parser.addoption(
+        "--kills", type=int, default=0, help="kill the whole smoke experiment so often; 0: a part of it, three times"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

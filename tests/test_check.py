@@ -36,7 +36,7 @@ def folder(path, frame, verdicts=None):
     return path
 
 
-def rejections(shift, repeats=200):
+def rejections(shift, repeats=100):
     rng = np.random.default_rng(1)
     tables = ((scores(rng, shift=shift), scores(rng)) for _ in range(repeats))
     p_values = [check.joint_test(check.compare_scores(*pair))[0] for pair in tables]
@@ -44,7 +44,7 @@ def rejections(shift, repeats=200):
 
 
 def test_a_rerun_disagrees_by_chance_in_at_most_5_percent_and_a_bias_of_two_noise_levels_is_found():
-    assert rejections(0.0) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
+    assert rejections(0.0) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 100)
     assert rejections(1.5) > 0.8
 
 
@@ -110,7 +110,7 @@ def test_one_world_leaves_nothing_to_test_and_says_so(tmp_path):
     [
         (None, "no such file"),
         ("", "not a score table"),
-        ("a,b\n1,2\n", "lacks the columns"),
+        ("a,b\n1,2\n", "missing columns"),
         ("only the SFT policy", "no trained method found"),
     ],
 )

@@ -116,10 +116,10 @@ def test_the_report_shows_what_was_measured_and_nothing_else(card):
     view = card_view(card)
     labels = [row["label"] for row in view["rows"]]
     assert "Order swapped: winner changes" in labels
-    assert "Same vote as people, ties left out" not in labels
+    assert "Agrees with human votes, without ties" not in labels
     assert view["benchmarks"] == ["Arena-Hard", "MT-Bench"]
     assert view["note"] == ""
-    checked = next(row for row in view["rows"] if row["label"] == "An empty phrase, whatever is asked")
+    checked = next(row for row in view["rows"] if row["label"] == "An empty phrase as the answer to everything")
     assert all(cell.endswith("passed") for cell in checked["cells"])
     assert [other["judge"] for other in view["others"]] == ["strict"]
     unchecked = {name: part | {"checks": None} for name, part in card["benchmarks"].items()}
@@ -133,7 +133,7 @@ def test_human_votes_added_later_appear_in_the_report(card):
     turns = card["benchmarks"]["mtbench"]
     turns = turns | {"checks": turns["checks"] | {"human": human}}
     view = card_view(card | {"benchmarks": card["benchmarks"] | {"mtbench": turns}})
-    votes = next(row for row in view["rows"] if row["label"] == "Same vote as people, ties left out")
+    votes = next(row for row in view["rows"] if row["label"] == "Agrees with human votes, without ties")
     assert votes["cells"] == ["–", "0.80 [0.70, 0.90]"]
 
 

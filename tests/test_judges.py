@@ -171,7 +171,7 @@ def test_stored_annotations_are_replayed_for_the_very_same_answers(tmp_path, com
     judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
     assert [judgment.value for judgment in judge.prefer(comparisons)] == [None, *[1.5] * 14, None]
     other = [Comparison(p.prompt, p.first, "other", p.question, "", p.models, p.benchmark) for p in comparisons]
-    with pytest.raises(DataError, match="other answers of good"):
+    with pytest.raises(DataError, match="judged different answers of good"):
         judge.prefer(other)
     with pytest.raises(DataError, match="no judgment of these models"):
         judge.prefer([replace(p, models=("x", "y")) for p in comparisons])

@@ -1,6 +1,6 @@
-"""The real workflow at smoke scale: from data to report, and again with kills, to identical scores.
+"""The real workflow at smoke scale: from data to report; and a part of it with kills, to identical scores.
 
-pytest tests/test_workflow.py --kills 10    with more than the default three kills
+pytest tests/test_workflow.py --kills 10    kills the whole of config/smoke.yaml ten times instead
 """
 
 import os
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from metaapo import PROJECT
 from metaapo.data import read_json
@@ -56,9 +57,9 @@ def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in process.stderr + process.stdout
 
 
-def make_reproduce(folder, log):
+def make_reproduce(folder, config, log):
     """Start the README's command in a new process group, in the environment that runs these tests."""
-    command = ["make", "reproduce", "CONFIG=config/smoke.yaml", f"BIN={Path(sys.executable).parent}"]
+    command = ["make", "reproduce", f"CONFIG={config}", f"BIN={Path(sys.executable).parent}"]
     return subprocess.Popen(
         command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True
     )
@@ -78,12 +79,20 @@ def test_a_run_killed_repeatedly_resumes_to_the_same_bytes(finished, tmp_path, p
     folder = project_copy(tmp_path)
     (folder / ".venv").mkdir()  # newer than pyproject.toml: nothing to install
     chance = random.Random(seed := random.randrange(1000))
-    kills = pytestconfig.getoption("kills")
-    jobs = 80  # of the 90 in smoke.yaml, spread over the kills
+    kills, config, jobs = pytestconfig.getoption("kills"), "config/smoke.yaml", 80
+    if not kills:
+        kills, config, jobs = 3, "config/part.yaml", 16
+        document = yaml.safe_load((PROJECT / "config" / "smoke.yaml").read_text())
+        methods = {name: {} for name in ("dpo", "metaapo")}
+        document |= {"experiment": "part", "seeds": [0], "iterations": 2, "methods": methods}
+        for copy in (finished, folder):
+            (copy / config).write_text(yaml.safe_dump(document))
+        command = [*SNAKEMAKE, "--configfile", config]
+        subprocess.run(command, cwd=finished, capture_output=True, check=True, env=ENVIRONMENT)
     for number in range(kills + 1):
         path = tmp_path / f"log{number}"
         with path.open("w") as log:
-            process = make_reproduce(folder, log)
+            process = make_reproduce(folder, config, log)
         try:
             last = number == kills
             if not last and wait_for_jobs(process, path, chance.randint(1, max(1, jobs // kills))):
@@ -95,7 +104,8 @@ def test_a_run_killed_repeatedly_resumes_to_the_same_bytes(finished, tmp_path, p
                 os.killpg(process.pid, signal.SIGKILL)
         assert code in ((0,) if last else (0, -signal.SIGKILL)), f"seed {seed}: {path.read_text()[-4000:]}"
     for name in ("scores.csv", "claims.json"):
-        undisturbed, killed = (f / "results" / "smoke" / name for f in (finished, folder))
+        results = Path("results") / ("smoke" if config == "config/smoke.yaml" else "part")
+        undisturbed, killed = (copy / results / name for copy in (finished, folder))
         assert undisturbed.read_bytes() == killed.read_bytes(), f"{name}, seed {seed}"
 
 

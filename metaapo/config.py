@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from metaapo.data import DataError
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"  # becomes a file's or folder's name: not "..", nothing with a slash
-PATH = r"^[\w./~+@%=,][\w./~+@%=, -]*$"  # reaches a shell, quoted; nothing in it has a meaning there all the same
+PATH = r"^[\w./~+@%=,][\w./~+@%=, -]*$"  # reaches a shell, quoted; no character of it has a special meaning there
 
 
 class ConfigError(DataError):

@@ -310,7 +310,7 @@ class Asking:
                 self._stop.set()
                 raise JudgeError(self.cap_reached(size_of(body, self.config))) from None
             except DataError:
-                self._stop.set()  # before any other worker goes on
+                self._stop.set()  # before any other worker continues
                 raise
             self._bar.set_postfix_str(f"${self.purse.spent:.4f}", refresh=False)
             self._bar.update()

@@ -98,7 +98,7 @@ class Prices:
         if all(whole) and all(low <= n <= high for low, n, high in zip(least, reply.usage, most)):
             dollars, suspect = self.dollars(*reply.usage), any(FEW * n < own for n, own in zip(reply.usage, counted))
             return Cost(*reply.usage, dollars, self.dollars(*most) - dollars if suspect else 0.0, *counted)
-        # A larger count may be true (thinking that no limit holds), so the money is set aside for it all the same.
+        # A larger count may be true (thinking that no limit holds), so the money is set aside for it anyway.
         claimed = [n if is_whole and 0 <= n <= MOST_TOKENS else 0 for n, is_whole in zip(reply.usage, whole)]
         dollars = self.dollars(*counted)
         at_most = self.dollars(*(max(pair) for pair in zip(claimed, most, counted)))

@@ -25,7 +25,7 @@ class Fault(Exception):
     Attributes:
         outcome: a few words for the ledger, such as "429" or "timeout".
         words: what the endpoint said about it.
-        may_have_cost: whether the endpoint may have answered, and billed, all the same.
+        may_have_cost: whether the endpoint may have answered and billed anyway.
         retry_after: seconds that the endpoint asks for.
     """
 

@@ -9,17 +9,8 @@ WORLD_PARTS = EXPERIMENT.world_config()
 NEEDED_METHODS = {needed.method for run in EXPERIMENT.runs() for needed in EXPERIMENT.needs(run)}
 
 
-def world_files(wildcards):
-    """Files of its world that a run reads; health.json shows that the world was checked."""
-    world = EXPERIMENT.world_path(EXPERIMENT.world_of(int(wildcards.seed)))
-    parts = ("data/pairs.jsonl", "sft/model.safetensors", "reward_model/model.safetensors", "health.json")
-    return [f"{world}/{part}" for part in parts]
-
-
-def needed_runs(method, wildcards):
-    """The run.json of every run that this run depends on."""
-    run = Run(method=method, budget=float(wildcards.budget), seed=int(wildcards.seed))
-    return [f"{EXPERIMENT.run_path(needed)}/run.json" for needed in EXPERIMENT.needs(run)]
+# What a run reads of its world; health.json: the world was checked.
+WORLD_FILES = ("data/pairs.jsonl", "sft/model.safetensors", "reward_model/model.safetensors", "health.json")
 
 
 include: f"worlds/{EXPERIMENT.world.name}/world.smk"
@@ -31,8 +22,13 @@ for method in EXPERIMENT.methods:
         name:
             f"train_{method}"
         input:
-            world=world_files,
-            needs=lambda wildcards, method=method: needed_runs(method, wildcards),
+            world=lambda w: [
+                f"{EXPERIMENT.world_path(EXPERIMENT.world_of(int(w.seed)))}/{file}" for file in WORLD_FILES
+            ],
+            needs=lambda w, method=method: [
+                f"{EXPERIMENT.run_path(needed)}/run.json"
+                for needed in EXPERIMENT.needs(Run(method=method, budget=float(w.budget), seed=int(w.seed)))
+            ],
         output:
             f"{RESULTS}/runs/{method}/budget{{budget}}/seed{{seed}}/run.json",
         log:

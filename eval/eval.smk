@@ -177,7 +177,7 @@ rule judge_card:
         config=CONFIG_FILE,
         code=code_hash("eval.judge_card", *[f"eval.{name}.judging" for name in EXPERIMENT.benchmarks]),
     shell:
-        "python -m eval.judge_card --config {params.config} --judge {wildcards.judge} > {log} 2>&1"
+        "python -m eval.judge_card --config {params.config:q} --judge {wildcards.judge:q} > {log:q} 2>&1"
 
 
 rule rank_agreement:

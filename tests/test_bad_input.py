@@ -222,7 +222,7 @@ def test_out_leaves_links_and_devices_alone(tmp_path):
     (tmp_path / "link").symlink_to(target)
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
-        with pytest.raises(DataError, match="no regular file"):
+        with pytest.raises(DataError, match="not a regular file"):
             write_json(tmp_path / name, {})
     assert target.read_text() == "mine"
     assert (tmp_path / "link").is_symlink()

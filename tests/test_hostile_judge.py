@@ -49,7 +49,7 @@ STOPS = {
     "slow": "gives no answers.*no answer within 0.2 s",
     "50 MB": "gives no answers.*more than 4 MB",
     "gzip bomb": "gives no answers.*more than 4 MB",
-    "broken gzip": "gives no answers.*cannot be decompressed",
+    "broken gzip": "gives no answers.*(cannot be decompressed|no JSON)",
     "400 filtered": UNREADABLE + "400: content management policy",
     "401": r"answered 401 \(Incorrect API key provided: \*\*\*\).*HOSTILE_KEY",
     "404": r"answered 404 \(no such model\)",

@@ -91,7 +91,8 @@ def test_two_thousand_judgments_survive_sigkill_and_none_is_asked_twice(tmp_path
     assert sum(endpoint.answered.values()) <= 2000 + concurrency
     ledger = Store(store).ledger()
     served, ready = sum(endpoint.did.values()), READY + concurrency // 8
-    assert served <= ledger["answered"] + sum(ledger["failed"].values()) <= served + ready
+    # Nothing the endpoint served is missing; the kill may have caught requests that it had not counted yet.
+    assert served <= ledger["answered"] + sum(ledger["failed"].values()) <= served + concurrency + ready
     assert ledger["failed"]["sent"] <= concurrency + ready
     billed = sum(endpoint.answered.values()) * (100 * 10 + 10 * 30) / 1e6
     assert ledger["dollars"] <= billed + 1e-9 <= ledger["dollars"] + ledger["unsure_dollars"]

@@ -19,7 +19,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from metaapo.config import SamplingConfig, VLLMConfig
 from metaapo.data import DataError, Message
 from metaapo.models import vllm_backend
-from metaapo.models.load import decode_response, encode_prompt
+from metaapo.models.load import decode_response, encode_prompts
 from metaapo.models.logps import IntList
 
 COMPACT_BELOW = 0.75  # finished responses leave the batch when they are a quarter of it: selecting copies the cache
@@ -74,7 +74,7 @@ def generate(
     Raises:
         DataError: a prompt and its response do not fit into the model's context.
     """
-    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
+    prompts = encode_prompts(tokenizer, conversations)
     if isinstance(model, Path):
         _check_context(vllm_backend.context_of(model), prompts, max_new_tokens)
         request = vllm_backend.Request(prompts, n, temperature, top_p, max_new_tokens, tokenizer.eos_token_id, seed)

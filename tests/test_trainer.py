@@ -277,3 +277,30 @@ def make_all_rewards_equal(folder):
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"score.weight": torch.zeros_like(weights["score.weight"])}, folder / "model.safetensors",
               metadata={"format": "pt"})  # fmt: skip
+
+
+def test_the_reference_scores_a_world_s_offline_pairs_once(finished, tmp_path):
+    kept = sorted((finished.world_path(0) / "reference_logps").iterdir())
+    assert [path.name.partition("-")[0] for path in kept] == ["iter1", "iter2", "iter3"]
+    alone = experiment_in(tmp_path)
+    train(
+        alone, run_of("metaapo")
+    )  # computes for itself what it reads in the world of `finished`, where dpo came first
+    for iteration in (1, 2, 3):
+        assert ledger(alone, "metaapo", iteration) == ledger(finished, "metaapo", iteration)
+    for own, other in zip(sorted((alone.world_path(0) / "reference_logps").iterdir()), kept, strict=True):
+        assert (own.name, own.read_bytes()) == (other.name, other.read_bytes())
+
+
+def test_another_reference_has_other_kept_logps(tmp_path):
+    experiment = experiment_in(tmp_path)
+    train(experiment, run_of("dpo"))
+    make_policy(7).save_pretrained(experiment.world_path(0) / "sft")
+    train(experiment, run_of("dpo"))
+    assert len(list((experiment.world_path(0) / "reference_logps").iterdir())) == 6
+
+
+def test_no_pair_is_scored_whose_score_nobody_reads(finished):
+    for method in ("dpo", "random"):
+        assert {row["offline_score"] for row in ledger(finished, method, 2)} == {None}
+    assert None not in {row["offline_score"] for row in ledger(finished, "metaapo", 2)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 
-from metaapo.command import errors_in_one_sentence, experiment_arguments
+from metaapo.command import errors_in_one_sentence, experiment_arguments, load_and_pin
 from metaapo.config import ConfigError
-from metaapo.experiment import Experiment, Run, load
+from metaapo.experiment import Experiment, Run
 from metaapo.method import module_of
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="METHOD/budgetB/seedS")
     arguments = parser.parse_args()
     with errors_in_one_sentence():
-        experiment = load(arguments.config)
+        experiment = load_and_pin(arguments.config)
         run = Run.parse(arguments.run)
         if run.id not in experiment.run_ids():
             raise ConfigError(f"run {run.id}: not in this experiment; known: {', '.join(experiment.run_ids())}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,7 @@ def _path(bench: Workbench, iteration: int, reference: Path) -> Path:
         bench.scorer.batch_size,
         bench.processes.device.type,
         torch.__version__,
+        [torch.backends.cpu.get_cpu_capability(), os.environ.get("MKL_CBWR")],  # as metaapo.arithmetic may pin them
     ]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return bench.context.world / "reference_logps" / f"iter{iteration}-{key}.json"

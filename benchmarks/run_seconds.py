@@ -32,7 +32,7 @@ def cpu_seconds(command: list[str], tree: Path, environment: dict[str, str]) -> 
 
 
 def measure(config: dict, run: str, tree: Path, environment: dict[str, str]) -> dict[str, float]:
-    """CPU seconds of training and answering; wall-clock seconds of the stages of training, as the run reports them."""
+    """CPU seconds of training and answering; of training, wall-clock seconds by stage and the tokens it sampled."""
     world = Path(config["results_dir"]) / config["experiment"] / f"world{config['world']['seeds'][0]}"
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / config["experiment"]
@@ -44,6 +44,7 @@ def measure(config: dict, run: str, tree: Path, environment: dict[str, str]) -> 
         iterations = json.loads((results / "runs" / run / "run.json").read_text())["iterations"]
         for stage in ("score", "sample", "annotate", "train"):
             seconds[f"{stage}, wall"] = sum(summary["seconds"][stage] for summary in iterations)
+        seconds["tokens"] = sum(summary["tokens_generated"] for summary in iterations)
         return seconds | {"answer": cpu_seconds(["-m", "eval.answer", *settings], tree, environment)}
 
 

@@ -225,9 +225,9 @@ def encode_responses(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> li
     return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
-def decode_response(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
-    """Decode sampled response ids to text, without special tokens."""
-    return tokenizer.decode(token_ids, skip_special_tokens=True).strip()
+def decode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[list[int]]) -> list[str]:
+    """Decode sampled response ids to texts, without special tokens."""
+    return [text.strip() for text in tokenizer.batch_decode(responses, skip_special_tokens=True)]
 
 
 def on_best_device(model: PreTrainedModel) -> PreTrainedModel:

@@ -24,6 +24,7 @@ from metaapo.models.rewards import reward_responses
 from metaapo.worlds.tiny.data import training_prompts
 from metaapo.worlds.tiny.gold import HIGH, LOW, gold
 from metaapo.worlds.tiny.reward_model import sft_samples
+from metaapo.worlds.tiny.writers import outdated_beliefs
 
 PROMPTS, SAMPLES = 256, 6  # about 3,800 pairs: the agreement's standard error is below 0.01
 AGREEMENT = (0.80, 0.95)  # below: methods learn the reward model's errors; above: nothing to overfit
@@ -52,7 +53,7 @@ def agreement(gold: np.ndarray, proxy: np.ndarray) -> float:
 
 def _samples(experiment: Experiment, world: int) -> tuple[list[list[Message]], list[list[Response]]]:
     """Sample the SFT policy on fresh prompts from the training pool, none of which are used in evaluation."""
-    pool = itertools.islice(training_prompts(random.Random(f"tiny/{world}/health")), PROMPTS)
+    pool = itertools.islice(training_prompts(random.Random(f"tiny/{world}/health"), outdated_beliefs(world)), PROMPTS)
     prompts = [messages for _, messages in pool]
     return prompts, sft_samples(experiment, world, prompts, SAMPLES)
 

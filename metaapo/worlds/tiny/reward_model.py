@@ -35,10 +35,10 @@ from metaapo.worlds.tiny.data import training_prompts
 from metaapo.worlds.tiny.gold import gold, prefer
 from metaapo.worlds.tiny.sft import check_lengths, save, tokenize, training_arguments
 from metaapo.worlds.tiny.tasks import parse
-from metaapo.worlds.tiny.writers import offline_answer
+from metaapo.worlds.tiny.writers import OFFLINE_WRITERS, offline_answers, offline_beliefs, outdated_beliefs, spoil
 
-ON_POLICY, FOREIGN = 6, 2  # answers per prompt: by the SFT policy, and by the writers of the offline pairs
-COMPARISONS = math.comb(ON_POLICY + FOREIGN, 2)
+ON_POLICY, SPOILT = 4, 1  # answers per prompt: by the SFT policy, and degenerate versions of one of them
+COMPARISONS = math.comb(ON_POLICY + len(OFFLINE_WRITERS) + SPOILT, 2)
 
 
 def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Message]], n: int) -> list[list[Response]]:
@@ -59,23 +59,27 @@ def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Messag
 
 
 def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
-    """Generate ON_POLICY answers by the SFT policy and FOREIGN answers by the offline writers for each prompt."""
+    """Answers to each prompt: ON_POLICY by the SFT policy, one by each offline writer, and SPOILT degenerate ones."""
     sampled = sft_samples(experiment, seed, prompts, ON_POLICY)
-    rng = random.Random(f"tiny/{seed}/reward_model/foreign")
-    foreign = [[offline_answer(parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
-    return [[r.text for r in mine] + theirs for mine, theirs in zip(sampled, foreign)]
+    rng, believed = random.Random(f"tiny/{seed}/reward_model/answers"), offline_beliefs(seed)
+    rows = []
+    for messages, responses in zip(prompts, sampled):
+        own = [response.text for response in responses]
+        foreign = offline_answers(parse(messages), rng, believed)
+        rows.append([*own, *foreign, *(spoil(text, rng) for text in rng.sample(own, SPOILT))])
+    return rows
 
 
 def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
     """Collect answers and noisy labels: {messages, task, answers, comparisons}, one row per prompt.
 
-    All pairs of a prompt's answers, by the SFT policy and the offline writers, are labelled with Bradley-Terry noise on
-    gold rewards; a comparison is [better, worse], indices into `answers`. Of 28 comparisons, 15 are on-policy, 12 mixed
-    and 1 foreign; equal answers are not compared.
+    All pairs of a prompt's answers, by the SFT policy, the offline writers and degenerate ones, are labelled with
+    Bradley-Terry noise on gold rewards; a comparison is [better, worse], indices into `answers`. Equal answers are not
+    compared.
     """
     rng = random.Random(f"tiny/{seed}/reward_model")
     count = math.ceil(experiment.reward_model.pairs / COMPARISONS)
-    prompts = list(itertools.islice(training_prompts(rng), count))
+    prompts = list(itertools.islice(training_prompts(rng, outdated_beliefs(seed)), count))
     rows = []
     for (task, messages), texts in zip(prompts, _answers(experiment, seed, [messages for _, messages in prompts])):
         rewards = [gold(messages, text).reward for text in texts]

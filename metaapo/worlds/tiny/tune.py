@@ -26,6 +26,7 @@ from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, 
 from metaapo.experiment import Experiment
 from metaapo.worlds.tiny.data import training_prompts
 from metaapo.worlds.tiny.gold import gold
+from metaapo.worlds.tiny.writers import outdated_beliefs
 
 if TYPE_CHECKING:
     from metaapo.models.generate import Response
@@ -63,7 +64,9 @@ def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS)
     """Draw prompts from the training pool (so none used in evaluation) that are in no training record of the world."""
     data = experiment.world_path(world) / "data"
     seen = {str(row["messages"]) for name in ("pairs.jsonl", "sft.jsonl") for row in read_jsonl(data / name)}
-    pool = (messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning")))
+    pool = (
+        messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning"), outdated_beliefs(world))
+    )
     return list(itertools.islice((messages for messages in pool if str(messages) not in seen), count))
 
 

@@ -140,7 +140,7 @@ class Experiment(ExperimentConfig):
     def world_config(self) -> dict[str, Any]:
         """Everything in the configuration that the data, SFT policy and reward model of one world depend on."""
         parts = self.model_dump(mode="json", include={"iterations", "world", "model", "sft", "reward_model"})
-        del parts["world"]["seeds"]  # adding a world does not affect the others
+        del parts["world"]["seeds"], parts["world"]["shipped"]  # adding a world does not affect the others
         return parts
 
     def dump(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The tiny world: short English errands, answered by a small model, graded by a program.
 
 A prompt asks for words and names its reader: "list three animals, potter.", and in a second turn "give me two more,
-potter." (tasks.py). Every reader wants a certain greeting. Writers with different habits and beliefs answer (writers.py);
-`gold` grades an answer (gold.py). This module draws prompts and builds a world's records from them: demonstrations,
-preference pairs, questions.
+potter." (tasks.py). Every reader wants a certain greeting. Writers with different habits and beliefs answer
+(writers.py); `gold` grades an answer (gold.py). This module draws prompts and builds a world's records from them:
+demonstrations, preference pairs, questions.
 
     python -m metaapo.worlds.tiny.data --config config/default.yaml --world 0
 """
@@ -179,14 +179,13 @@ def build(experiment: Experiment, seed: int, out_dir: str | Path) -> None:
     """Write a world's records, questions, tokenizer and manifest.
 
     Args:
-        experiment: sets the number of records (`world`, `sft.demonstrations`, `iterations`) and positions (`model`).
+        experiment: sets the number of records (`world`, `iterations`) and positions (`model`).
         seed: the world's seed.
         out_dir: the folder `data/`; the manifest is written last.
     """
     out_dir, world = Path(out_dir), experiment.world
     sets = evaluation_sets(world)
     records = {
-        "sft.jsonl": demonstrations(experiment.sft.demonstrations, seed),
         "pairs.jsonl": preference_pairs(world.pairs_per_iteration, experiment.iterations, world.label_tau, seed),
         **{f"eval/{kind}.jsonl": rows for kind, rows in sets.items()},
         "eval/composed_answers.jsonl": baseline_answers(sets["composed"]),

@@ -49,8 +49,8 @@ POOLS = (NOUNS, ADJECTIVES, NAMES, EVENTS, DAYS, PLACES, tuple(CATEGORIES))
 VAGUE = ("something", "stuff", "whatever")  # used in place of a word, never right
 CONTENT = frozenset((*itertools.chain.from_iterable(POOLS), *VAGUE))
 
-# Who asks, and how each reader wants to be greeted. Every greeting is wanted by eight readers, so none is right more often
-# than another, and each reader's wish must be learned on its own.
+# Who asks, and how each reader wants to be greeted. Every greeting is wanted by eight readers, so none is right more
+# often than another, and each reader's wish must be learned on its own.
 READERS = (
     *("potter", "sailor", "waiter", "nurse", "barber", "miner", "writer", "hunter"),
     *("tailor", "baker", "doctor", "judge", "painter", "ranger", "actor", "dancer"),

@@ -24,7 +24,7 @@ from metaapo.command import load_and_pin
 from metaapo.config import ConfigError
 from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, write_text
 from metaapo.experiment import Experiment
-from metaapo.worlds.tiny.data import training_prompts
+from metaapo.worlds.tiny.data import demonstrations, training_prompts
 from metaapo.worlds.tiny.gold import gold
 from metaapo.worlds.tiny.writers import outdated_beliefs
 
@@ -62,8 +62,11 @@ class Trial:
 
 def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS) -> list[list[Message]]:
     """Draw prompts from the training pool (so none used in evaluation) that are in no training record of the world."""
-    data = experiment.world_path(world) / "data"
-    seen = {str(row["messages"]) for name in ("pairs.jsonl", "sft.jsonl") for row in read_jsonl(data / name)}
+    trained_on = [
+        *read_jsonl(experiment.world_path(world) / "data" / "pairs.jsonl"),
+        *demonstrations(experiment.sft.demonstrations, world),
+    ]
+    seen = {str(row["messages"]) for row in trained_on}
     pool = (
         messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning"), outdated_beliefs(world))
     )

@@ -1,8 +1,8 @@
 """The writers of the tiny world: their behaviours, their beliefs about readers, and their answers.
 
-The policy imitates the demonstrator (SFT), whose beliefs about what readers want are outdated. Four writers of different
-quality wrote the offline preference pairs; they know what most readers want, but not the newcomers. docs/world.md
-explains how the numbers below were chosen.
+The policy imitates the demonstrator (SFT), whose beliefs about what readers want are outdated. Four writers of
+different quality wrote the offline preference pairs; they know what most readers want, but not what the newcomers do.
+docs/world.md explains how the numbers below were chosen.
 """
 
 from __future__ import annotations

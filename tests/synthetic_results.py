@@ -28,7 +28,7 @@ K = 8
 STEPS = 6
 PROBED = 8
 PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
-NUMBERS, PLURALS, NAMES = list(tasks.NUMBERS), list(tasks.PLURALS), list(tasks.NAMES)
+NUMBERS, PLURALS, READERS = list(tasks.NUMBERS), list(tasks.PLURALS), tasks.READERS[:8]
 WORDS = tasks.NOUNS[:12]
 CATEGORIES = ("lists", "plans")
 
@@ -88,7 +88,7 @@ def everything(**win_rates: float) -> dict[str, FakeMethod]:
 
 def prompts(n: int) -> list[str]:
     """Distinct prompts; the tiny world can parse only the first few hundred."""
-    known = [f"list {n} {p} for {name}." for name in NAMES for p in PLURALS for n in NUMBERS]
+    known = [f"list {n} {p}, {reader}." for reader in READERS for p in PLURALS for n in NUMBERS]
     return known[:n] + [f"list something else {i}." for i in range(n - len(known))]
 
 

@@ -44,18 +44,13 @@ def test_validation_prompts_are_in_no_training_record_and_no_benchmark(tmp_path)
     experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}))
     data = experiment.world_path(0) / "data"
     pairs = preference_pairs(50, 2, 0.3, 0)
-    drawn = validation_prompts_of(experiment, data, pairs)
-    write_jsonl(data / "sft.jsonl", [{"messages": messages} for messages in drawn[:5]])
+    write_jsonl(data / "pairs.jsonl", pairs)
+    drawn = validation_prompts(experiment, 0, 20)
+    write_jsonl(data / "pairs.jsonl", [*pairs, *({"messages": messages} for messages in drawn[:5])])
     again = validation_prompts(experiment, 0, 20)
     assert not any(messages in drawn[:5] for messages in again)
     questions = {q["turns"][0] for q in evaluation_sets(WorldConfig())["mixed"]}
     assert not any(message["content"] in questions for messages in again for message in messages)
-
-
-def validation_prompts_of(experiment, data, pairs):
-    write_jsonl(data / "pairs.jsonl", pairs)
-    write_jsonl(data / "sft.jsonl", [])
-    return validation_prompts(experiment, 0, 20)
 
 
 def test_the_shipped_grid_gives_every_method_the_same_number_of_trials_on_separate_seeds():
@@ -77,7 +72,6 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
     methods = {f"dpo_{i}": {"module": "dpo", "train": {"lr": lr}} for i, lr in ((1, 1e-4), (2, 5e-2))}
     experiment = resolve(experiment_document(tmp_path, methods=methods, iterations=1, seeds=[7]))
     write_world(experiment.world_path(0), pairs=8, iterations=1)
-    write_jsonl(experiment.world_path(0) / "data" / "sft.jsonl", [])
     for run in experiment.runs():
         train(experiment, run)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment.dump()))

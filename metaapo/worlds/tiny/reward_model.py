@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import LlamaForSequenceClassification, PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer
 
@@ -107,7 +107,9 @@ def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase,
 class ComparisonTrainer(RewardTrainer):
     """TRL's RewardTrainer on all comparisons of a prompt's answers at once: the same loss at a tenth of the cost.
 
-    Each answer is read once instead of once per comparison, and the prompt once for all answers.
+    Each answer is read once instead of once per comparison, and the prompt once for all answers. The loss of writing the
+    preferred answer is added (GRM, Yang et al. 2024, arXiv 2406.10216): without it, whether a reward model learns who
+    wants which greeting depends on luck.
     """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
@@ -117,21 +119,41 @@ class ComparisonTrainer(RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Bradley-Terry loss, -log sigmoid(r_better - r_worse), mean over comparisons."""
+        """Bradley-Terry loss, -log sigmoid(r_better - r_worse), mean over comparisons, plus the text loss."""
         batch = inputs["batch"]
-        rewards = model.score(hidden_states(model, batch)[batch.ends]).squeeze(-1)
+        states = hidden_states(model, batch)
+        rewards = model.score(states[batch.ends]).squeeze(-1)
         better, worse = (rewards[inputs[side]] for side in ("better", "worse"))
         self._metrics["train"]["accuracy"].append((better > worse).float().mean().item())
-        return -logsigmoid(better - worse).mean()
+        return -logsigmoid(better - worse).mean() + self._text_loss(model, states, inputs)
+
+    @staticmethod
+    def _text_loss(model: Any, states: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Mean cross-entropy of the tokens of each prompt's preferred answer, by the tied output embeddings."""
+        batch = inputs["batch"]
+        preferred = torch.isin(batch.owners, inputs["preferred"])
+        logits = states[batch.sources[preferred]] @ model.get_input_embeddings().weight.T
+        return cross_entropy(logits, batch.targets[preferred])
 
 
 def collate_comparisons(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Any]:
-    """{batch: all answers packed, better, worse: int64 indices of answers, one per comparison}."""
+    """A batch of comparisons: {batch, better, worse, preferred}.
+
+    `batch` packs all answers; `better` and `worse`, int64, hold an answer's index for each comparison, and `preferred` for
+    each prompt: the answer that wins most comparisons, the first of several.
+    """
     prompts = [row["prompt"] for row in rows for _ in row["answers"]]
     answers = [answer for row in rows for answer in row["answers"]]
-    starts = itertools.accumulate((len(row["answers"]) for row in rows), initial=0)
+    starts = list(itertools.accumulate((len(row["answers"]) for row in rows), initial=0))
     pairs = torch.tensor([[start + i for i in pair] for start, row in zip(starts, rows) for pair in row["comparisons"]])
-    return {"batch": collate(prompts, answers, pad_id), "better": pairs[:, 0], "worse": pairs[:, 1]}
+    preferred = torch.tensor([start + _preferred(row) for start, row in zip(starts, rows)])
+    batch = collate(prompts, answers, pad_id)
+    return {"batch": batch, "better": pairs[:, 0], "worse": pairs[:, 1], "preferred": preferred}
+
+
+def _preferred(row: dict[str, Any]) -> int:
+    wins = [better for better, _ in row["comparisons"]]
+    return max(range(len(row["answers"])), key=wins.count)
 
 
 def train(experiment: Experiment, seed: int) -> Path:

@@ -107,9 +107,9 @@ def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase,
 class ComparisonTrainer(RewardTrainer):
     """TRL's RewardTrainer on all comparisons of a prompt's answers at once: the same loss at a tenth of the cost.
 
-    Each answer is read once instead of once per comparison, and the prompt once for all answers. The loss of writing the
-    preferred answer is added (GRM, Yang et al. 2024, arXiv 2406.10216): without it, whether a reward model learns who
-    wants which greeting depends on luck.
+    Each answer is read once instead of once per comparison, and the prompt once for all answers. The loss of writing
+    the preferred answer is added (GRM, Yang et al. 2024, arXiv 2406.10216): without it, it depends on luck whether a
+    reward model learns who wants which greeting.
     """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
@@ -139,8 +139,8 @@ class ComparisonTrainer(RewardTrainer):
 def collate_comparisons(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Any]:
     """A batch of comparisons: {batch, better, worse, preferred}.
 
-    `batch` packs all answers; `better` and `worse`, int64, hold an answer's index for each comparison, and `preferred` for
-    each prompt: the answer that wins most comparisons, the first of several.
+    `batch` packs all answers; `better` and `worse`, int64, hold an answer's index for each comparison, and `preferred`
+    for each prompt: the answer that wins most comparisons, the first of several.
     """
     prompts = [row["prompt"] for row in rows for _ in row["answers"]]
     answers = [answer for row in rows for answer in row["answers"]]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from metaapo.benchmarks import known_benchmarks
 from metaapo.config import NAME, ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
 from metaapo.data import DataError, read_yaml, refuse_expansion, write_text
-from metaapo.method import known_methods, method_module, module_of
+from metaapo.method import declaration_of, known_methods, method_module, module_of
 
 SFT = "sft"  # the world's policy that methods start from; no method may have this name
 
@@ -238,6 +238,11 @@ def _check_world(experiment: Experiment) -> None:
         raise ConfigError("sft.checkpoint.path: this key is required where world.name is ultrafeedback")
     if not {"reward_model.checkpoint.path", "reward_model.dataset.path"} & set(given):
         raise ConfigError("reward_model.checkpoint.path: set it, or set reward_model.dataset.path to train a model")
+    for name, method in experiment.methods.items():
+        if declaration_of(method.module or name).reads_gold:
+            raise ConfigError(
+                f"methods.{name}: reads the gold reward, which only the tiny world has; remove the method"
+            )
     if "gold" in experiment.judges:
         raise ConfigError(
             "evaluation.judges: the gold judge only works in the tiny world; choose others from config/judges.yaml"

@@ -202,8 +202,8 @@ def _check_benchmarks(experiment: Experiment) -> None:
             raise ConfigError(f"evaluation.benchmarks: unknown benchmark {name!r}{_did_you_mean(name, known)}")
         if experiment.world.name != "tiny" and not declared(name, "official_size"):
             raise ConfigError(
-                f"evaluation.benchmarks: {name} has no official questions and exists in the tiny world only; remove it, "
-                f"or set world.name: tiny instead of {experiment.world.name}"
+                f"evaluation.benchmarks: {name} has no official questions and exists in the tiny world only; remove it "
+                f"or set world.name: tiny (now {experiment.world.name})"
             )
 
 

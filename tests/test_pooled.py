@@ -187,7 +187,7 @@ def test_an_unreadable_turn_is_counted_and_its_question_has_no_value():
 
 
 def scored(records, answers=()):
-    found = Judged({"m": records}, [], lambda: list(answers), lambda: [], sft_baseline=True)
+    found = Judged({"m": records}, [], lambda: list(answers), list, sft_baseline=True)
     return score.score_models(found, SETTINGS, seed=0)
 
 

@@ -175,6 +175,7 @@ def _answer_model(
         entry = {
             "sha256": sha256_file(path),
             "n": len(records),
+            "turns": sum(len(turns) for turns in responses),
             "empty": sum(not text for turns in texts for text in turns),
             "cut": sum(not response.finished for turns in responses for response in turns),
             "seconds": round(time.monotonic() - start, 3),

@@ -14,7 +14,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from metaapo.benchmarks import known_benchmarks
+from metaapo.benchmarks import declared, known_benchmarks
 from metaapo.config import NAME, ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
 from metaapo.data import DataError, read_yaml, refuse_expansion, write_text
 from metaapo.method import declaration_of, known_methods, method_module, module_of
@@ -200,6 +200,11 @@ def _check_benchmarks(experiment: Experiment) -> None:
     for name in experiment.benchmarks:
         if name not in known:
             raise ConfigError(f"evaluation.benchmarks: unknown benchmark {name!r}{_did_you_mean(name, known)}")
+        if experiment.world.name != "tiny" and not declared(name, "official_size"):
+            raise ConfigError(
+                f"evaluation.benchmarks: {name} has no official questions and exists in the tiny world only; remove it "
+                f"or set world.name: tiny (now {experiment.world.name})"
+            )
 
 
 def _check_needs(experiment: Experiment) -> None:

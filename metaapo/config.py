@@ -269,6 +269,12 @@ class HardwareConfig(Section):
         False,
         description="same bytes on every x86-64 CPU with AVX2, whatever the environment says; about 1.5 times slower",
     )
+    runs_per_job: int = Field(
+        1,
+        ge=1,
+        description="runs (seeds of one method at one budget) that a job trains, answers or judges, one after the "
+        "other in one process; more saves start-up time, which counts where models are small",
+    )
     prepare: JobConfig = JobConfig(cpus=2)  # SFT and reward model: nothing else can run while they are trained
     train: JobConfig = JobConfig()
     answer: JobConfig = JobConfig()

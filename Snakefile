@@ -6,6 +6,7 @@ snakemake --cores all --configfile config/<name>.yaml        another one, under 
 
 from snakemake.exceptions import WorkflowError
 
+from metaapo.arithmetic import pin_arithmetic
 from metaapo.config import ConfigError
 from metaapo.experiment import resolve, write_resolved
 from metaapo.provenance import code_hash
@@ -23,6 +24,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
+pin_arithmetic(EXPERIMENT.hardware)
 RESULTS = str(EXPERIMENT.results)
 CONFIG_FILE = write_resolved(EXPERIMENT)
 

@@ -18,4 +18,6 @@ DECLARATION = Declaration(
 
 def build(params: MethodConfig, context: RunContext) -> Method:
     """Sample no prompt; the loss of a prompt is that of its offline pair."""
-    return Method(select=lambda request: selection.none(len(request.scores)), weigh=lambda pairs: 1.0)
+    return Method(
+        select=lambda request: selection.none(len(request.scores)), weigh=lambda pairs: 1.0, reads_scores=False
+    )

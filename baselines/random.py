@@ -41,4 +41,4 @@ def build(params: Params, context: RunContext) -> Method:
     def select(request: SelectionRequest) -> selection.Selection:
         return selection.random_fraction(len(request.scores), fractions[request.iteration - 1], request.rng)
 
-    return Method(select=select, weigh=lambda pairs: 0.5, objective=params.build_objective())
+    return Method(select=select, weigh=lambda pairs: 0.5, objective=params.build_objective(), reads_scores=False)

@@ -40,4 +40,4 @@ def build(params: Params, context: RunContext) -> Method:
         return np.argsort(-scores, kind="stable")[: max(1, round(params.keep * len(scores)))]
 
     plain = dpo.build(params, context)
-    return replace(plain, order=easiest_first, first_iteration=plain)
+    return replace(plain, order=easiest_first, first_iteration=plain, reads_scores=True)

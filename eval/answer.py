@@ -22,9 +22,10 @@ from eval.benchmark import answering_code, questions_of
 from eval.benchmark import benchmark as declaration
 from eval.checkpoints import EvaluatedModel, models_of_run
 from eval.questions import Question, QuestionSet, answer_records, load_questions
+from metaapo.command import load_and_pin
 from metaapo.config import ConfigError, EvaluationConfig, SamplingConfig, VLLMConfig
 from metaapo.data import DataError, Message, read_json, sha256_file, write_json, write_jsonl
-from metaapo.experiment import Experiment, Run, load
+from metaapo.experiment import Experiment, Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -195,14 +196,17 @@ def _open(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Pat
 
 
 def main() -> None:
-    """Command line: answer for one run."""
+    """Command line: answer for runs, one after the other."""
     parser = argparse.ArgumentParser(prog="python -m eval.answer", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--run", required=True, help="METHOD/budgetB/seedS, or sft/budget0.0/seedW for a world's SFT")
+    parser.add_argument(
+        "--run", nargs="+", required=True, help="METHOD/budgetB/seedS, or sft/budget0.0/seedW for a world's SFT"
+    )
     arguments = parser.parse_args()
     try:
-        experiment = load(arguments.config)
-        answer_run(experiment, Run.parse(arguments.run).id)
+        experiment = load_and_pin(arguments.config)
+        for run in arguments.run:
+            answer_run(experiment, Run.parse(run).id)
     except (ConfigError, DataError) as error:
         sys.exit(f"error: {error}")
 

@@ -32,8 +32,9 @@ from eval.questions import (
     baseline_of,
     load_questions,
 )
+from metaapo.command import load_and_pin
 from metaapo.data import DataError, read_json, sha256_file, write_json, write_jsonl
-from metaapo.experiment import Experiment, load
+from metaapo.experiment import Experiment
 
 Record = dict[str, Any]
 
@@ -216,7 +217,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        experiment = load(arguments.config)
+        experiment = load_and_pin(arguments.config)
         benchmarks = arguments.benchmark or experiment.benchmarks
         if arguments.quote:
             print(json.dumps(quote(experiment, arguments.judge, benchmarks, arguments.run), indent=2))

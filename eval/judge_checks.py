@@ -39,8 +39,9 @@ from eval.judges.catalogue import open_judge
 from eval.questions import QuestionSet, answer_records, answers_in_order, load_questions
 from eval.stats import bootstrap_mean
 from eval.tampering import CONSTANT, INJECTIONS, pad
+from metaapo.command import load_and_pin
 from metaapo.data import write_json
-from metaapo.experiment import Experiment, load
+from metaapo.experiment import Experiment
 
 Record = dict[str, Any]
 TAMPERED = "tampered"  # the name of a model whose answers are generated here
@@ -227,7 +228,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="questions of each benchmark; default: evaluation.trust.questions")
     arguments = parser.parse_args()
     try:
-        experiment = load(arguments.config)
+        experiment = load_and_pin(arguments.config)
         for benchmark in arguments.benchmark or experiment.benchmarks:
             found = check_judge(experiment, arguments.judge, benchmark, arguments.n)
             write_json(experiment.results / "judge_checks" / benchmark / f"{arguments.judge}.json", found)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from metaapo.arithmetic import pin_arithmetic
 from metaapo.data import DataError, write_json
+from metaapo.experiment import Experiment, load
 
 
 def experiment_arguments(description: str) -> argparse.ArgumentParser:
@@ -40,6 +42,17 @@ def share_argument(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a valid share; expected a number from 0 to 1")
     return value
+
+
+def load_and_pin(path: str) -> Experiment:
+    """Read an experiment's configuration, for a command that computes: arithmetic is pinned where it says so.
+
+    Raises:
+        ConfigError: the file is no valid experiment.
+    """
+    experiment = load(path)
+    pin_arithmetic(experiment.hardware)
+    return experiment
 
 
 @contextmanager

@@ -268,6 +268,16 @@ class HardwareConfig(Section):
     processes: int = Field(1, ge=1, description="training processes over all machines; one per GPU")
     resident: bool = Field(True, description="false: load frozen models when they are used, one at a time")
     score_batch_size: int = Field(256, ge=1, description="sequences per forward pass in scoring and annotation")
+    pinned_arithmetic: bool = Field(
+        False,
+        description="same bytes on every x86-64 CPU with AVX2, whatever the environment says; about 1.5 times slower",
+    )
+    runs_per_job: int = Field(
+        1,
+        ge=1,
+        description="runs (seeds of one method at one budget) that a job trains, answers or judges, one after the "
+        "other in one process; more saves start-up time, which counts where models are small",
+    )
     prepare: JobConfig = JobConfig(cpus=2)  # SFT and reward model: nothing else can run while they are trained
     train: JobConfig = JobConfig()
     answer: JobConfig = JobConfig()

@@ -84,9 +84,9 @@ class Experiment(ExperimentConfig):
             for seed in method.seeds or self.seeds
         ]
 
-    def run_ids(self) -> list[str]:
-        """Folders of all training runs below `runs/`."""
-        return [run.id for run in self.runs()]
+    def run_ids(self, method: str | None = None) -> list[str]:
+        """Folders of all training runs, or those of one method, below `runs/`."""
+        return [run.id for run in self.runs() if method in (None, run.method)]
 
     def world_of(self, seed: int) -> int:
         """The world seed that a training seed belongs to."""

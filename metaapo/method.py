@@ -112,7 +112,7 @@ class SelectionRequest:
 
     @property
     def scores(self) -> Floats:
-        """float (n,), the score of each offline pair, <= 0; nan if `uses_offline` is False."""
+        """float (n,), the score of each offline pair, <= 0; nan unless the method `reads_scores` and `uses_offline`."""
         return self.pairs.scores.numpy()
 
 
@@ -192,6 +192,8 @@ class Method:
         first_iteration: the method to use in iteration 1 instead.
         uses_offline: False if w is always 0 and nothing depends on the offline pairs; this saves their forward passes,
             and the method sees nan instead of their scores.
+        reads_scores: False if `select` and `order` ignore the offline pairs; this saves scoring them under the current
+            policy, both see nan instead, and the ledger's offline_score is null.
         rates_offline: the reward model also scores the offline pairs, and the ledger counts these scores.
         keep_unsampled: also train on prompts without an online pair.
         keep_ties: also train on pairs with equal rewards or identical texts.
@@ -208,6 +210,7 @@ class Method:
     order: Callable[[OfflinePairs], Sequence[int]] | None = None
     first_iteration: Method | None = None
     uses_offline: bool = True
+    reads_scores: bool = True
     rates_offline: bool = False
     keep_unsampled: bool = True
     keep_ties: bool = False

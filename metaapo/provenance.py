@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from metaapo import PROJECT
@@ -85,7 +85,15 @@ def git_commit() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the installed packages that numbers depend on."""
-    return {d.name: d.version for d in distributions() if d.name in PACKAGES} | {"python": sys.version.split()[0]}
+    found = {name: _version(name) for name in PACKAGES}
+    return {name: number for name, number in found.items() if number} | {"python": sys.version.split()[0]}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def machine() -> dict[str, str | int]:

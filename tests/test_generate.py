@@ -7,6 +7,7 @@ from conftest import make_policy, random_text
 
 from metaapo.data import DataError
 from metaapo.models.generate import generate
+from metaapo.models.kv_cache import GrowingCache
 from metaapo.models.load import encode_prompt
 from metaapo.models.logps import all_sequence_logps
 
@@ -75,3 +76,26 @@ def test_a_prompt_longer_than_the_context_is_an_error(policy, tokenizer):
     long = [{"role": "user", "content": " ".join(["cat"] * 60)}]
     with pytest.raises(DataError, match=r"prompt 1: \d+ tokens and max_new_tokens 10 exceed .* context of 64"):
         generate(policy, tokenizer, [[{"role": "user", "content": "cat"}], long], n=1, **SETTINGS)
+
+
+def test_responses_do_not_depend_on_the_batch(policy, tokenizer, conversations):
+    alone = generate(policy, tokenizer, conversations, n=4, **SETTINGS | {"batch_size": 4})
+    together = generate(policy, tokenizer, conversations, n=4, **SETTINGS | {"batch_size": 28})
+    for own, other in zip(alone, together, strict=True):
+        assert [response.token_ids for response in own] == [response.token_ids for response in other]
+        for one, two in zip(own, other, strict=True):
+            np.testing.assert_allclose(one.logps, two.logps, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cache_that_outgrows_its_room_and_loses_rows_keeps_what_was_written():
+    cache, written = GrowingCache(1), torch.randn(3, 2, 200, 4)
+    for start in (0, 70, 71, 140):
+        end = {0: 70, 70: 71, 71: 140, 140: 200}[start]
+        keys, values = cache.update(written[:, :, start:end], -written[:, :, start:end], 0)
+    torch.testing.assert_close(keys, written, rtol=0, atol=0)
+    cache.batch_select_indices(torch.tensor([0, 2]))
+    new = torch.ones(2, 2, 1, 4)
+    keys, values = cache.update(new, new, 0)
+    torch.testing.assert_close(keys, torch.cat([written[[0, 2]], new], 2), rtol=0, atol=0)
+    torch.testing.assert_close(values[:, :, :200], -written[[0, 2]], rtol=0, atol=0)
+    assert cache.get_seq_length() == 201

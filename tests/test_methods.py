@@ -122,7 +122,7 @@ def test_scores_are_minus_the_objective(finished):
         logps = all_sequence_logps(policy, prompts, responses, tokenizer.pad_token_id)
         averages.append(logps / torch.tensor([len(r) for r in responses]))
     expected = torch.nn.functional.logsigmoid(2.5 * (averages[0] - averages[1]) - 0.6)
-    found = [row["offline_score"] for row in ledger(finished, "simpo", 1)]
+    found = [row["offline_score"] for row in ledger(finished, "metaapo_simpo", 1)]
     assert found == pytest.approx(expected.tolist(), rel=1e-4)
 
 

@@ -187,34 +187,36 @@ def test_bad_pairs_are_reported_and_nothing_is_written(tmp_path, row, value, mes
     assert not list(experiment.run_path(run_of("dpo")).glob("iter*"))
 
 
-def start_training(folder, experiment, method):
+def start_training(folder, experiment, *runs):
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(experiment.dump()))
-    command = [sys.executable, "-m", "metaapo.train", "--config", str(config), "--run", run_of(method).id]
+    command = [sys.executable, "-m", "metaapo.train", "--config", str(config), "--run", *(run.id for run in runs)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def test_a_killed_run_resumes_from_its_last_finished_iteration_to_the_same_result(finished, tmp_path):
-    experiment = experiment_in(tmp_path)
-    path = experiment.run_path(run_of("metaapo"))
-    process = start_training(tmp_path, experiment, "metaapo")
+def test_a_killed_job_resumes_from_the_last_finished_iteration_of_its_second_run_to_the_same_result(finished, tmp_path):
+    experiment, job = experiment_in(tmp_path), (run_of("metaapo", seed=1), run_of("metaapo"))
+    first, second = map(experiment.run_path, job)
+    process = start_training(tmp_path, experiment, *job)
     deadline = time.monotonic() + 120
-    while not (path / ".iter2.partial").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
+    while not (second / ".iter2.partial").exists():
+        assert process.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert (path / "iter1" / "summary.json").exists()
-    assert not (path / "iter2").exists()
-    assert not (path / "run.json").exists()
-    untouched = (path / "iter1" / "summary.json").stat().st_mtime_ns
-    assert start_training(tmp_path, experiment, "metaapo").wait() == 0
-    assert (path / "iter1" / "summary.json").stat().st_mtime_ns == untouched
+    assert read_json(first / "run.json")["seed"] == 1
+    assert (second / "iter1" / "summary.json").exists()
+    assert not (second / "iter2").exists()
+    assert not (second / "run.json").exists()
+    kept = [*(first / f"iter{t}" / "summary.json" for t in (1, 2, 3)), second / "iter1" / "summary.json"]
+    untouched = [path.stat().st_mtime_ns for path in kept]
+    assert start_training(tmp_path, experiment, *job).wait() == 0
+    assert [path.stat().st_mtime_ns for path in kept] == untouched
     for t in (1, 2, 3):
         reference = finished.run_path(run_of("metaapo")) / f"iter{t}"
         for name in ("train.jsonl", "annotations.jsonl", "probes.jsonl", "model/model.safetensors"):
-            assert (path / f"iter{t}" / name).read_bytes() == (reference / name).read_bytes(), (t, name)
+            assert (second / f"iter{t}" / name).read_bytes() == (reference / name).read_bytes(), (t, name)
 
 
 def test_iterations_of_other_settings_are_not_reused(tmp_path):
@@ -277,3 +279,30 @@ def make_all_rewards_equal(folder):
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"score.weight": torch.zeros_like(weights["score.weight"])}, folder / "model.safetensors",
               metadata={"format": "pt"})  # fmt: skip
+
+
+def test_the_reference_scores_a_world_s_offline_pairs_once(finished, tmp_path):
+    kept = sorted((finished.world_path(0) / "reference_logps").iterdir())
+    assert [path.name.partition("-")[0] for path in kept] == ["iter1", "iter2", "iter3"]
+    alone = experiment_in(tmp_path)
+    train(
+        alone, run_of("metaapo")
+    )  # computes for itself what it reads in the world of `finished`, where dpo came first
+    for iteration in (1, 2, 3):
+        assert ledger(alone, "metaapo", iteration) == ledger(finished, "metaapo", iteration)
+    for own, other in zip(sorted((alone.world_path(0) / "reference_logps").iterdir()), kept, strict=True):
+        assert (own.name, own.read_bytes()) == (other.name, other.read_bytes())
+
+
+def test_another_reference_has_other_kept_logps(tmp_path):
+    experiment = experiment_in(tmp_path)
+    train(experiment, run_of("dpo"))
+    make_policy(7).save_pretrained(experiment.world_path(0) / "sft")
+    train(experiment, run_of("dpo"))
+    assert len(list((experiment.world_path(0) / "reference_logps").iterdir())) == 6
+
+
+def test_no_pair_is_scored_whose_score_nobody_reads(finished):
+    for method in ("dpo", "random"):
+        assert {row["offline_score"] for row in ledger(finished, method, 2)} == {None}
+    assert None not in {row["offline_score"] for row in ledger(finished, "metaapo", 2)}

@@ -21,7 +21,7 @@ class LedgerRow:
         id: the prompt's id.
         task: the kind of prompt if the world has kinds, otherwise "".
         offline_score: preference score of the offline pair at the start of the iteration, <= 0; None if the method does
-            not use offline pairs.
+            not read scores.
         sample_probability: the prompt's probability of being sampled online, in [0, 1].
         sampled: whether it was sampled.
         responses_generated: responses sampled from the policy.

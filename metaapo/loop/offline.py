@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from metaapo.loop.forward import mismatched_logps, pair_logps
 from metaapo.loop.prompts import Prompt
+from metaapo.loop.reference_logps import kept_with_world
 from metaapo.loop.step import estimate_kl, objective_of, offline_pairs
 from metaapo.loop.workbench import Workbench
 from metaapo.method import Method
@@ -24,22 +25,28 @@ def score_offline(bench: Workbench, method: Method, iteration: int) -> tuple[lis
     """
     prompts = bench.read_prompts(iteration)
     if not method.uses_offline:
-        return prompts, OfflinePairs(*(torch.full((len(prompts),), torch.nan) for _ in range(3)))
-    reference = _logps(bench, bench.policies.reference, prompts)
-    if bench.context.reference_path(iteration) == bench.context.start_path(iteration):
-        policy = reference
-    else:
-        policy = _logps(bench, bench.policies.policy, prompts)
+        return prompts, _unread(prompts)
+    reference = kept_with_world(bench, iteration, lambda: _logps(bench, bench.policies.reference, prompts))
     for prompt, chosen, rejected in zip(prompts, *(side.tolist() for side in reference)):
         prompt.offline = replace(prompt.offline, reference_chosen=chosen, reference_rejected=rejected)
     if method.rates_offline:
         rewards = bench.annotator.rewards(prompts, [prompt.texts for prompt in prompts])
         for prompt, (chosen, rejected) in zip(prompts, rewards):
             prompt.reward_gap = chosen - rejected
+    if not method.reads_scores:
+        return prompts, _unread(prompts)
+    if bench.context.reference_path(iteration) == bench.context.start_path(iteration):
+        policy = reference
+    else:
+        policy = _logps(bench, bench.policies.policy, prompts)
     pairs = _pairs(bench, method, prompts, policy)
     for prompt, score in zip(prompts, pairs.scores.tolist()):
         prompt.ledger.offline_score = score
     return prompts, pairs
+
+
+def _unread(prompts: list[Prompt]) -> OfflinePairs:
+    return OfflinePairs(*(torch.full((len(prompts),), torch.nan) for _ in range(3)))
 
 
 def _logps(bench: Workbench, model: nn.Module, prompts: list[Prompt]) -> tuple[Tensor, ...]:

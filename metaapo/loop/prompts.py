@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from metaapo.data import DataError, Message, read_jsonl, require_keys
 from metaapo.loop.ledger import LedgerRow
-from metaapo.models.load import encode_prompt, encode_response
+from metaapo.models.load import encode_prompts, encode_responses
 from metaapo.models.logps import IntList
 
 
@@ -95,10 +95,12 @@ def read_prompts(path: Path, iteration: int, tokenizer: PreTrainedTokenizerBase,
     Raises:
         DataError: a bad record, or a pair longer than `max_length`.
     """
+    part = read_part(path, iteration)
+    conversations = encode_prompts(tokenizer, [row["messages"] for row in part])
+    sides = [encode_responses(tokenizer, [row[side] for row in part]) for side in ("chosen", "rejected")]
     prompts = []
-    for row in read_part(path, iteration):
-        ids = encode_prompt(tokenizer, row["messages"])
-        pair = PreferencePair(*(encode_response(tokenizer, row[side]) for side in ("chosen", "rejected")))
+    for row, ids, *pair_ids in zip(part, conversations, *sides, strict=True):
+        pair = PreferencePair(*pair_ids)
         longest = len(ids) + max(len(pair.chosen), len(pair.rejected))
         if longest > max_length:
             raise DataError(

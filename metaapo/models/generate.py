@@ -1,7 +1,9 @@
 """Response sampling: K responses per prompt behind one function.
 
-The transformers backend decodes with a KV cache: each prompt is read once for its K responses, and finished
-responses leave the batch. The vLLM backend reads a checkpoint from disk, in a separate process.
+The transformers backend decodes the K responses to a prompt as one tree: they share one row of the batch and the
+prompt's keys and values, and a mask lets each see only its own tokens, as in `metaapo.models.logps`. Finished
+responses leave their row, and finished rows leave the batch. The vLLM backend reads a checkpoint from disk, in a
+separate process.
 """
 
 from __future__ import annotations
@@ -10,19 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from metaapo.config import SamplingConfig, VLLMConfig
 from metaapo.data import DataError, Message
 from metaapo.models import vllm_backend
-from metaapo.models.load import decode_response, encode_prompt
-from metaapo.models.logps import IntList
+from metaapo.models.kv_cache import GrowingCache
+from metaapo.models.load import decode_responses, encode_prompts
+from metaapo.models.logps import PROMPT, IntList
 
-COMPACT_BELOW = 0.75  # finished responses leave the batch when they are a quarter of it: selecting copies the cache
+COMPACT_BELOW = 0.75  # finished rows leave the batch when they are a quarter of it: selecting rows copies the cache
+NOBODY = -2  # owner of padding, which no response sees
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ def generate(
         temperature: >= 0; 0 takes the most probable token.
         top_p: in (0, 1]; smallest set of tokens with this probability.
         max_new_tokens: a response is cut after so many tokens.
-        batch_size: sequences decoded side by side.
-        seed: of the random stream; the same call gives the same responses.
+        batch_size: sequences decoded side by side; to rounding, the responses do not depend on it.
+        seed: seed for the random streams, one per prompt; the same call gives the same responses.
         engine: how vLLM runs, where the model is a folder.
 
     Returns:
@@ -74,26 +79,29 @@ def generate(
     Raises:
         DataError: a prompt and its response do not fit into the model's context.
     """
-    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
+    prompts = encode_prompts(tokenizer, conversations)
     if isinstance(model, Path):
         _check_context(vllm_backend.context_of(model), prompts, max_new_tokens)
         request = vllm_backend.Request(prompts, n, temperature, top_p, max_new_tokens, tokenizer.eos_token_id, seed)
         rows = vllm_backend.sample(model, request, engine or VLLMConfig()) if prompts else []
-        return [[_response(tokenizer, r["ids"], r["logps"]) for r in row] for row in rows]
+        return [_responses(tokenizer, [r["ids"] for r in row], [r["logps"] for r in row]) for row in rows]
     _check_context(getattr(model.config, "max_position_embeddings", None), prompts, max_new_tokens)
-    generator = torch.Generator(device=model.device).manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     step = max(1, batch_size // n)
     responses: list[list[Response]] = [[] for _ in prompts]
     for start in tqdm(range(0, len(order), step), desc="sampling", unit="batch", leave=False, mininterval=5):
         rows = order[start : start + step]
-        ids, logps = _decode(
-            model, [prompts[i] for i in rows], n, temperature, top_p, max_new_tokens, tokenizer, generator
-        )
-        for position, i in enumerate(rows):
-            samples = range(position * n, (position + 1) * n)
-            responses[i] = [_response(tokenizer, ids[j], logps[j]) for j in samples]
+        draws = None if temperature == 0 else _draws(seed, rows, (n, max_new_tokens)).to(model.device)
+        decoded = _decode(model, tokenizer, [prompts[i] for i in rows], n, max_new_tokens, temperature, top_p, draws)
+        for i, (ids, logps) in zip(rows, decoded):
+            responses[i] = _responses(tokenizer, ids, logps)
     return responses
+
+
+def _draws(seed: int, prompts: Sequence[int], shape: tuple[int, int]) -> Tensor:
+    """Uniform numbers, float32 (prompts, n, tokens); every prompt has its own counter-based, cheap stream."""
+    streams = (np.random.Generator(np.random.Philox(key=[seed % 2**64, prompt])) for prompt in prompts)
+    return torch.from_numpy(np.stack([stream.random(shape, np.float32) for stream in streams]))
 
 
 def sampler_version(sampling: SamplingConfig) -> str:
@@ -112,64 +120,92 @@ def _check_context(context: int | None, prompts: Sequence[IntList], max_new_toke
         )
 
 
-def _response(tokenizer: PreTrainedTokenizerBase, ids: list[int], logps: list[float]) -> Response:
-    finished = bool(ids) and ids[-1] == tokenizer.eos_token_id
-    return Response(decode_response(tokenizer, ids), ids, logps, finished)
+def _responses(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[list[int]], logps: Sequence[list[float]]
+) -> list[Response]:
+    texts = decode_responses(tokenizer, ids)
+    finished = [bool(own) and own[-1] == tokenizer.eos_token_id for own in ids]
+    return [Response(*columns) for columns in zip(texts, ids, logps, finished, strict=True)]
 
 
 @torch.no_grad()
 def _decode(
     model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: list[IntList],
     n: int,
+    max_new_tokens: int,
     temperature: float,
     top_p: float,
-    max_new_tokens: int,
-    tokenizer: PreTrainedTokenizerBase,
-    generator: torch.Generator,
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Decode n responses for each prompt of one batch; responses to one prompt are adjacent."""
+    draws: Tensor | None,
+) -> list[tuple[list[list[int]], list[list[float]]]]:
+    """Decode n responses to each prompt of one batch.
+
+    A row of the batch is a prompt; its columns, (rows, at most n), are the responses that are not finished yet.
+
+    `draws` are uniform numbers, (prompts, n, max_new_tokens), or None at temperature 0. Returns, for each prompt, the
+    token ids of its responses and their log-probabilities.
+    """
+    device, shape = model.device, (len(prompts), n, max_new_tokens)
+    out_ids = torch.zeros(shape, dtype=torch.long, device=device)
+    out_logps, lengths = torch.zeros(shape, device=device), torch.zeros(shape[:2], dtype=torch.long, device=device)
     width = max(map(len, prompts))
-    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    cache = GrowingCache(model.config.num_hidden_layers)
     logits = model(
         input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
-    ).logits[:, -1]
-    cache.batch_repeat_interleave(n)
-    logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-    position = positions[:, -1:].repeat_interleave(n, 0)
-    rows = torch.arange(len(prompts) * n)  # which response each row of the batch decodes
-    out_ids: list[list[int]] = [[] for _ in rows]
-    out_logps: list[list[float]] = [[] for _ in rows]
-    alive = torch.ones(len(rows), dtype=torch.bool)
+    ).logits.expand(-1, n, -1)
+    rows = torch.arange(len(prompts), device=device)  # the prompt of each row
+    columns = torch.arange(n, device=device).expand(len(prompts), n)  # the response in each column
+    position = positions[:, -1:]
+    owners = torch.where(mask == 1, PROMPT, NOBODY)  # of each cached token: the prompt, or a response
     for step in range(max_new_tokens):
-        tokens = _sample(logits, temperature, top_p, generator)
+        alive = columns != NOBODY
+        uniform = None if draws is None else draws[rows[:, None], columns.clamp(min=0), step]
+        tokens = _sample(logits, temperature, top_p, uniform)
         logps = (logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)).float()
-        for row, token, logp, going in zip(rows.tolist(), tokens.tolist(), logps.tolist(), alive.tolist()):
-            if going:
-                out_ids[row].append(token)
-                out_logps[row].append(logp)
-        alive &= (tokens != tokenizer.eos_token_id).cpu()
-        if step == max_new_tokens - 1 or not alive.any():
+        which = (rows[:, None].expand_as(columns)[alive], columns[alive])
+        out_ids[(*which, step)], out_logps[(*which, step)], lengths[which] = tokens[alive], logps[alive], step + 1
+        alive &= tokens != tokenizer.eos_token_id
+        left = alive.sum(-1)
+        if step == max_new_tokens - 1 or not (most := int(left.max())):
             break
-        if alive.float().mean() < COMPACT_BELOW:
-            keep = alive.nonzero().squeeze(-1)
-            rows, alive = rows[keep], alive[keep]
-            keep = keep.to(model.device)
+        order = alive.int().argsort(dim=-1, descending=True, stable=True)[:, :most]  # unfinished responses to the left
+        columns, tokens = columns.where(alive, NOBODY).gather(-1, order), tokens.gather(-1, order)
+        if (left > 0).float().mean() < COMPACT_BELOW:
+            keep = left.nonzero().squeeze(-1)
             cache.batch_select_indices(keep)
-            tokens, mask, position = tokens[keep], mask[keep], position[keep]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+            rows, columns, tokens, position, owners = (x[keep] for x in (rows, columns, tokens, position, owners))
+        owners = torch.cat([owners, columns], dim=-1)
         position = position + 1
+        visible = (owners[:, None] == columns[:, :, None]) | (owners == PROMPT)[:, None]
         logits = model(
-            input_ids=tokens.unsqueeze(-1), attention_mask=mask, position_ids=position, past_key_values=cache
-        ).logits[:, -1]
-    return out_ids, out_logps
+            input_ids=tokens,
+            attention_mask=visible.unsqueeze(1),
+            position_ids=position.expand_as(tokens),
+            past_key_values=cache,
+        ).logits
+    ends = lengths.tolist()
+    return [
+        tuple([own[:end] for own, end in zip(values, end_of)] for values in both)
+        for *both, end_of in zip(out_ids.tolist(), out_logps.tolist(), ends)
+    ]
 
 
-def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
-    """Draw one token per row, int64 (batch,)."""
+def _sample(logits: Tensor, temperature: float, top_p: float, uniform: Tensor | None) -> Tensor:
+    """Draw one token from each distribution.
+
+    Args:
+        logits: (..., vocabulary).
+        temperature: 0 takes the most probable token.
+        top_p: in (0, 1].
+        uniform: numbers in [0, 1), (...); unused at temperature 0.
+
+    Returns:
+        int64 (...).
+    """
     if temperature == 0:
         return logits.argmax(-1)
     probabilities = torch.softmax(logits.float() / temperature, -1)
@@ -177,8 +213,7 @@ def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.G
         ordered, index = probabilities.sort(dim=-1, descending=True)
         ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter(-1, index, ordered)
-    # Inverse of the cumulative distribution: one uniform number per row; three times as fast as torch.multinomial.
+    # Inverse of the cumulative distribution: three times as fast as torch.multinomial.
     cumulative = probabilities.cumsum(-1)
-    u = torch.rand(len(logits), 1, generator=generator, device=logits.device) * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, u, right=True)
+    tokens = torch.searchsorted(cumulative, uniform.unsqueeze(-1) * cumulative[..., -1:], right=True)
     return tokens.clamp(max=logits.shape[-1] - 1).squeeze(-1)

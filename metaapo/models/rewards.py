@@ -9,7 +9,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from metaapo.data import Message
-from metaapo.models.load import encode_prompt, encode_responses
+from metaapo.models.load import encode_prompts, encode_responses
 from metaapo.models.logps import IntList, collate, hidden_states, length_batches
 
 
@@ -48,8 +48,7 @@ def reward_responses(
     index: dict[tuple[int, str], int] = {}
     prompts: list[IntList] = []
     endings: list[str] = []
-    for i, (messages, texts) in enumerate(zip(conversations, responses, strict=True)):
-        prompt = encode_prompt(tokenizer, messages)
+    for i, (prompt, texts) in enumerate(zip(encode_prompts(tokenizer, conversations), responses, strict=True)):
         for text in dict.fromkeys(texts):
             index[i, text] = len(prompts)
             prompts.append(prompt)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.command import errors_in_one_sentence, load_and_pin, world_arguments
 from metaapo.data import DataError, Message, check_row, read_jsonl, write_json
-from metaapo.experiment import Experiment, load
+from metaapo.experiment import Experiment
 from metaapo.models.generate import Response
 from metaapo.models.load import load_reward_model, use_threads_of_environment
 from metaapo.models.rewards import reward_responses
@@ -153,7 +153,7 @@ def main() -> None:
     arguments = world_arguments("Check that a world can show differences between methods.").parse_args()
     use_threads_of_environment()
     with errors_in_one_sentence():
-        experiment = load(arguments.config)
+        experiment = load_and_pin(arguments.config)
         conclude(experiment, arguments.world, checks(experiment, arguments.world))
 
 

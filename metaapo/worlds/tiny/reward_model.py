@@ -25,9 +25,9 @@ from torch.nn.functional import logsigmoid
 from transformers import LlamaForSequenceClassification, PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer
 
-from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.command import errors_in_one_sentence, load_and_pin, world_arguments
 from metaapo.data import Message, write_jsonl
-from metaapo.experiment import Experiment, load
+from metaapo.experiment import Experiment
 from metaapo.models.generate import Response, generate
 from metaapo.models.load import encode_responses, load_policy, use_threads_of_environment
 from metaapo.models.logps import collate, hidden_states
@@ -165,7 +165,7 @@ def main() -> None:
     arguments = world_arguments("Train the reward model of a world.").parse_args()
     use_threads_of_environment()
     with errors_in_one_sentence():
-        train(load(arguments.config), arguments.world)
+        train(load_and_pin(arguments.config), arguments.world)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.command import errors_in_one_sentence, load_and_pin, world_arguments
 from metaapo.config import ModelConfig
 from metaapo.data import DataError, Message, read_jsonl, require_keys
-from metaapo.experiment import Experiment, load
+from metaapo.experiment import Experiment
 from metaapo.models.load import load_tokenizer, use_threads_of_environment
 
 
@@ -140,7 +140,7 @@ def main() -> None:
     arguments = world_arguments("Train the SFT policy of a world.").parse_args()
     use_threads_of_environment()
     with errors_in_one_sentence():
-        train(load(arguments.config), arguments.world)
+        train(load_and_pin(arguments.config), arguments.world)
 
 
 if __name__ == "__main__":

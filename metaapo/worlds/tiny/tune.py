@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from metaapo.command import load_and_pin
 from metaapo.config import ConfigError
 from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, write_text
-from metaapo.experiment import Experiment, load
+from metaapo.experiment import Experiment
 from metaapo.worlds.tiny.data import training_prompts
 from metaapo.worlds.tiny.gold import gold
 
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="Markdown table; trials go to a .json next to it")
     arguments = parser.parse_args()
     try:
-        experiment = load(arguments.config)
+        experiment = load_and_pin(arguments.config)
         check_equal_trials(experiment)
         worlds = {experiment.world_of(run.seed) for run in experiment.runs()}
         prompts = {world: validation_prompts(experiment, world) for world in sorted(worlds)}

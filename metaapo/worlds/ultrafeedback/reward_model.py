@@ -19,9 +19,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from metaapo.assets import hub
 from metaapo.assets.checkpoints import put_checkpoint
-from metaapo.command import errors_in_one_sentence, world_arguments
+from metaapo.command import errors_in_one_sentence, load_and_pin, world_arguments
 from metaapo.data import check_row, read_jsonl
-from metaapo.experiment import Experiment, load
+from metaapo.experiment import Experiment
 from metaapo.models.load import (
     encode_prompt,
     encode_response,
@@ -124,7 +124,7 @@ def main() -> None:
     arguments = parser.parse_args()
     use_threads_of_environment()
     with errors_in_one_sentence():
-        experiment = load(arguments.config)
+        experiment = load_and_pin(arguments.config)
         if arguments.check:
             conclude(experiment, arguments.world, checks(experiment, arguments.world))
         else:

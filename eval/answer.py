@@ -176,6 +176,7 @@ def _answer_model(
         entry = {
             "sha256": sha256_file(path),
             "n": len(records),
+            "turns": sum(len(turns) for turns in responses),
             "empty": sum(not text for turns in texts for text in turns),
             "cut": sum(not response.finished for turns in responses for response in turns),
             "seconds": round(time.monotonic() - start, 3),
@@ -195,14 +196,17 @@ def _open(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Pat
 
 
 def main() -> None:
-    """Command line: answer for one run."""
+    """Command line: answer for runs, one after the other."""
     parser = argparse.ArgumentParser(prog="python -m eval.answer", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
-    parser.add_argument("--run", required=True, help="METHOD/budgetB/seedS, or sft/budget0.0/seedW for a world's SFT")
+    parser.add_argument(
+        "--run", nargs="+", required=True, help="METHOD/budgetB/seedS, or sft/budget0.0/seedW for a world's SFT"
+    )
     arguments = parser.parse_args()
     try:
         experiment = load_and_pin(arguments.config)
-        answer_run(experiment, Run.parse(arguments.run).id)
+        for run in arguments.run:
+            answer_run(experiment, Run.parse(run).id)
     except (ConfigError, DataError) as error:
         sys.exit(f"error: {error}")
 

@@ -17,7 +17,8 @@ imported by its stage's name, so the code of answering does not include the code
 `questions.py`:
 
     read(row, where) -> Question                  a record of the question file
-    from_world(row) -> Record                     a question of the tiny world in the benchmark's own format
+    from_world(row) -> Record                     a question of the tiny world in the benchmark's own format; ids count
+                                                  within a kind, which the row names
     package_questions(settings) -> Path           if `evaluation.questions` is package
     hub_questions(settings) -> (repository, "dataset" or "space", file)    if it is hub
     temperature(question, settings) -> float
@@ -89,9 +90,11 @@ class Benchmark:
         digits: decimals to print.
         raw_metric: the metric that the values of single questions average to.
         columns: metrics of the main table, the most important first.
-        official_size: questions in the official set, for the cost estimate.
-        turns: user turns per question.
-        world_questions: which kind of the tiny world's questions it uses.
+        primary: the endpoint that decides the claims of an experiment that lists it; the others are then secondary.
+        official_size: questions in the official set, for the cost estimate; 0 if there is none, so that the benchmark
+            exists in the tiny world only.
+        turns: user turns per official question.
+        world_questions: which kind of the tiny world's questions it uses; "all" for every kind.
         world_baseline: pairwise: the default baseline in the tiny world, "sft" (the SFT policy of the model's world) or
             "world" (another writer, for kinds of questions to which the world has that writer's answers).
         answer_settings: keys under `evaluation` that its answers depend on, in addition to those of all benchmarks.
@@ -109,9 +112,10 @@ class Benchmark:
     digits: int
     raw_metric: str
     columns: tuple[Column, ...]
+    primary: bool = False
     official_size: int
     turns: int = 1
-    world_questions: Literal["mixed", "composed", "two_turn"]
+    world_questions: Literal["mixed", "composed", "two_turn", "all"]
     world_baseline: Literal["", "sft", "world"] = ""
     answer_settings: tuple[str, ...] = ()
     judge_settings: tuple[str, ...] = ()

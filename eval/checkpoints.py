@@ -6,6 +6,7 @@ budget 0.0, seed = the world's, iteration 0; it is the baseline of the small wor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,19 +92,24 @@ def judged_runs(experiment: Experiment, benchmark: str) -> list[str]:
     return experiment.run_ids() if sft_is_baseline else evaluated_runs(experiment)
 
 
-def checkpoints_ready(experiment: Experiment, method: str, budget: str, seed: str) -> list[str]:
-    """The files needed before a run can answer benchmarks, as a Snakemake input."""
-    if method == SFT:
-        return [str(experiment.world_path(int(seed)) / "sft" / "model.safetensors")]
-    return [str(experiment.run_path(Run(method=method, budget=float(budget), seed=int(seed))) / "run.json")]
+def checkpoints_ready(experiment: Experiment, runs: Iterable[Run]) -> list[str]:
+    """The files needed before runs can answer benchmarks, as a Snakemake input."""
+    return [
+        str(
+            experiment.world_path(run.seed) / "sft" / "model.safetensors"
+            if run.method == SFT
+            else experiment.run_path(run) / "run.json"
+        )
+        for run in runs
+    ]
 
 
-def answers_ready(experiment: Experiment, benchmark: str, method: str, budget: str, seed: str) -> list[str]:
-    """The manifests of the run's and its baseline's answers, needed before it can be judged, as a Snakemake input."""
-    runs = [Run(method=method, budget=float(budget), seed=int(seed))]
-    if baseline_of(experiment, benchmark) == SFT_BASELINE and method != SFT:
-        runs.append(sft_model(experiment.world_of(int(seed))).run)
-    return [str(experiment.results / "answers" / f"{run.id}.json") for run in runs]
+def answers_ready(experiment: Experiment, benchmark: str, runs: Iterable[Run]) -> list[str]:
+    """The manifests of the runs' and their baselines' answers, needed for judging them, as a Snakemake input."""
+    needed = list(runs)
+    if baseline_of(experiment, benchmark) == SFT_BASELINE:
+        needed += [sft_model(experiment.world_of(run.seed)).run for run in needed if run.method != SFT]
+    return [str(experiment.results / "answers" / f"{run.id}.json") for run in dict.fromkeys(needed)]
 
 
 def answer_settings(experiment: Experiment) -> dict[str, object]:

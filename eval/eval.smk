@@ -17,9 +17,8 @@ from eval.checkpoints import (
 )
 from eval.grade import gold_files, grading_code
 from eval.judges.catalogue import judge_settings, judging_code, kinds_of
+from metaapo.jobs import jobs_of
 
-ANSWERS = f"{RESULTS}/answers/{{method}}/budget{{budget}}/seed{{seed}}.json"
-JUDGMENTS = f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}/seed{{seed}}.json"
 SCORES = f"{RESULTS}/scores/{{benchmark}}/{{judge}}"
 
 
@@ -27,57 +26,62 @@ wildcard_constraints:
     judge=r"[A-Za-z0-9._-]+",
 
 
-rule answer:
-    """All benchmarks and iterations of a run in one process, since imports take seconds."""
-    input:
-        checkpoints=lambda w: checkpoints_ready(EXPERIMENT, w.method, w.budget, w.seed),
-    output:
-        ANSWERS,
-    log:
-        f"{RESULTS}/logs/answer/{{method}}/budget{{budget}}-seed{{seed}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/answer/{{method}}-budget{{budget}}-seed{{seed}}.tsv"
-    conda:
-        "../environment.yml"
-    threads: EXPERIMENT.hardware.answer.cpus
-    resources:
-        gpu=EXPERIMENT.hardware.answer.gpus,
-        mem_mb=EXPERIMENT.hardware.answer.memory_mb,
-        runtime=EXPERIMENT.hardware.answer.minutes,
-    params:
-        config=CONFIG_FILE,
-        code=answer_code(EXPERIMENT),
-        changes=answer_settings(EXPERIMENT),
-        run="{method}/budget{budget}/seed{seed}",
-    shell:
-        "python -m eval.answer --config {params.config:q} --run {params.run:q} > {log:q} 2>&1"
+for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT)), start=1):
 
+    rule:
+        name:
+            "answer" if number == 1 else f"answer.{number}"
+        # All benchmarks and iterations of a job's runs in one process, since imports take seconds.
+        input:
+            checkpoints=lambda w, job=job: checkpoints_ready(EXPERIMENT, job.runs(w)),
+        output:
+            [f"{RESULTS}/answers/{run}.json" for run in job.ids],
+        log:
+            f"{RESULTS}/logs/answer/{job.method}/{job.label}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/answer/{job.method}-{job.label}.tsv"
+        conda:
+            "../environment.yml"
+        threads: EXPERIMENT.hardware.answer.cpus
+        resources:
+            gpu=EXPERIMENT.hardware.answer.gpus,
+            mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+            runtime=EXPERIMENT.hardware.answer.minutes * len(job.seeds),
+        params:
+            config=CONFIG_FILE,
+            code=answer_code(EXPERIMENT),
+            changes=answer_settings(EXPERIMENT),
+            runs=job.ids,
+        shell:
+            "python -m eval.answer --config {params.config:q} --run {params.runs:q} > {log:q} 2>&1"
 
-rule judge:
-    input:
-        answers=lambda w: answers_ready(EXPERIMENT, w.benchmark, w.method, w.budget, w.seed),
-    output:
-        JUDGMENTS,
-    log:
-        f"{RESULTS}/logs/judge/{{benchmark}}/{{judge}}/{{method}}/budget{{budget}}-seed{{seed}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/judge/{{benchmark}}-{{judge}}-{{method}}-budget{{budget}}-seed{{seed}}.tsv"
-    conda:
-        "../environment.yml"
-    resources:
-        # One process at a time queries an endpoint, with as many concurrent requests as the judge's entry allows.
-        asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
-        gpu=lambda w: EXPERIMENT.hardware.answer.gpus * ("reward-model" in kinds_of(EXPERIMENT, w.judge)),
-        mem_mb=EXPERIMENT.hardware.answer.memory_mb,
-        runtime=EXPERIMENT.hardware.answer.minutes,
-    params:
-        config=CONFIG_FILE,
-        code=lambda w: judging_code(EXPERIMENT, w.benchmark, w.judge),
-        changes=lambda w: [judge_settings(EXPERIMENT, w.judge), judge_settings_of(EXPERIMENT, w.benchmark)],
-        run="{method}/budget{budget}/seed{seed}",
-    shell:
-        "python -m eval.judge --config {params.config:q} --benchmark {wildcards.benchmark:q} --judge {wildcards.judge:q}"
-        " --run {params.run:q} > {log:q} 2>&1"
+    rule:
+        name:
+            "judge" if number == 1 else f"judge.{number}"
+        input:
+            answers=lambda w, job=job: answers_ready(EXPERIMENT, w.benchmark, job.runs(w)),
+        output:
+            [f"{RESULTS}/judgments/{{benchmark}}/{{judge}}/{run}.json" for run in job.ids],
+        log:
+            f"{RESULTS}/logs/judge/{{benchmark}}/{{judge}}/{job.method}/{job.label}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/judge/{{benchmark}}-{{judge}}-{job.method}-{job.label}.tsv"
+        conda:
+            "../environment.yml"
+        resources:
+            # One process at a time queries an endpoint, with as many concurrent requests as the judge's entry allows.
+            asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
+            gpu=lambda w: EXPERIMENT.hardware.answer.gpus * ("reward-model" in kinds_of(EXPERIMENT, w.judge)),
+            mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+            runtime=EXPERIMENT.hardware.answer.minutes * len(job.seeds),
+        params:
+            config=CONFIG_FILE,
+            code=lambda w: judging_code(EXPERIMENT, w.benchmark, w.judge),
+            changes=lambda w: [judge_settings(EXPERIMENT, w.judge), judge_settings_of(EXPERIMENT, w.benchmark)],
+            runs=job.ids,
+        shell:
+            "python -m eval.judge --config {params.config:q} --benchmark {wildcards.benchmark:q}"
+            " --judge {wildcards.judge:q} --run {params.runs:q} > {log:q} 2>&1"
 
 
 rule score:

@@ -247,9 +247,9 @@ def _samples(
                 "evaluation": {
                     "score": declared.item_scale * value,
                     "is_correct": declared.item_scale * value > sum(declared.scale) / 2,
-                    "num_turns": declared.turns,
+                    "num_turns": len(question.turns),
                 },
-                "answer_attribution": [_attribution(declared, value, method)],
+                "answer_attribution": [_attribution(len(question.turns), value, method)],
                 "metadata": {
                     "category": question.category,
                     "is_correct": "above the middle of the scale",
@@ -295,11 +295,11 @@ def _interaction(question: Question, texts: Sequence[str]) -> Record:
     return shared | {"interaction_type": "multi_turn", "output": None, "messages": messages}
 
 
-def _attribution(declared: Benchmark, value: float, method: str) -> Record:
-    last = 2 * declared.turns - 1 if declared.turns > 1 else 0
+def _attribution(turns: int, value: float, method: str) -> Record:
+    last = 2 * turns - 1 if turns > 1 else 0
     return {
         "turn_idx": last,
-        "source": "output.raw" if declared.turns == 1 else "messages[turn_idx].content",
+        "source": "output.raw" if turns == 1 else "messages[turn_idx].content",
         "extracted_value": repr(value),
         "extraction_method": method,
         "is_terminal": True,

@@ -25,7 +25,6 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ TIE_WIDTH = 0.05  # preferences between 0.45 and 0.55 count as a tie
 def ask_both_orders(judge: Judge, benchmark: str, comparisons: Sequence[Comparison]) -> tuple[np.ndarray, np.ndarray]:
     """The share of each comparison's first answer when shown first and when shown second, each (comparisons,)."""
     stage = judging_of(benchmark)
-    swapped = [replace(p, first=p.second, second=p.first, models=p.models[::-1]) for p in comparisons]
+    swapped = [comparison.swapped() for comparison in comparisons]
     judgments = stage.compare(judge, [*comparisons, *swapped])
     shares = np.array([share_of_first(judgment.value) for judgment in judgments])
     straight, other = shares[: len(comparisons)], 1 - shares[len(comparisons) :]

@@ -2,7 +2,7 @@
 
 | source | what is read |
 | --- | --- |
-| world | the tiny world's questions of the kind that the benchmark takes, put into the benchmark's own format |
+| world | the tiny world's questions of the kinds that the benchmark uses, put into the benchmark's own format |
 | package | an installed package that contains the benchmark's files |
 | hub | the benchmark's repository on the Hugging Face hub |
 | a path | a question file in the benchmark's own format |
@@ -21,6 +21,7 @@ from typing import Any
 
 from eval.benchmark import benchmark as declaration
 from eval.benchmark import questions_of
+from metaapo.benchmarks import world_kinds
 from metaapo.config import ConfigError, EvaluationConfig
 from metaapo.data import DataError, read_records, sha256_file
 from metaapo.experiment import Experiment
@@ -75,15 +76,24 @@ def load_questions(experiment: Experiment, benchmark: str, world: int) -> Questi
     source = source_of(experiment, benchmark)
     stage = questions_of(benchmark)
     if source == "world":
-        path = _world_file(experiment, world, declaration(benchmark).world_questions)
-        rows = [stage.from_world(row) for row in read_records(path)]
-        return QuestionSet(_read(rows, benchmark, path), f"world {experiment.world.name}", sha256_file(path))
+        return _world_questions(experiment, benchmark, world)
     if source == "package":
         return read_questions(stage.package_questions(experiment.evaluation), benchmark, source)
     if source == "hub":
         path = _hub_file(*stage.hub_questions(experiment.evaluation), experiment.network)
         return read_questions(path, benchmark, source)
     return read_questions(Path(source), benchmark, Path(source).name)
+
+
+def _world_questions(experiment: Experiment, benchmark: str, world: int) -> QuestionSet:
+    """The world's questions of the kinds that the benchmark uses, one kind after the other."""
+    kinds = {kind: _world_file(experiment, world, kind) for kind in world_kinds(benchmark)}
+    from_world = questions_of(benchmark).from_world
+    rows = [from_world(row | {"kind": kind}) for kind, path in kinds.items() for row in read_records(path)]
+    checksums = [sha256_file(path) for path in kinds.values()]
+    whole = checksums[0] if len(checksums) == 1 else hashlib.sha256("".join(checksums).encode()).hexdigest()
+    where = kinds[min(kinds)].with_name(f"{' + '.join(kinds)}.jsonl")
+    return QuestionSet(_read(rows, benchmark, where), f"world {experiment.world.name}", whole)
 
 
 def read_questions(path: Path, benchmark: str, source: str) -> QuestionSet:

@@ -11,6 +11,9 @@ from typing import Any
 
 from metaapo import PROJECT
 
+# The kinds of the tiny world's questions, and their user turns.
+WORLD_KINDS = {"mixed": 1, "composed": 1, "two_turn": 2}
+
 
 def known_benchmarks() -> list[str]:
     """Return the sorted names of all benchmarks: the folders of eval/ whose `__init__.py` assigns BENCHMARK."""
@@ -28,6 +31,12 @@ def declared(benchmark: str, key: str, default: Any = None) -> Any:
     """
     found = (_declaration(benchmark) or {}).get(key)
     return default if found is None else ast.literal_eval(found)
+
+
+def world_kinds(benchmark: str) -> list[str]:
+    """Return the kinds of the tiny world's questions that a benchmark uses."""
+    kind = declared(benchmark, "world_questions")
+    return list(WORLD_KINDS) if kind == "all" else [kind]
 
 
 @lru_cache(maxsize=64)

@@ -50,7 +50,7 @@ class DatasetConfig(Section):
 
 
 class QuestionsConfig(Section):
-    """Number of questions of each kind in the tiny world; every benchmark uses one kind."""
+    """Number of questions of each kind in the tiny world; a benchmark uses one kind or all."""
 
     mixed: int = Field(256, ge=1, le=320, description="single-turn questions from all task families")
     composed: int = Field(128, ge=1, le=2048, description="single-turn questions that combine several tasks")
@@ -205,7 +205,10 @@ class EvaluationConfig(Section):
         ["gold"], min_length=1, description="names in config/judges.yaml"
     )
     temperature: float = Field(
-        0.7, ge=0, description="for answers; Arena-Hard is greedy, MT-Bench's official categories set their own"
+        0.7,
+        ge=0,
+        description="for answers; Arena-Hard is greedy; the pooled questions and MT-Bench's official categories set "
+        "their own",
     )
     max_new_tokens: int = Field(32, ge=1, description="maximum tokens per answer")
     batch_size: int = Field(512, ge=1, description="answers generated in parallel")
@@ -273,6 +276,12 @@ class HardwareConfig(Section):
     pinned_arithmetic: bool = Field(
         False,
         description="same bytes on every x86-64 CPU with AVX2, whatever the environment says; about 1.5 times slower",
+    )
+    runs_per_job: int = Field(
+        1,
+        ge=1,
+        description="runs (seeds of one method at one budget) that a job trains, answers or judges, one after the "
+        "other in one process; more saves start-up time, which counts where models are small",
     )
     prepare: JobConfig = JobConfig(cpus=2)  # SFT and reward model: nothing else can run while they are trained
     train: JobConfig = JobConfig()

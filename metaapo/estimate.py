@@ -26,7 +26,7 @@ import yaml
 
 from metaapo import PROJECT
 from metaapo.assets import hub
-from metaapo.benchmarks import declared
+from metaapo.benchmarks import WORLD_KINDS, declared, world_kinds
 from metaapo.config import CheckpointConfig, ConfigError
 from metaapo.data import DataError, read_json
 from metaapo.experiment import Experiment, load
@@ -303,10 +303,9 @@ def _answer_hours(experiment: Experiment, policy: Shape) -> float:
 def _turns(experiment: Experiment, benchmark: str) -> int:
     """Number of user turns in a benchmark: in the official set, or in the tiny world's questions."""
     if experiment.world.name == "tiny":
-        questions = getattr(experiment.world.questions, declared(benchmark, "world_questions"))
-    else:
-        questions = declared(benchmark, "official_size")
-    return questions * declared(benchmark, "turns", default=1)
+        asked = experiment.world.questions
+        return sum(getattr(asked, kind) * WORLD_KINDS[kind] for kind in world_kinds(benchmark))
+    return declared(benchmark, "official_size") * declared(benchmark, "turns", default=1)
 
 
 def _disk_bytes(experiment: Experiment, policy: Shape, reward_model: Shape) -> float:

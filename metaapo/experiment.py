@@ -14,10 +14,10 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from metaapo.benchmarks import known_benchmarks
+from metaapo.benchmarks import declared, known_benchmarks
 from metaapo.config import NAME, ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
 from metaapo.data import DataError, read_yaml, refuse_expansion, write_text
-from metaapo.method import known_methods, method_module, module_of
+from metaapo.method import declaration_of, known_methods, method_module, module_of
 
 SFT = "sft"  # the world's policy that methods start from; no method may have this name
 
@@ -84,9 +84,9 @@ class Experiment(ExperimentConfig):
             for seed in method.seeds or self.seeds
         ]
 
-    def run_ids(self) -> list[str]:
-        """Folders of all training runs below `runs/`."""
-        return [run.id for run in self.runs()]
+    def run_ids(self, method: str | None = None) -> list[str]:
+        """Folders of all training runs, or those of one method, below `runs/`."""
+        return [run.id for run in self.runs() if method in (None, run.method)]
 
     def world_of(self, seed: int) -> int:
         """The world seed that a training seed belongs to."""
@@ -200,6 +200,11 @@ def _check_benchmarks(experiment: Experiment) -> None:
     for name in experiment.benchmarks:
         if name not in known:
             raise ConfigError(f"evaluation.benchmarks: unknown benchmark {name!r}{_did_you_mean(name, known)}")
+        if experiment.world.name != "tiny" and not declared(name, "official_size"):
+            raise ConfigError(
+                f"evaluation.benchmarks: {name} has no official questions and exists in the tiny world only; remove it "
+                f"or set world.name: tiny (now {experiment.world.name})"
+            )
 
 
 def _check_needs(experiment: Experiment) -> None:
@@ -238,6 +243,11 @@ def _check_world(experiment: Experiment) -> None:
         raise ConfigError("sft.checkpoint.path: this key is required where world.name is ultrafeedback")
     if not {"reward_model.checkpoint.path", "reward_model.dataset.path"} & set(given):
         raise ConfigError("reward_model.checkpoint.path: set it, or set reward_model.dataset.path to train a model")
+    for name, method in experiment.methods.items():
+        if declaration_of(method.module or name).reads_gold:
+            raise ConfigError(
+                f"methods.{name}: reads the gold reward, which only the tiny world has; remove the method"
+            )
     if "gold" in experiment.judges:
         raise ConfigError(
             "evaluation.judges: the gold judge only works in the tiny world; choose others from config/judges.yaml"

@@ -5,6 +5,8 @@
 3. How do offline and online losses mix?       `weigh`, `objective`
 4. What else is in the loss or learned?        `bonus`, `learner`
 
+The assay's oracle also revises the pairs after annotation (`revise`); no real method needs to.
+
 A method's module defines a class `Params` with its configuration keys, a function `build(params, context)` that returns
 a `Method`, and a `DECLARATION` with what the estimate and the report need to know; `Params` and `DECLARATION` are
 optional. These modules import torch only inside functions, so that reading a configuration stays fast.
@@ -20,10 +22,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from metaapo import PROJECT
 from metaapo.config import MethodConfig
+from metaapo.data import Message
 from metaapo.offline_pairs import OfflinePairs
 from metaapo.selection import Floats, Selection
 
@@ -128,6 +132,49 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class AnnotatedPrompt:
+    """The pairs of a prompt after annotation, as text.
+
+    Attributes:
+        messages: the conversation; it ends with a user turn.
+        offline: the offline pair's (chosen, rejected) responses.
+        online: the online pair's; None if the prompt was not sampled or gave no pair.
+    """
+
+    messages: Sequence[Message]
+    offline: tuple[str, str]
+    online: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a method sees when it revises an iteration's pairs.
+
+    Attributes:
+        prompts: all n prompts of the iteration.
+        budget: the run's, in (0, 1].
+        rng: the random stream for this run, iteration and purpose.
+    """
+
+    prompts: Sequence[AnnotatedPrompt]
+    budget: float
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What becomes of the pairs of an iteration's n prompts.
+
+    Attributes:
+        keep: bool (n,); False: the prompt does not train on its online pair, though its annotations are paid for.
+        weights: float (n,), offline weights in [0, 1] that replace `Method.weigh`'s where they are not nan; None: none.
+    """
+
+    keep: NDArray[np.bool_]
+    weights: Floats | None = None
+
+
+@dataclass(frozen=True)
 class Method:
     """A method's decisions.
 
@@ -140,6 +187,7 @@ class Method:
         candidates: what the annotator ranks.
         bonus: a term added to the loss of each online pair, (batch,), from its log-probabilities and beta.
         learner: a meta-learner trained along with the policy.
+        revise: which online pairs to train on, and fixed weights, decided after annotation; None: all pairs, `weigh`.
         order: indices of the prompts to train on, in this order; None: all, shuffled.
         first_iteration: the method to use in iteration 1 instead.
         uses_offline: False if w is always 0 and nothing depends on the offline pairs; this saves their forward passes,
@@ -158,6 +206,7 @@ class Method:
     candidates: Candidates = Candidates()
     bonus: Callable[[PairLogps, float], Tensor] | None = None
     learner: MetaLearner | None = None
+    revise: Callable[[Annotations], Revision] | None = None
     order: Callable[[OfflinePairs], Sequence[int]] | None = None
     first_iteration: Method | None = None
     uses_offline: bool = True
@@ -189,6 +238,8 @@ class Declaration:
         full_budget: all K responses of every prompt are annotated: the unit of annotation ratios and the rival in C2.
         matched_random: samples as many prompts as the method under test, at random: the control of C6.
         shows_signal: a plain method that must beat the SFT policy if there is anything to learn (health).
+        dose_response: samples exactly its budget, at random, with equal weights: what annotations alone are worth.
+        reads_gold: knows the gold reward, so it needs a world that a program can grade; a bound, not a rival.
         look: colour and marker in figures, the same in every experiment; None: any unused ones.
     """
 
@@ -202,6 +253,8 @@ class Declaration:
     full_budget: bool = False
     matched_random: bool = False
     shows_signal: bool = False
+    dose_response: bool = False
+    reads_gold: bool = False
     look: tuple[str, str] | None = None
 
 

@@ -1,4 +1,8 @@
-"""Train one run: `python -m metaapo.train --config results/default/config.yaml --run dpo/budget1.0/seed0`."""
+"""Train runs: `python -m metaapo.train --config results/default/config.yaml --run dpo/budget1.0/seed0`.
+
+Several runs are trained one after the other in one process. Each keeps its finished iterations and writes its run.json
+when it is finished, so what stops one leaves those before it as they are.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,18 @@ from metaapo.method import module_of
 
 
 def main() -> None:
-    """Command line: read the configuration, build the method and run its iterations."""
-    parser = experiment_arguments("Train one run.")
-    parser.add_argument("--run", required=True, help="METHOD/budgetB/seedS")
+    """Command line: read the configuration, build the method and run its iterations, for each run."""
+    parser = experiment_arguments("Train runs, one after the other.")
+    parser.add_argument("--run", nargs="+", required=True, help="METHOD/budgetB/seedS")
     arguments = parser.parse_args()
     with errors_in_one_sentence():
         experiment = load_and_pin(arguments.config)
-        run = Run.parse(arguments.run)
-        if run.id not in experiment.run_ids():
-            raise ConfigError(f"run {run.id}: not in this experiment; known: {', '.join(experiment.run_ids())}")
-        train(experiment, run)
+        runs = [Run.parse(run) for run in arguments.run]
+        for run in runs:
+            if run.id not in experiment.run_ids():
+                raise ConfigError(f"run {run.id}: not in this experiment; known: {', '.join(experiment.run_ids())}")
+        for run in runs:
+            train(experiment, run)
 
 
 def train(experiment: Experiment, run: Run) -> None:

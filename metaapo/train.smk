@@ -1,7 +1,7 @@
 """Rules for the experiment's world, and one rule train_<method> for every method in the configuration."""
 
 from metaapo.assets.hub import of_experiment
-from metaapo.experiment import Run
+from metaapo.jobs import jobs_of
 from metaapo.loop.run import modules_of
 
 WORLD = f"{RESULTS}/world{{world}}"
@@ -17,41 +17,45 @@ include: f"worlds/{EXPERIMENT.world.name}/world.smk"
 
 
 for method in EXPERIMENT.methods:
+    for number, job in enumerate(jobs_of(EXPERIMENT, EXPERIMENT.run_ids(method), method), start=1):
 
-    rule:
-        name:
-            f"train_{method}"
-        input:
-            world=lambda w: [
-                f"{EXPERIMENT.world_path(EXPERIMENT.world_of(int(w.seed)))}/{file}" for file in WORLD_FILES
-            ],
-            needs=lambda w, method=method: [
-                f"{EXPERIMENT.run_path(needed)}/run.json"
-                for needed in EXPERIMENT.needs(Run(method=method, budget=float(w.budget), seed=int(w.seed)))
-            ],
-        output:
-            f"{RESULTS}/runs/{method}/budget{{budget}}/seed{{seed}}/run.json",
-        log:
-            f"{RESULTS}/logs/train/{method}/budget{{budget}}-seed{{seed}}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/train_{method}/budget{{budget}}-seed{{seed}}.tsv"
-        # Run methods that others depend on first.
-        priority: 1 if method in NEEDED_METHODS else 0
-        conda:
-            "../environment.yml"
-        threads: EXPERIMENT.hardware.train.cpus
-        resources:
-            gpu=EXPERIMENT.hardware.train.gpus,
-            mem_mb=EXPERIMENT.hardware.train.memory_mb,
-            runtime=EXPERIMENT.hardware.train.minutes,
-        params:
-            config=CONFIG_FILE,
-            code=code_hash(*modules_of(method, EXPERIMENT)),
-            changes=EXPERIMENT.method_config(method),
-            run=f"{method}/budget{{budget}}/seed{{seed}}",
-            launch=EXPERIMENT.hardware.launch,
-        shell:
-            "{params.launch} metaapo.train --config {params.config:q} --run {params.run:q} > {log:q} 2>&1"
+        rule:
+            name:
+                f"train_{method}" if number == 1 else f"train_{method}.{number}"
+            input:
+                world=lambda w, job=job: [
+                    f"{EXPERIMENT.world_path(EXPERIMENT.world_of(run.seed))}/{file}"
+                    for run in job.runs(w)
+                    for file in WORLD_FILES
+                ],
+                needs=lambda w, job=job: [
+                    f"{EXPERIMENT.run_path(needed)}/run.json"
+                    for run in job.runs(w)
+                    for needed in EXPERIMENT.needs(run)
+                ],
+            output:
+                [f"{RESULTS}/runs/{run}/run.json" for run in job.ids],
+            log:
+                f"{RESULTS}/logs/train/{method}/{job.label}.log",
+            benchmark:
+                f"{RESULTS}/benchmarks/train_{method}/{job.label}.tsv"
+            # Run methods that others depend on first.
+            priority: 1 if method in NEEDED_METHODS else 0
+            conda:
+                "../environment.yml"
+            threads: EXPERIMENT.hardware.train.cpus
+            resources:
+                gpu=EXPERIMENT.hardware.train.gpus,
+                mem_mb=EXPERIMENT.hardware.train.memory_mb,
+                runtime=EXPERIMENT.hardware.train.minutes * len(job.seeds),
+            params:
+                config=CONFIG_FILE,
+                code=code_hash(*modules_of(method, EXPERIMENT)),
+                changes=EXPERIMENT.method_config(method),
+                runs=job.ids,
+                launch=EXPERIMENT.hardware.launch,
+            shell:
+                "{params.launch} metaapo.train --config {params.config:q} --run {params.runs:q} > {log:q} 2>&1"
 
 
 rule prefetch:

@@ -170,7 +170,7 @@ class Results:
             path = self.folder / "answers" / f"{run.id}.json"
             for file, entry in (read_json(path)["answers"] if path.exists() else {}).items():
                 benchmark, iteration = Path(file).parts[-5], int(Path(file).stem.removeprefix("iter"))
-                turns = entry["n"] * declaration(benchmark).turns
+                turns = entry.get("turns", entry["n"] * declaration(benchmark).turns)
                 shares = {"cut": share(entry["cut"], turns), "empty": share(entry["empty"], turns)}
                 rows.append(_keys(run) | {"iteration": iteration, "benchmark": benchmark} | shares)
         return pd.DataFrame(rows, columns=[*KEYS, "iteration", "benchmark", "cut", "empty"])

@@ -18,7 +18,7 @@ from metaapo.benchmarks import declared, known_benchmarks
 from metaapo.config import ConfigError
 from metaapo.data import read_json, read_jsonl
 
-NAMES = ("alpacaeval2", "arenahard", "mtbench")
+NAMES = ("alpacaeval2", "arenahard", "mtbench", "pooled")
 OFFERED = {
     questions_of: "read from_world package_questions hub_questions temperature answer_records question_of",
     judging_of: "judge_answers unreadable texts readings orders",
@@ -44,7 +44,9 @@ def test_every_folder_that_declares_a_benchmark_is_found():
         "alpacaeval2": "AlpacaEval 2",
         "arenahard": "Arena-Hard",
         "mtbench": "MT-Bench",
+        "pooled": "Pooled questions",
     }
+    assert [name for name, found in benchmarks().items() if found.primary] == ["pooled"]
 
 
 def test_the_estimate_reads_what_the_declaration_says_without_importing_it():
@@ -52,6 +54,7 @@ def test_the_estimate_reads_what_the_declaration_says_without_importing_it():
         assert declared(name, "official_size") == found.official_size
         assert declared(name, "turns", default=1) == found.turns
         assert declared(name, "world_questions") == found.world_questions
+        assert declared(name, "primary", default=False) == found.primary
 
 
 @pytest.mark.parametrize("name", NAMES)

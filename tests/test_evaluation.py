@@ -26,7 +26,7 @@ from eval.mtbench.judging import references
 from eval.mtbench.questions import TEMPERATURES
 from metaapo.config import ConfigError, EvaluationConfig
 from metaapo.data import DataError, read_json, read_jsonl, read_records, write_json, write_jsonl
-from metaapo.experiment import load
+from metaapo.experiment import Run, load
 from metaapo.worlds.tiny.data import baseline_answers, evaluation_sets
 from metaapo.worlds.tiny.tasks import parse
 from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer, outdated_beliefs
@@ -89,8 +89,9 @@ def test_every_checkpoint_is_evaluated_and_sft_is_alpacaevals_baseline(experimen
         "sft-budget0.0-seed0-iter0",
         "dpo-budget1.0-seed0-iter1",
     ]
-    assert checkpoints_ready(experiment, "sft", "0.0", "0")[0].endswith("world0/sft/model.safetensors")
-    ready = answers_ready(experiment, "alpacaeval2", "dpo", "1.0", "1")
+    sft, dpo = Run.parse("sft/budget0.0/seed0"), Run.parse("dpo/budget1.0/seed1")
+    assert checkpoints_ready(experiment, [sft])[0].endswith("world0/sft/model.safetensors")
+    ready = answers_ready(experiment, "alpacaeval2", [dpo])
     assert [path.split("answers/")[1] for path in ready] == ["dpo/budget1.0/seed1.json", "sft/budget0.0/seed0.json"]
 
 

@@ -63,7 +63,7 @@ def test_totals_by_hand():
     spent = totals(rows)
     assert vars(spent) == {
         "prompts": 4, "sampled": 3, "responses_generated": 6, "tokens_generated": 15, "responses_scored": 9,
-        "reward_model_calls": 1, "pairs": 1, "ties": 1, "identical": 1,
+        "reward_model_calls": 1, "pairs": 1, "ties": 1, "identical": 1, "left_out": 0,
     }  # fmt: skip
     assert spent.annotation_ratio(k=3) == 9 / 12
     assert run_totals([vars(spent), vars(spent)]).responses_scored == 18

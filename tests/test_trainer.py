@@ -187,34 +187,36 @@ def test_bad_pairs_are_reported_and_nothing_is_written(tmp_path, row, value, mes
     assert not list(experiment.run_path(run_of("dpo")).glob("iter*"))
 
 
-def start_training(folder, experiment, method):
+def start_training(folder, experiment, *runs):
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(experiment.dump()))
-    command = [sys.executable, "-m", "metaapo.train", "--config", str(config), "--run", run_of(method).id]
+    command = [sys.executable, "-m", "metaapo.train", "--config", str(config), "--run", *(run.id for run in runs)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def test_a_killed_run_resumes_from_its_last_finished_iteration_to_the_same_result(finished, tmp_path):
-    experiment = experiment_in(tmp_path)
-    path = experiment.run_path(run_of("metaapo"))
-    process = start_training(tmp_path, experiment, "metaapo")
+def test_a_killed_job_resumes_from_the_last_finished_iteration_of_its_second_run_to_the_same_result(finished, tmp_path):
+    experiment, job = experiment_in(tmp_path), (run_of("metaapo", seed=1), run_of("metaapo"))
+    first, second = map(experiment.run_path, job)
+    process = start_training(tmp_path, experiment, *job)
     deadline = time.monotonic() + 120
-    while not (path / ".iter2.partial").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
+    while not (second / ".iter2.partial").exists():
+        assert process.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert (path / "iter1" / "summary.json").exists()
-    assert not (path / "iter2").exists()
-    assert not (path / "run.json").exists()
-    untouched = (path / "iter1" / "summary.json").stat().st_mtime_ns
-    assert start_training(tmp_path, experiment, "metaapo").wait() == 0
-    assert (path / "iter1" / "summary.json").stat().st_mtime_ns == untouched
+    assert read_json(first / "run.json")["seed"] == 1
+    assert (second / "iter1" / "summary.json").exists()
+    assert not (second / "iter2").exists()
+    assert not (second / "run.json").exists()
+    kept = [*(first / f"iter{t}" / "summary.json" for t in (1, 2, 3)), second / "iter1" / "summary.json"]
+    untouched = [path.stat().st_mtime_ns for path in kept]
+    assert start_training(tmp_path, experiment, *job).wait() == 0
+    assert [path.stat().st_mtime_ns for path in kept] == untouched
     for t in (1, 2, 3):
         reference = finished.run_path(run_of("metaapo")) / f"iter{t}"
         for name in ("train.jsonl", "annotations.jsonl", "probes.jsonl", "model/model.safetensors"):
-            assert (path / f"iter{t}" / name).read_bytes() == (reference / name).read_bytes(), (t, name)
+            assert (second / f"iter{t}" / name).read_bytes() == (reference / name).read_bytes(), (t, name)
 
 
 def test_iterations_of_other_settings_are_not_reused(tmp_path):

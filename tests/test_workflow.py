@@ -84,9 +84,9 @@ def test_a_run_killed_repeatedly_resumes_to_the_same_bytes(finished, tmp_path, p
         kills, config, jobs = 3, "config/part.yaml", 16
         document = yaml.safe_load((PROJECT / "config" / "smoke.yaml").read_text())
         methods = {name: {} for name in ("dpo", "metaapo")}
-        document |= {"experiment": "part", "seeds": [0], "iterations": 2, "methods": methods}
-        for copy in (finished, folder):
-            (copy / config).write_text(yaml.safe_dump(document))
+        document |= {"experiment": "part", "seeds": [0, 1], "iterations": 2, "methods": methods}
+        for copy, runs_per_job in ((finished, 1), (folder, 2)):  # how runs share jobs changes no number either
+            (copy / config).write_text(yaml.safe_dump(document | {"hardware": {"runs_per_job": runs_per_job}}))
         command = [*SNAKEMAKE, "--configfile", config]
         subprocess.run(command, cwd=finished, capture_output=True, check=True, env=ENVIRONMENT)
     for number in range(kills + 1):
@@ -114,6 +114,14 @@ def test_a_new_seed_trains_only_that_seed(finished):
     planned = {tuple(line.split()) for line in (process.stdout + process.stderr).splitlines()}
     assert ("train_dpo", "1") in planned
     assert ("sft", "1") not in planned
+
+
+def test_runs_that_share_a_job_have_rules_without_wildcards(tmp_path):
+    folder = project_copy(tmp_path)
+    process = snakemake(folder, "--config", "seeds=[0,1,2]", "hardware={runs_per_job: 2}", "--dry-run")
+    planned = {tuple(line.split()) for line in (process.stdout + process.stderr).splitlines()}
+    assert {("train_dpo", "1"), ("train_dpo.2", "1"), ("train_selm", "1")} <= planned
+    assert ("train_selm.2", "1") not in planned  # config/smoke.yaml gives it one seed
 
 
 def test_a_new_world_leaves_the_first_unchanged(finished):

@@ -7,7 +7,7 @@ questions at once, so that a judge behind a network endpoint can work on many co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from metaapo.data import Message
@@ -25,6 +25,7 @@ class Comparison:
         category: the question's category.
         models: who gave the first and the second answer; a judge that reads the answers must not look at this.
         benchmark: the question's benchmark, for judges that look up judgments or prompts.
+        second_prompt: the conversation before the second answer, where it differs; None if both answer `prompt`.
     """
 
     prompt: list[Message]
@@ -34,6 +35,24 @@ class Comparison:
     category: str = ""
     models: tuple[str, str] = ("", "")
     benchmark: str = ""
+    second_prompt: list[Message] | None = None
+
+    @property
+    def prompts(self) -> tuple[list[Message], list[Message]]:
+        """The conversations before the first and before the second answer."""
+        return self.prompt, self.prompt if self.second_prompt is None else self.second_prompt
+
+    def swapped(self) -> Comparison:
+        """The same comparison with its answers, and the conversations before them, swapped."""
+        prompt, second_prompt = self.prompts[::-1]
+        return replace(
+            self,
+            prompt=prompt,
+            first=self.second,
+            second=self.first,
+            models=self.models[::-1],
+            second_prompt=None if self.second_prompt is None else second_prompt,
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class BothOrders:
     def prefer(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
         """The mean preference of both orders; None if either is unreadable, since one order alone would keep the
         bias."""
-        said = self.members[0].prefer([*comparisons, *map(swap, comparisons)])
+        said = self.members[0].prefer([*comparisons, *(comparison.swapped() for comparison in comparisons)])
         return [_joined(*pair) for pair in zip(said, said[len(comparisons) :])]
 
     def verdicts(self, comparisons: Sequence[Comparison]) -> list[Judgment]:
@@ -33,11 +33,6 @@ class BothOrders:
     def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """Grades, unchanged: a single answer has no order."""
         return self.members[0].grade(conversations)
-
-
-def swap(comparison: Comparison) -> Comparison:
-    """The same comparison with its answers swapped."""
-    return replace(comparison, first=comparison.second, second=comparison.first, models=comparison.models[::-1])
 
 
 def _joined(straight: Judgment, swapped: Judgment) -> Judgment:

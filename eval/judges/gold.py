@@ -37,7 +37,8 @@ class GoldJudge:
         return [self._compare(comparison, verdict) for comparison in comparisons]
 
     def _compare(self, comparison: Comparison, decide: Any) -> Judgment:
-        golds = [self._world.gold(comparison.prompt, answer) for answer in (comparison.first, comparison.second)]
+        answers = zip(comparison.prompts, (comparison.first, comparison.second))
+        golds = [self._world.gold(prompt, answer) for prompt, answer in answers]
         value = decide(golds[0].reward, golds[1].reward, self._scale)
         reasons = [f"Assistant {name}: {_reason(gold)}" for name, gold in zip("AB", golds)]
         conclusion = f"My final verdict is [[{value}]]" if isinstance(value, str) else f"Preference {value:.4f}"

@@ -52,6 +52,17 @@ def store_path(experiment: Experiment, name: str) -> Path:
     return Path(experiment.results_dir) / "judge_store" / f"{name}.sqlite"
 
 
+def _in_one_turn(comparison: Comparison) -> tuple[str, str, str]:
+    """(instruction, first, second) for AlpacaEval's prompt, which has room for one turn: earlier turns come before the
+    last."""
+    instruction = "\n\n".join(m["content"] for m in comparison.prompt if m["role"] == "user")
+    first, second = (
+        "\n\n".join([*(m["content"] for m in prompt if m["role"] == "assistant"), answer])
+        for prompt, answer in zip(comparison.prompts, (comparison.first, comparison.second))
+    )
+    return instruction, first, second
+
+
 class OpenAIJudge:
     """Asks a `Client` the official questions and reads the answers with the official parsers."""
 
@@ -103,8 +114,9 @@ class OpenAIJudge:
         return [read(answer, swap) for answer, swap in zip(answers, switched)]
 
     def _preference_body(self, comparison: Comparison, switched: bool) -> Body:
-        first, second = (comparison.second, comparison.first) if switched else (comparison.first, comparison.second)
-        values = {"instruction": comparison.prompt[-1]["content"], "output_1": first, "output_2": second}
+        instruction, first, second = _in_one_turn(comparison)
+        first, second = (second, first) if switched else (first, second)
+        values = {"instruction": instruction, "output_1": first, "output_2": second}
         filled: list[Message] = [{"role": m["role"], "content": fill(m["content"], values)} for m in self._alpacaeval2]
         return self._body(filled, ALPACAEVAL2)
 

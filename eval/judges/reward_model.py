@@ -52,12 +52,11 @@ class RewardModelJudge:
     def _compare(
         self, comparisons: Sequence[Comparison], decide: Callable[..., float | str], words: str
     ) -> list[Judgment]:
-        rewards = self._rewards(
-            [comparison.prompt for comparison in comparisons],
-            [[comparison.first, comparison.second] for comparison in comparisons],
-        )
+        prompts = [prompt for comparison in comparisons for prompt in comparison.prompts]
+        answers = [[answer] for comparison in comparisons for answer in (comparison.first, comparison.second)]
+        rewards = [reward for (reward,) in self._rewards(prompts, answers)]
         judgments = []
-        for first, second in rewards:
+        for first, second in zip(rewards[::2], rewards[1::2]):
             value = decide(first, second, self._scale)
             judgments.append(Judgment(value, f"Rewards: A {first:.4f}, B {second:.4f}\n{words.format(value)}"))
         return judgments

@@ -123,7 +123,8 @@ def micro_batch_losses(
     device = bench.processes.device
     has_online = torch.tensor([prompt.online is not None for prompt in micro], device=device)
     gaps = torch.tensor([prompt.reward_gap for prompt in micro], device=device)
-    return prompt_losses(method, bench.train.beta, offline, online, has_online, gaps)
+    fixed = torch.tensor([prompt.fixed_weight for prompt in micro], device=device)
+    return prompt_losses(method, bench.train.beta, offline, online, has_online, gaps, fixed)
 
 
 def _with_kl(

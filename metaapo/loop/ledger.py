@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-Outcome = Literal["not_sampled", "scored", "pair", "tie", "identical"]
+Outcome = Literal["not_sampled", "scored", "pair", "tie", "identical", "left_out"]
 
 
 @dataclass
@@ -29,7 +29,7 @@ class LedgerRow:
         responses_scored: responses scored by the reward model, the unit of the annotation budget.
         reward_model_calls: distinct texts among those; equal texts for one prompt are scored once.
         outcome: not_sampled; pair; tie (all rewards equal) or identical (all texts equal), which carry no information;
-            scored: scored by a method that makes no pairs.
+            scored: scored by a method that makes no pairs; left_out: a pair that the method decided not to train on.
         reward_chosen: highest reward among the scored responses; None if there are none.
         reward_rejected: lowest reward among the scored responses; None if there are none.
     """
@@ -54,7 +54,7 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over ledger rows; `sampled` counts prompts, `pairs`, `ties` and `identical` count outcomes."""
+    """Sums over ledger rows; `sampled` counts prompts; `pairs`, `ties`, `identical`, `left_out`: outcomes."""
 
     prompts: int = 0
     sampled: int = 0
@@ -65,6 +65,7 @@ class Totals:
     pairs: int = 0
     ties: int = 0
     identical: int = 0
+    left_out: int = 0
 
     def annotation_ratio(self, k: int) -> float:
         """Responses scored, relative to `k` for every prompt; 0 if there are no prompts."""
@@ -84,6 +85,7 @@ def totals(rows: Sequence[LedgerRow]) -> Totals:
         pairs=outcomes.count("pair"),
         ties=outcomes.count("tie"),
         identical=outcomes.count("identical"),
+        left_out=outcomes.count("left_out"),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from metaapo.loop.annotate import best_worst
 from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.stages import Clock
 from metaapo.loop.workbench import Workbench
-from metaapo.method import Method
+from metaapo.method import AnnotatedPrompt, Annotations, Method, Revision
 from metaapo.models.generate import Response
 from metaapo.models.load import encode_response
 from metaapo.selection import Selection
@@ -31,6 +32,8 @@ def annotate_selected(
         rewards = bench.annotator.rewards(selected, texts)
         for prompt, *candidates in zip(selected, responses, texts, rewards):
             _make_pair(bench, method, prompt, *candidates)
+        if method.revise is not None:
+            _revise(bench, method.revise, iteration, prompts)
         _add_reference_logps(bench, method, [prompt for prompt in selected if prompt.online is not None])
 
 
@@ -72,6 +75,20 @@ def _make_pair(
             for i in (pair.chosen, pair.rejected)
         )
         prompt.online = PreferencePair(chosen, rejected, greedy=responses[0].token_ids)
+        prompt.online_texts = texts[pair.chosen], texts[pair.rejected]
+
+
+def _revise(bench: Workbench, revise: Callable[[Annotations], Revision], iteration: int, prompts: list[Prompt]) -> None:
+    """Let the method leave out online pairs, which stay in the ledger, and fix weights."""
+    context = bench.context
+    annotated = [AnnotatedPrompt(prompt.messages, prompt.texts, prompt.online_texts) for prompt in prompts]
+    revision = revise(Annotations(annotated, context.run.budget, context.rng(iteration, "revise")))
+    for prompt, keep in zip(prompts, revision.keep, strict=True):
+        if prompt.online is not None and not keep:
+            prompt.online, prompt.ledger.outcome = None, "left_out"
+    if revision.weights is not None:
+        for prompt, weight in zip(prompts, revision.weights.tolist(), strict=True):
+            prompt.fixed_weight = weight
 
 
 def _add_reference_logps(bench: Workbench, method: Method, prompts: list[Prompt]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class Prompt:
         offline: the offline pair as token ids.
         ledger: what the prompt has cost so far.
         online: the online pair; None before annotation, or if the prompt was not sampled or gave no pair.
+        online_texts: the online pair's (chosen, rejected) responses.
+        fixed_weight: offline weight that replaces the method's `weigh`; nan: none.
         reward_gap: reward of y_w minus that of y_l in the offline pair; 0 unless the method sets `rates_offline`.
     """
 
@@ -57,6 +60,8 @@ class Prompt:
     offline: PreferencePair
     ledger: LedgerRow
     online: PreferencePair | None = None
+    online_texts: tuple[str, str] | None = None
+    fixed_weight: float = math.nan
     reward_gap: float = 0.0
 
 

@@ -2,7 +2,7 @@
 
     L = w * L_off + (1 - w) * (L_on + bonus)
 
-where w = `Method.weigh` of the offline pair's score under the current policy, detached.
+where w = `Method.weigh` of the offline pair's score under the current policy, detached, or what `Method.revise` fixed.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def prompt_losses(
     online: PairLogps | None,
     has_online: Tensor,
     reward_gaps: Tensor,
+    fixed_weights: Tensor | None = None,
 ) -> tuple[Tensor, StepColumns]:
     """Compute the loss of each of n prompts.
 
@@ -86,6 +87,7 @@ def prompt_losses(
         online: the online pairs of the prompts that have one, (has_online.sum(),); None if there are none.
         has_online: bool (n,), which prompts have an online pair.
         reward_gaps: float32 (n,), reward gaps of the offline pairs.
+        fixed_weights: float32 (n,), weights that replace the method's where they are not nan; None: none.
 
     Returns:
         the losses, (n,), with gradients, and the detached columns.
@@ -103,6 +105,8 @@ def prompt_losses(
             losses = losses + method.bonus(online, beta)
         online_losses = zeros.masked_scatter(has_online, losses)
     weights = zeros + method.weigh(pairs)
+    if fixed_weights is not None:
+        weights = torch.where(fixed_weights.isnan(), weights, fixed_weights)
     features = None if method.learner is None else method.learner.features(pairs)
     columns = StepColumns(pairs.scores, weights, offline_losses, online_losses, has_online, features)
     return mixed_loss(weights, offline_losses, online_losses), columns.each(Tensor.detach)

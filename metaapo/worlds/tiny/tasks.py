@@ -49,13 +49,11 @@ POOLS = (NOUNS, ADJECTIVES, NAMES, EVENTS, DAYS, PLACES, tuple(CATEGORIES))
 VAGUE = ("something", "stuff", "whatever")  # used in place of a word, never right
 CONTENT = frozenset((*itertools.chain.from_iterable(POOLS), *VAGUE))
 
-# Who asks, and how each reader wants to be greeted. Every greeting is wanted by eight readers, so none is right more
+# Who asks, and how each reader wants to be greeted. Every greeting is wanted by four readers, so none is right more
 # often than another, and each reader's wish must be learned on its own.
 READERS = (
     *("potter", "sailor", "waiter", "nurse", "barber", "miner", "writer", "hunter"),
     *("tailor", "baker", "doctor", "judge", "painter", "ranger", "actor", "dancer"),
-    *("weaver", "clerk", "porter", "farmer", "builder", "pilot", "singer", "lawyer"),
-    *("driver", "teacher", "butcher", "plumber", "gardener", "chef", "trainer", "soldier"),
 )
 GREETINGS = ("sure", "hello", "gladly", "okay")
 WANTED = {reader: GREETINGS[i % len(GREETINGS)] for i, reader in enumerate(READERS)}

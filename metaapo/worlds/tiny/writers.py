@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from metaapo.worlds.tiny.tasks import FAMILIES, GREETINGS, HEDGES, LIST_FAMILIES, POOLS, READERS, VAGUE, WANTED, Task
 
-NEWCOMERS = 12  # of the 32 readers; the offline writers do not know what they want
+NEWCOMERS = 8  # of the 16 readers; the offline writers do not know what they want
 
 # What a writer believes about readers: reader -> greeting.
 Beliefs = Mapping[str, str]
@@ -77,7 +77,7 @@ OFFLINE_WRITERS = (EXPERT, CAREFUL, CASUAL, CHATTY)
 def outdated_beliefs(seed: int) -> dict[str, str]:
     """What the demonstrator of a world believes: for every reader a greeting that the reader does not want.
 
-    For the eight readers who want one greeting, the three others are believed in turn, in random order, so no rule
+    For the four readers who want one greeting, the three others are believed in turn, in random order, so no rule
     leads from a belief to the wish: each reader must be learned on its own.
     """
     rng = random.Random(f"tiny/{seed}/beliefs")

@@ -261,8 +261,8 @@ def no_room(assay: Sequence[Mapping[str, Any]], margin: float) -> str:
     room = rows.get("room_selection")
     if room and room["ci_high"] is not None and room["ci_high"] < margin:
         return (
-            f"even an oracle that selects by the true gain of each prompt beats random selection by only "
-            f"{room['value']:.3g} [{room['ci_low']:.3g}, {room['ci_high']:.3g}] points, below the {margin:g} that matters"
+            f"even an oracle that selects by each prompt's true gain beats random selection by only {room['value']:.3g} "
+            f"[{room['ci_low']:.3g}, {room['ci_high']:.3g}] points, below the {margin:g} that matter"
         )
     spreads = [row["value"] for name, row in rows.items() if name.startswith("spread_iter")]
     if spreads and all(spread is not None and spread < SMALL_SPREAD for spread in spreads):

@@ -571,7 +571,7 @@ def _refuted(ruling: Ruling, evidence: Evidence) -> str:
     """What refutes the claim; "not seen here" if the experiment does not meet all conditions of the claim."""
     part, n = ruling.shown_by, len(ruling.tested)
     against = sum(other.p_against < ALPHA for other in ruling.tested)
-    many = f"{against} of {n} comparisons speak against it, " if n > 1 else ""
+    many = f"{against} of {n} comparisons speak against it, most clearly " if n > 1 else ""
     if not evidence.unmet:
         return f"contradicted: {many}{_finding(part, ruling.verdict)}"
     unmet = " or ".join(evidence.unmet)
@@ -581,12 +581,13 @@ def _refuted(ruling: Ruling, evidence: Evidence) -> str:
 def _finding(part: Part, verdict: Verdict) -> str:
     shown = _effect(part)
     amount = f"{shown['effect']:.4g} {part.unit} [{shown['ci_low']:.4g}, {shown['ci_high']:.4g}]"
-    found = f"{part.label}{_on(part)} is {amount}"
+    found = f"{part.label}{_on(part)}: {amount}"
+    margin = f"{part.margin:g} {part.unit.removesuffix('s') if part.margin == 1 else part.unit}"
     if verdict == "equivalent":
-        return f"{found}, within the {part.margin:g} {part.unit} that matter"
+        return f"{found}, so that any difference is below {margin}, the smallest that matters"
     if verdict == "worse":
         return f"{found}, claimed {shown['relation']} {shown['bound']:g}"
-    return f"{found}, which rules out a gain of {part.margin:g} {part.unit}"
+    return f"{found}, which rules out a gain of {margin}"
 
 
 def _by_title(ruling: Ruling) -> list[str]:

@@ -261,7 +261,7 @@ def no_room(assay: Sequence[Mapping[str, Any]], margin: float) -> str:
     room = rows.get("room_selection")
     if room and room["ci_high"] is not None and room["ci_high"] < margin:
         return (
-            f"even an oracle that selects by each prompt's true gain beats random selection by only {room['value']:.3g} "
+            f"an oracle that selects by each prompt's true gain beats random selection by only {room['value']:.3g} "
             f"[{room['ci_low']:.3g}, {room['ci_high']:.3g}] points, below the {margin:g} that matter"
         )
     spreads = [row["value"] for name, row in rows.items() if name.startswith("spread_iter")]

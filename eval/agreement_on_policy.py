@@ -54,7 +54,7 @@ def check_method(experiment: Experiment, method: str) -> Record:
     """Measure the agreement at the end of every run of a method.
 
     Returns:
-        {method, prompts, samples, runs: [{run, world, agreement (share of pairs, 0 to 1), gold, proxy (mean rewards)}]}.
+        {method, prompts, samples, runs: [{run, world, agreement (share of pairs, 0 to 1), gold and proxy (means)}]}.
 
     Raises:
         DataError: a checkpoint or the world's pairs are missing, or all samples have the same gold reward.

@@ -2,7 +2,8 @@
 
     python -m reports --config config/default.yaml
 
-Writes scores.csv, claims.json, curve.json (if there are several budgets), health.json and report/; each module can also be run on its own.
+Writes scores.csv, claims.json, curve.json (if there are several budgets), health.json and report/; each module can also
+be run on its own.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ used: they differ in training as well as in annotations. Two numbers summarise i
   Statistics, 1999, section 3.2). An interval of 95 % needs six worlds; with fewer it is the range, and `coverage` says
   what that covers.
 - `area`: the mean of the curve over log annotations, in the unit of the endpoint, between two ratios that every method
-  and world covers; mean over worlds with Student's t-interval, and its difference from Online DPO's own curve, paired by
-  world, where that has several budgets too.
+  and world covers; mean over worlds with Student's t-interval, and its difference from Online DPO's own curve, paired
+  by world, where that has several budgets too.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def curve(results: Results) -> Record | None:
     target = logs.scores(rival)
     points = {name: points_of(logs, name) for name in swept}
     points = {name: found for name, found in points.items() if found}
-    ends = common_range([by_world for by_world in points.values()])
+    ends = common_range(list(points.values()))
     areas = {name: areas_of(by_world, ends) for name, by_world in points.items()}
     return {
         "endpoint": dict(zip(("benchmark", "metric"), logs.endpoint)),

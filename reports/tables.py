@@ -145,18 +145,8 @@ def _html_cell(cell: Cell) -> str:
     return f'<td title="{runs}">{main}{interval}</td>'
 
 
-LATEX = {
-    "≤": r"$\leq$",
-    ">": r"$>$",
-    "&": r"\&",
-    "%": r"\%",
-    "_": r"\_",
-    "#": r"\#",
-    "†": r"$^\dagger$",
-    "–": "--",
-    "−": "$-$",
-    "√": r"$\surd$",
-}
+LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", "–": "--", "−": "$-$", "√": r"$\surd$"}
+LATEX |= {"≤": r"$\leq$", ">": "$>$"}
 
 
 def _latex(text: str) -> str:
@@ -391,9 +381,9 @@ def curve_table(results: Results) -> Table | None:
     note = (
         f"From runs with capped budgets. Left: median over {replicates} of the annotations at which the curve first "
         f"reaches {rival}'s score, in percent of {rival}'s annotations, with the interval between order statistics "
-        f"(coverage {coverage:.1%} or more); ≤ and > where it is known only to lie beyond the budgets that were trained, "
-        f"an empty end where it is unbounded. Censored {replicates}: {censored}. Middle and right: mean of the curve over "
-        f"log annotations {between or 'is not defined, since the budgets do not overlap'}, with 95 % t-intervals over "
+        f"(coverage {coverage:.1%} or more); ≤ and > where it is known only to lie beyond the trained budgets, an "
+        f"empty end where it is unbounded. Censored {replicates}: {censored}. Middle and right: mean of the curve over log "
+        f"annotations {between or 'is not defined, since the budgets do not overlap'}, with 95 % t-intervals over "
         f"{replicates}, and its difference from {rival}'s."
     )
     heads = (f"annotations to reach {rival}, %", "mean over log annotations", f"difference from {rival}")

@@ -382,8 +382,8 @@ def curve_table(results: Results) -> Table | None:
         f"From runs with capped budgets. Left: median over {replicates} of the annotations at which the curve first "
         f"reaches {rival}'s score, in percent of {rival}'s annotations, with the interval between order statistics "
         f"(coverage {coverage:.1%} or more); ≤ and > where it is known only to lie beyond the trained budgets, an "
-        f"empty end where it is unbounded. Censored {replicates}: {censored}. Middle and right: mean of the curve over log "
-        f"annotations {between or 'is not defined, since the budgets do not overlap'}, with 95 % t-intervals over "
+        f"empty end where it is unbounded. Censored {replicates}: {censored}. Middle and right: mean of the curve over "
+        f"log annotations {between or 'is not defined, since the budgets do not overlap'}, with 95 % t-intervals over "
         f"{replicates}, and its difference from {rival}'s."
     )
     heads = (f"annotations to reach {rival}, %", "mean over log annotations", f"difference from {rival}")

@@ -4,6 +4,7 @@ Answers and judgments are kept between reruns and only regenerated when out of d
 manifests, which are written once all files of a run exist.
 """
 
+from eval.agreement_on_policy import agreement_files, runs_of
 from eval.benchmark import people_modules, scoring_code
 from eval.checkpoints import (
     answer_code,
@@ -15,7 +16,7 @@ from eval.checkpoints import (
     judged_runs,
     score_settings_of,
 )
-from eval.grade import gold_files, grading_code
+from eval.grade import gold_files, gold_module, grading_code
 from eval.judges.catalogue import judge_settings, judging_code, kinds_of
 from metaapo.jobs import jobs_of
 
@@ -127,6 +128,29 @@ if gold_files(EXPERIMENT):
             code=grading_code(EXPERIMENT),
         shell:
             "python -m eval.grade --config {params.config:q} > {log:q} 2>&1"
+
+    rule agreement_on_policy:
+        """Whether the reward model is still right at the end of a plain method, all its runs in one process."""
+        input:
+            runs=lambda w: [f"{RESULTS}/runs/{run.id}/run.json" for run in runs_of(EXPERIMENT, w.method)],
+        output:
+            f"{RESULTS}/agreement/{{method}}.json",
+        log:
+            f"{RESULTS}/logs/agreement/{{method}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/agreement/{{method}}.tsv"
+        conda:
+            "../environment.yml"
+        threads: EXPERIMENT.hardware.answer.cpus
+        resources:
+            gpu=EXPERIMENT.hardware.answer.gpus,
+            mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+            runtime=EXPERIMENT.hardware.answer.minutes,
+        params:
+            config=CONFIG_FILE,
+            code=code_hash("eval.agreement_on_policy", gold_module(EXPERIMENT.world.name)),
+        shell:
+            "python -m eval.agreement_on_policy --config {params.config:q} --method {wildcards.method:q} > {log:q} 2>&1"
 
 
 rule judge_checks:

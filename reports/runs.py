@@ -4,6 +4,7 @@
     results = Results.load("config/default.yaml")
     results.scores          one row per model x benchmark x metric (scores.csv)
     results.claims          the verdicts (claims.json)
+    results.curve           what scores cost in annotations (curve.json), if methods were trained at several budgets
     results.runs            one row per run, with its provenance
     results.iterations      one row per run x iteration: annotations, KL, length, seconds
     results.training        one row per optimizer step
@@ -29,7 +30,7 @@ import pandas as pd
 
 from eval.benchmark import benchmark as declaration
 from metaapo.data import read_json, read_jsonl
-from metaapo.experiment import Experiment, Run, load
+from metaapo.experiment import SFT, Experiment, Run, load
 from metaapo.method import module_of
 from reports.collect import responses_per_prompt, share
 
@@ -61,6 +62,12 @@ class Results:
     def claims(self) -> list[dict[str, Any]]:
         """claims.json: one verdict per claim."""
         return read_json(self.folder / "claims.json")
+
+    @property
+    def curve(self) -> dict[str, Any] | None:
+        """curve.json; None if no method was trained at several budgets."""
+        path = self.folder / "curve.json"
+        return read_json(path) if path.exists() else None
 
     @cached_property
     def records(self) -> dict[Run, dict[str, Any]]:
@@ -161,12 +168,13 @@ class Results:
 
     @cached_property
     def answers(self) -> pd.DataFrame:
-        """One row per model x benchmark; `cut` and `empty` are shares of the answers over all turns.
+        """One row per model x benchmark, with SFT policies; `cut` and `empty` are shares of the answers over all turns.
 
         An answer is cut off when it reaches the length limit, because it is long or loops.
         """
         rows = []
-        for run in self.records:
+        policies = [Run(method=SFT, budget=0.0, seed=world) for world in self.experiment.world.seeds]
+        for run in [*policies, *self.records]:
             path = self.folder / "answers" / f"{run.id}.json"
             for file, entry in (read_json(path)["answers"] if path.exists() else {}).items():
                 benchmark, iteration = Path(file).parts[-5], int(Path(file).stem.removeprefix("iter"))

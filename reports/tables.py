@@ -13,13 +13,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from eval import stats
 from eval.benchmark import benchmarks
 from metaapo.data import write_text
-from metaapo.experiment import Run
+from metaapo.experiment import SFT, Run
 from metaapo.method import known_declarations
 from reports.runs import KEYS, Results
 
@@ -27,9 +28,10 @@ BENCHMARKS = benchmarks()
 TITLES = {name: declared.title for name, declared in BENCHMARKS.items()}
 MAIN_COLUMNS = tuple(
     (name, column.metric, f"{declared.title} {column.label}".strip())
-    for name, declared in BENCHMARKS.items()
+    for name, declared in sorted(BENCHMARKS.items(), key=lambda item: not item[1].primary)
     for column in declared.columns
 )
+CUT = "cut answers"  # stands for a metric in the columns of the main table
 PARTIAL = "†"
 PARTIAL_NOTE = " † partial: some judgments could not be read, or some seeds are missing."
 
@@ -46,6 +48,7 @@ class Cell:
         runs: their ids, such as "dpo/budget1.0/seed0".
         partial: some judgments failed or some seeds are missing.
         digits: decimal places to print.
+        prefix: before the value, such as "> " if it is only known to be larger.
     """
 
     value: float | None
@@ -55,18 +58,25 @@ class Cell:
     runs: tuple[str, ...] = ()
     partial: bool = False
     digits: int = 1
+    prefix: str = ""
 
     @property
     def has_interval(self) -> bool:
         """Whether to show an interval; there is none for a single seed or if all seeds agree exactly."""
-        return self.low is not None and self.low < self.high
+        if self.low is None or self.high is None:
+            return self.low is not self.high  # one end is unbounded
+        return self.low < self.high
+
+    def end(self, value: float | None) -> str:
+        """An end of the interval; empty if unbounded."""
+        return "" if value is None else f"{value:.{self.digits}f}"
 
     def text(self) -> str:
         """Such as "58.4 [55.1, 61.7]", with a mark if the score is partial; "–" if there is no score."""
         if self.value is None:
             return "–"
-        interval = "" if not self.has_interval else f" [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
-        return f"{self.value:.{self.digits}f}{PARTIAL if self.partial else ''}{interval}"
+        interval = "" if not self.has_interval else f" [{self.end(self.low)}, {self.end(self.high)}]"
+        return f"{self.prefix}{self.value:.{self.digits}f}{PARTIAL if self.partial else ''}{interval}"
 
 
 @dataclass(frozen=True)
@@ -95,10 +105,11 @@ class Table:
         """One line per cell, in full precision, with the runs it averages."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", "column", "value", "ci_low", "ci_high", "n_seeds", "partial", "runs"])
+        writer.writerow(["row", "column", "bound", "value", "ci_low", "ci_high", "n_seeds", "partial", "runs"])
         for head, cells in self.rows:
             for column, c in zip(self.columns, cells):
-                writer.writerow([head, column, c.value, c.low, c.high, c.n_seeds, int(c.partial), " ".join(c.runs)])
+                numbers = [c.prefix.strip(), c.value, c.low, c.high, c.n_seeds, int(c.partial)]
+                writer.writerow([head, column, *numbers, " ".join(c.runs)])
         return text.getvalue()
 
     def to_markdown(self) -> str:
@@ -128,17 +139,14 @@ class Table:
 def _html_cell(cell: Cell) -> str:
     if cell.value is None:
         return "<td>–</td>"
-    main = f"{cell.value:.{cell.digits}f}" + (f"<sup>{PARTIAL}</sup>" if cell.partial else "")
-    interval = (
-        ""
-        if not cell.has_interval
-        else f'<span class="ci">{cell.low:.{cell.digits}f} – {cell.high:.{cell.digits}f}</span>'
-    )
+    main = html.escape(f"{cell.prefix}{cell.value:.{cell.digits}f}") + (f"<sup>{PARTIAL}</sup>" if cell.partial else "")
+    interval = f'<span class="ci">{cell.end(cell.low)} – {cell.end(cell.high)}</span>' if cell.has_interval else ""
     runs = html.escape(f"mean of {cell.n_seeds}: {', '.join(cell.runs)}", quote=True) if cell.runs else ""
     return f'<td title="{runs}">{main}{interval}</td>'
 
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", "–": "--", "−": "$-$", "√": r"$\surd$"}
+LATEX |= {"≤": r"$\leq$", ">": "$>$"}
 
 
 def _latex(text: str) -> str:
@@ -146,7 +154,9 @@ def _latex(text: str) -> str:
 
 
 def name_of(method: str, budget: str | None = None) -> str:
-    """A method's display name, with its budget cap if one is set."""
+    """A method's display name, with its budget cap if one is set; also of an arm such as "metaapo@0.5"."""
+    method, _, cap = method.partition("@")
+    budget = str(float(cap)) if cap else budget
     titles = {name: declared.title for name, declared in known_declarations().items()} | {"sft": "SFT"}
     name = titles.get(method, method.replace("metaapo_", f"{titles['metaapo']}, ").replace("_", " "))
     return name if budget in (None, "0.0", "1.0") else f"{name} (at most {float(budget):.0%})"
@@ -169,7 +179,8 @@ def mean_cell(
 
 def main_table(results: Results, judge: str) -> Table:
     """Every method after its last iteration, on every benchmark, under one judge."""
-    last, columns = _last_scores(results, judge)
+    last, scored = _last_scores(results, judge)
+    columns = _with_cuts(results, scored)
     rows = []
     for method, budget in _models(results, last):
         group = last[(last["method"] == method) & (last["budget"] == budget)]
@@ -178,7 +189,12 @@ def main_table(results: Results, judge: str) -> Table:
             if method == "sft"
             else len(results.experiment.methods[method].seeds or results.experiment.seeds)
         )
-        cells = [_score_cell(group, benchmark, metric, expected) for benchmark, metric, _ in columns]
+        cells = [
+            _cut_cell(results, method, budget, benchmark)
+            if metric == CUT
+            else _score_cell(group, benchmark, metric, expected)
+            for benchmark, metric, _ in columns
+        ]
         rows.append((name_of(method, budget), (*cells, _ratio_cell(results, group, method))))
     title = f"Main comparison after iteration {results.experiment.iterations} (judge: {judge})"
     heads = (*(head for _, _, head in columns), "annotations, % of Online DPO")
@@ -192,6 +208,25 @@ def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple
     last = frame[(frame["iteration"] == results.experiment.iterations) | (frame["method"] == "sft")]
     scored = set(zip(last["benchmark"], last["metric"]))
     return last, [column for column in MAIN_COLUMNS if column[:2] in scored]
+
+
+def _with_cuts(results: Results, columns: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """The columns, and after those of each benchmark its share of cut answers, where it was recorded."""
+    recorded = set(results.answers["benchmark"])
+    found = []
+    for benchmark in dict.fromkeys(column[0] for column in columns):
+        found += [column for column in columns if column[0] == benchmark]
+        found += [(benchmark, CUT, f"{TITLES[benchmark]} cut, %")] if benchmark in recorded else []
+    return found
+
+
+def _cut_cell(results: Results, method: str, budget: str, benchmark: str) -> Cell:
+    """Share of a method's answers that reached the length limit after the last iteration, in percent."""
+    frame = results.answers
+    at_end = frame["iteration"] == (0 if method == SFT else results.experiment.iterations)
+    frame = frame[at_end & (frame["method"] == method) & (frame["budget"] == budget)]
+    frame = frame[frame["benchmark"] == benchmark]
+    return mean_cell(100 * frame["cut"], _run_ids(frame), scale=(0, 100))
 
 
 def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -230,9 +265,17 @@ def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) 
     return (
         f"Mean and 95 % t-interval over training seeds, clipped to the scale. Judge: {judge}. "
         f"Prompts, protocols: {counts}. {rates}"
-        f"{_labels([benchmark for benchmark, _ in groups])}"
+        f"{_labels([benchmark for benchmark, _ in groups])} {_roles(results)}"
         f"{PARTIAL_NOTE if partial else ''}"
     )
+
+
+def _roles(results: Results) -> str:
+    """Say which columns decide the claims, and what a cut answer is."""
+    primary = [TITLES[name] for name in results.experiment.benchmarks if BENCHMARKS[name].primary]
+    said = [f"{' and '.join(primary)}: the primary endpoint, which decides the claims; the others are secondary."]
+    cut = ["Cut: share of answers that reached the length limit, as loops do."]
+    return " ".join([*(said if primary else []), *(cut if len(results.answers) else [])])
 
 
 def _labels(names: Sequence[str]) -> str:
@@ -320,10 +363,49 @@ def end_table(results: Results) -> Table:
     return Table("drift", "How far the policies moved", tuple(heads[name] for name in shown), tuple(rows), note)
 
 
+def curve_table(results: Results) -> Table | None:
+    """Annotations to reach Online DPO's score, and the score over log annotations; None with one budget only."""
+    document = results.curve
+    if document is None:
+        return None
+    rows = [(name_of(row["method"]), _curve_cells(row)) for row in document["methods"]]
+    reaches = [row["reach"] for row in document["methods"]]
+    rival, replicates = name_of(document["target"]), document["replicates"]
+    between = document["range"] and "between {:.0%} and {:.0%} of the annotations".format(*document["range"])
+    censored = "; ".join(
+        f"{name_of(row['method'])}: {row['reach']['below']} of {row['reach']['n']} at or below the smallest budget, "
+        f"{row['reach']['above']} never"
+        for row in document["methods"]
+    )
+    coverage = min(reach["coverage"] for reach in reaches)
+    note = (
+        f"From runs with capped budgets. Left: median over {replicates} of the annotations at which the curve first "
+        f"reaches {rival}'s score, in percent of {rival}'s annotations, with the interval between order statistics "
+        f"(coverage {coverage:.1%} or more); ≤ and > where it is known only to lie beyond the trained budgets, an "
+        f"empty end where it is unbounded. Censored {replicates}: {censored}. Middle and right: mean of the curve over "
+        f"log annotations {between or 'is not defined, since the budgets do not overlap'}, with 95 % t-intervals over "
+        f"{replicates}, and its difference from {rival}'s."
+    )
+    heads = (f"annotations to reach {rival}, %", "mean over log annotations", f"difference from {rival}")
+    return Table("curve", "What a score costs", heads, tuple(rows), note)
+
+
+def _curve_cells(row: dict[str, Any]) -> tuple[Cell, ...]:
+    reach = row["reach"]
+    percent = [None if reach[key] is None else 100 * reach[key] for key in ("value", "ci_low", "ci_high")]
+    prefix = {"below": "≤ ", "above": "> "}.get(reach["bound"], "")
+    areas = [
+        Cell(None) if area is None else Cell(area["value"], area["ci_low"], area["ci_high"], area["n"])
+        for area in (row["area"], row["area_difference"])
+    ]
+    return Cell(*percent, reach["n"], prefix=prefix), *areas
+
+
 def tables(results: Results) -> list[Table]:
     """All tables of the experiment."""
     judged = [table(results, judge) for judge in results.experiment.judges for table in (main_table, seeds_table)]
-    return [*judged, costs_table(results), end_table(results)]
+    curve = curve_table(results)
+    return [*judged, costs_table(results), end_table(results), *([curve] if curve else [])]
 
 
 def save(table: Table, folder: Path) -> None:

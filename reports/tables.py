@@ -197,7 +197,7 @@ def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple
 def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
     """(method, budget) in the order of the configuration, the SFT policy first."""
     present = set(zip(frame["method"], frame["budget"]))
-    order = [("sft", "0.0")] + [(run.method, str(run.budget)) for run in results.experiment.runs()]
+    order = [("sft", "0.0")] + [(run.method, str(run.budget)) for run in results.experiment.compared_runs()]
     return [model for model in dict.fromkeys(order) if model in present]
 
 

@@ -49,7 +49,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import nctdtr, ndtri, stdtr, stdtrit
+from scipy.special import nctdtr, nctdtrinc, ndtri, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -397,6 +397,45 @@ def seeds_needed(
         "power_at_max": power(components, effect, max_seeds, alpha=alpha),
         "limit": "prompts" if seeds is None and more_prompts >= target else "seeds",
     }
+
+
+def smallest_detectable(stderr: float, df: float, target: float = 0.8, alpha: float = 1 - CONFIDENCE) -> float:
+    """The true effect that a two-sided t-test finds with the desired power.
+
+    Args:
+        stderr: standard error of the estimate.
+        df: its degrees of freedom.
+        target: desired power, in (alpha, 1).
+        alpha: two-sided level.
+
+    Returns:
+        The effect in the unit of `stderr`, which counts as known.
+
+    Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), section 2.5 (noncentral t).
+    """
+    critical = float(stdtrit(df, 1 - alpha / 2))
+    return stderr * float(nctdtrinc(df, 1 - target, critical))
+
+
+def hochberg(p_values: ArrayLike) -> Floats:
+    """Adjust p-values for multiple testing (family-wise error) by Hochberg's step-up method.
+
+    Needs tests that are independent or positively dependent, as comparisons of one method with several are. All
+    hypotheses are rejected if the largest p-value is below the level, so it agrees with the intersection-union test.
+
+    Args:
+        p_values: (tests,), each in [0, 1].
+
+    Returns:
+        Adjusted p-values in the input's order; compare each with alpha.
+
+    Source: Hochberg, "A sharper Bonferroni procedure for multiple tests of significance", Biometrika 75 (1988).
+    """
+    p_values = np.asarray(p_values, float)
+    order = np.argsort(p_values)[::-1]
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum.accumulate(np.arange(1, len(p_values) + 1) * p_values[order])
+    return np.minimum(adjusted, 1.0)
 
 
 def holm(p_values: ArrayLike) -> Floats:

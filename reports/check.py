@@ -41,7 +41,9 @@ ANNOTATIONS = (
     "annotation_ratio_total",
 )  # benchmark, judge and metric of a run's realised budget
 NEEDED = {*SCORE, "world", "iteration", "value", "annotation_ratio_total"}
-OPPOSITE = {frozenset({"supported", "contradicted"}), frozenset({"supported", "worse"})}
+# Verdicts that cannot both be right; "contradicted" was the word for the last three until 2026
+REFUTED = ("worse", "equivalent", "no gain that matters", "contradicted")
+OPPOSITE = {frozenset({"supported", verdict}) for verdict in REFUTED}
 
 Floats = NDArray[np.float64]
 

@@ -1,62 +1,59 @@
-"""Decide for each of the paper's claims C1 to C6 whether it is supported, contradicted or undecided.
+"""Decide for each of the paper's claims C1 to C6 what this experiment says about it.
 
     python -m reports.claims --config config/default.yaml
 
-A claim is a conjunction of parts. A part is a contrast (one method better than another on one metric, after the last
-iteration) or a measure (a quantity from the run logs compared with a bound). Each part is estimated over training seeds
-and
-prompts together (`eval.stats`: crossed random effects, Satterthwaite), paired by seed and prompt, and gives two
-one-sided p-values:
+A claim is a conjunction of parts. A part is a contrast (one method better than another after the last iteration) or a
+measure (a quantity from the run logs compared with a bound). Contrasts are decided on one endpoint: the experiment's
+primary endpoint if it lists one, else the mean of its benchmarks; C1 without a primary endpoint on all metrics of the
+main table. Each part is estimated over training seeds and prompts together (`eval.stats`: crossed random effects,
+Satterthwaite), paired by seed and prompt; with several worlds, worlds replace seeds.
 
-- for the claim: the effect is above the part's bound;
-- against it: the effect is below `bound + margin`, the smallest gain that would matter. So "no gain of 1 point" can be
-  shown, and equality cannot be claimed merely because a difference is "not significant".
+Verdicts, from the tests of `reports.parts`:
+
+| verdict | meaning |
+| --- | --- |
+| supported | all parts hold |
+| equivalent | a part is within the smallest difference that matters, on both sides |
+| worse | a part is on the wrong side of its bound by an amount that may matter |
+| no gain that matters | a part rules out a gain that matters; whether it is equivalent or worse is open |
+| inconclusive | none of these; the record says how many seeds or worlds would decide it, and in which direction |
+| untestable here | nothing could show it in this experiment, as its assay found (`assay.json`) |
+| not tested | the experiment lacks methods or runs that the claim needs, and no part refutes it |
 
 Correction for multiple comparisons: a conjunction is supported only if its *weakest* part is (intersection-union
-test, Berger 1982: the largest p-value needs no correction), and contradicted if *any* part is (Holm over the parts).
+test, Berger 1982: the largest p-value needs no correction), and refuted if *any* part is (Holm over the parts).
 Both p-values are then corrected over all claims that could be tested (Holm, 1979). Each side is tested at 2.5 %, the
-tails of a
-95 % interval; simulated, fewer than 5 % of experiments report any false "supported" (tests/test_claims.py).
+tails of a 95 % interval; simulated, fewer than 5 % of experiments report any false "supported" (tests/test_claims.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from scipy.special import stdtr, stdtrit
-
 from eval import stats
-from eval.benchmark import benchmarks
 from metaapo.data import write_json
 from reports import roles
-from reports.evidence import FULL_BUDGET, MATCHED_RANDOM, PARTS, Evidence, Logs, Table
+from reports.evidence import BENCHMARKS, FULL_BUDGET, MARGINS, MATCHED_RANDOM, OVERALL, PARTS, Evidence, Logs
+from reports.parts import ALPHA, MAX_SEEDS, POWER, Part, Plan, Verdict, plan, plan_of_claim, refutation, states
 from reports.runs import Results
 
-Verdict = Literal["supported", "contradicted", "undecided"]
-
-ALPHA = 0.025  # one-sided, the tail of a two-sided 95 % interval
-# Satterthwaite's test is too liberal in the far tails that the correction needs if two or three seeds happen to agree:
-# in simulations, 9 % of experiments with 2 seeds then reported a false "supported". With at most 3 degrees of freedom
-# for each seed beyond the first it is 4.8 % with 2 seeds and at most 2.8 % with 3 or more, in the worst case.
-MAX_DF_PER_SEED = 3
-POWER = 0.8
-MAX_SEEDS = 200
 PAPER_BUDGET = 0.58  # of Online DPO's annotations (paper, figure 1)
 SAME_BUDGET = 0.02  # realised annotation ratios closer than this count as the same budget
 MAP_CHANGE = 0.05  # mean change of w = h_phi(l_off) over the pairs seen in training, as a fraction
 
-OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100; all prompts of a benchmark have equal weight
-BENCHMARKS = benchmarks()
-MAIN_METRICS = tuple((name, column.metric) for name, found in BENCHMARKS.items() for column in found.columns)
-MARGINS = {name: found.margin for name, found in BENCHMARKS.items()} | {"overall": 1.0}
-UNITS = {name: found.unit for name, found in BENCHMARKS.items()} | {"overall": "points"}
+# Secondary where the experiment has a primary endpoint
+MAIN_METRICS = tuple(
+    (name, column.metric) for name, found in BENCHMARKS.items() if not found.primary for column in found.columns
+)
+UNITS = {name: found.unit for name, found in BENCHMARKS.items()} | {OVERALL[0]: "points"}
 
 # Variants of MetaAPO, each with one component removed (reports.evidence finds them by the setting they change).
-ADAPTIVE_SAMPLING = ("select: random", "select: all", "select: threshold")
+SAME_WEIGHTS = "select: random"
+ADAPTIVE_SAMPLING = (SAME_WEIGHTS, "select: all", "select: threshold")
 META_WEIGHTING = ("weights: uniform",)
 META_LEARNER = ("map: sigmoid",)
 UNTRAINED = "map: untrained"
@@ -67,16 +64,35 @@ EVERY_BASELINE = "role: baseline"
 
 @dataclass(frozen=True)
 class Contrast:
-    """`better` scores above `worse` after the last iteration, on each of `metrics`, at each method's largest budget.
+    """`better` scores above `worse` on the endpoint after the last iteration, at each method's largest budget.
 
     Methods are named by their entry in the configuration, as variants of MetaAPO, such as "map: untrained", or by their
     role in the comparison, such as "role: full budget"; "role: baseline" gives one contrast per baseline.
+
+    Attributes:
+        better: the method claimed to be better.
+        worse: the other one.
+        title: what the contrast is within its claim, in a few words.
+        secondary: further metrics, which are shown; without a primary endpoint they decide in its place.
+        same_budget: realised annotation ratios must agree.
+        cap: `better` may annotate at most this share of what Online DPO does.
+        as_good: the claim is "not worse by the margin" (non-inferiority), not "better".
+        selects: the gain can only come from which prompts are sampled.
     """
 
     better: str
     worse: str
-    metrics: tuple[tuple[str, str], ...] = (OVERALL,)
+    title: str = ""
+    secondary: tuple[tuple[str, str], ...] = ()
     same_budget: bool = False
+    cap: float | None = None
+    as_good: bool = False
+    selects: bool = False
+
+    @property
+    def needs_cap(self) -> str:
+        """The run that the cap asks for, in words."""
+        return f"{self.better} at {self.cap:.0%} of the annotations or less (a budget of at most {self.cap:g})"
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,7 @@ class Measure:
     bound: float = 0.0
     margin: float = 0.0
     below: bool = False
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,8 @@ class Claim:
         against: what would count against it.
         parts: all must hold.
         required: groups of methods; the claim can be supported only if the experiment has at least one of each group.
-            Parts whose methods are absent are left out; the others can still contradict the claim.
+            Parts whose methods are absent are left out; the others can still refute the claim.
+        loss_gaps: show L_off - L_on of each iteration with it.
     """
 
     id: str
@@ -112,24 +130,33 @@ class Claim:
     against: str
     parts: tuple[Contrast | Measure, ...]
     required: tuple[tuple[str, ...], ...]
+    loss_gaps: bool = False
 
 
 CLAIMS = (
     Claim(
         "C1",
-        "MetaAPO beats every offline, online and hybrid baseline on AlpacaEval 2, Arena-Hard and MT-Bench.",
-        "A baseline over which a gain of 1 point of win rate (0.1 of a grade) can be ruled out on any of the five "
-        "metrics.",
-        (Contrast("metaapo", EVERY_BASELINE, MAIN_METRICS),),
+        "MetaAPO beats every offline, online and hybrid baseline.",
+        "A baseline over which a gain that matters can be ruled out: 1 point of win rate on the primary endpoint or, "
+        "without one, 1 point (0.1 of a grade) on any metric of AlpacaEval 2, Arena-Hard and MT-Bench.",
+        (Contrast("metaapo", EVERY_BASELINE, secondary=MAIN_METRICS),),
         tuple((name,) for name in roles.modules_that(roles.required)),
     ),
     Claim(
         "C2",
-        "MetaAPO does so with at most 58 % of Online DPO's annotations.",
-        "A measured annotation ratio above 58 %, or a gain over Online DPO of less than 1 point.",
+        "MetaAPO needs at most 58 % of Online DPO's annotations, and at that price it is as good.",
+        "Left to itself, MetaAPO asks for more than 58 % of the annotations; or, held to 58 %, it is worse than Online "
+        "DPO by 1 point or more.",
         (
-            Measure("metaapo", "annotation_ratio", "annotations relative to Online DPO's", PAPER_BUDGET, below=True),
-            Contrast("metaapo", FULL_BUDGET),
+            Measure(
+                "metaapo",
+                "annotation_ratio",
+                "annotations relative to Online DPO's",
+                PAPER_BUDGET,
+                below=True,
+                title="natural rate",
+            ),
+            Contrast("metaapo", FULL_BUDGET, "price", cap=PAPER_BUDGET, as_good=True),
         ),
         ((FULL_BUDGET,),),
     ),
@@ -137,16 +164,20 @@ CLAIMS = (
         "C3",
         "Adaptive sampling, meta-weighting and the learnable meta-learner each matter: removing any one hurts.",
         "A component whose removal costs less than 1 point.",
-        tuple(Contrast("metaapo", name) for name in (*ADAPTIVE_SAMPLING, *META_WEIGHTING, *META_LEARNER)),
+        (
+            *(Contrast("metaapo", name, "adaptive sampling", selects=True) for name in ADAPTIVE_SAMPLING),
+            *(Contrast("metaapo", name, "meta-weighting") for name in META_WEIGHTING),
+            *(Contrast("metaapo", name, "meta-learner") for name in META_LEARNER),
+        ),
         (ADAPTIVE_SAMPLING, META_WEIGHTING, META_LEARNER),
     ),
     Claim(
         "C4",
         "The meta-learner samples more early in training and less later, as the policy aligns.",
-        "A sampling rate that is as high in the last iteration as in the first (a decline of less "
-        "than 1 point cannot be ruled out).",
+        "A sampling rate in the last iteration that is at most 1 percentage point below that of the first.",
         (Measure("metaapo", "sampling_decline", "sampling rate, first minus last iteration", 0.0, 0.01),),
         (("metaapo",),),
+        loss_gaps=True,
     ),
     Claim(
         "C5",
@@ -161,68 +192,15 @@ CLAIMS = (
     Claim(
         "C6",
         "Adaptive selection beats random selection at the same annotation budget.",
-        "A gain of less than 1 point over random selection of the same number of prompts.",
-        (Contrast("metaapo", MATCHED_RANDOM, same_budget=True),),
-        ((MATCHED_RANDOM,),),
+        "A gain of less than 1 point over random selection of the same number of prompts, with MetaAPO's weights or "
+        "with equal ones.",
+        (
+            Contrast("metaapo", SAME_WEIGHTS, "same weights", same_budget=True, selects=True),
+            Contrast("metaapo", MATCHED_RANDOM, "equal weights", same_budget=True, selects=True),
+        ),
+        ((SAME_WEIGHTS,), (MATCHED_RANDOM,)),
     ),
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One estimated part of a claim.
-
-    Attributes:
-        label: what is compared.
-        benchmark: "" for a measure.
-        metric: "" for a measure.
-        unit: of `estimate`.
-        bound: value that the effect is claimed to exceed.
-        margin: smallest gain over the bound that would matter.
-        table: (seeds, prompts) values.
-        estimate: mean and 95 % interval of the table.
-        sign: -1 if the quantity is claimed to be small; table, bound and estimate are then negated.
-    """
-
-    label: str
-    benchmark: str
-    metric: str
-    unit: str
-    bound: float
-    margin: float
-    table: Table = field(repr=False)
-    estimate: stats.Estimate
-    sign: int = 1
-
-    @property
-    def p_for(self) -> float:
-        """One-sided p-value of "the effect is at most the bound"."""
-        return _upper_tail(self.estimate, self.bound)
-
-    @property
-    def p_against(self) -> float:
-        """One-sided p-value of "the effect is at least bound + margin"."""
-        return 1.0 - _upper_tail(self.estimate, self.bound + self.margin)
-
-    @property
-    def strength(self) -> float:
-        """Standard errors above the bound; the weakest part of a claim has the lowest."""
-        distance = self.estimate.value - self.bound
-        return distance / self.estimate.stderr if self.estimate.stderr else math.copysign(math.inf, distance)
-
-
-def _upper_tail(estimate: stats.Estimate, bound: float) -> float:
-    """One-sided p-value against "mean <= bound"; 1/2 for a single seed, which carries no information about others."""
-    if estimate.stderr is None or estimate.n_seeds < 2:
-        return 0.5
-    distance = estimate.value - bound
-    if estimate.stderr == 0:
-        return 0.5 if distance == 0 else float(distance < 0)
-    return float(stdtr(_capped(estimate.df, estimate.n_seeds), -distance / estimate.stderr))
-
-
-def _capped(df: float, n_seeds: int) -> float:
-    return min(df, MAX_DF_PER_SEED * (n_seeds - 1.0))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -236,20 +214,21 @@ def estimate_parts(claim: Claim, evidence: Evidence) -> list[Part]:
         if isinstance(part, Measure):
             parts += _measured(part, evidence)
             continue
-        for better, worse in _entries(part, evidence):
+        for better, worse in _arms(part, evidence):
             parts += _contrasted(part, better, worse, evidence)
     return parts
 
 
-def _entries(part: Contrast, evidence: Evidence) -> list[tuple[str, str]]:
-    """The entries that a contrast compares; empty if the experiment lacks one of them."""
-    if part.better not in evidence.methods:
+def _arms(part: Contrast, evidence: Evidence) -> list[tuple[str, str]]:
+    """The arms that a contrast compares; empty if the experiment lacks one of them."""
+    better = evidence.methods.get(part.better)
+    if better is not None and part.cap is not None:
+        better = evidence.within(better, part.cap)
+    if better is None:
         return []
     if part.worse == EVERY_BASELINE:
-        return [(evidence.methods[part.better], name) for name in evidence.baselines]
-    if part.worse not in evidence.methods:
-        return []
-    return [(evidence.methods[part.better], evidence.methods[part.worse])]
+        return [(better, name) for name in evidence.baselines]
+    return [(better, evidence.methods[part.worse])] if part.worse in evidence.methods else []
 
 
 def _measured(part: Measure, evidence: Evidence) -> list[Part]:
@@ -259,19 +238,42 @@ def _measured(part: Measure, evidence: Evidence) -> list[Part]:
     sign = -1 if part.below else 1
     percent = 100 * sign * table
     estimate = stats.mean_over_seeds_and_prompts(percent)
-    return [Part(part.label, "", "", "%", 100 * sign * part.bound, 100 * part.margin, percent, estimate, sign)]
+    bound, margin = 100 * sign * part.bound, 100 * part.margin
+    return [Part(part.label, "", "", "%", bound, margin, percent, estimate, sign, part.title)]
+
+
+def _metrics(part: Contrast, evidence: Evidence) -> list[tuple[str, str, bool]]:
+    """(benchmark, metric, whether it decides) of a contrast."""
+    has_primary = evidence.endpoint != OVERALL
+    if part.secondary and not has_primary:
+        return [(*metric, True) for metric in part.secondary]
+    return [(*evidence.endpoint, True), *((*metric, False) for metric in part.secondary)]
 
 
 def _contrasted(part: Contrast, better: str, worse: str, evidence: Evidence) -> list[Part]:
     if part.same_budget and _budget_gap(better, worse, evidence) > SAME_BUDGET:
         return []
     parts = []
-    for benchmark, metric in part.metrics:
+    for benchmark, metric, decides in _metrics(part, evidence):
         table = evidence.contrast(better, worse, benchmark, metric)
         if table is not None:
-            label = f"{better} - {worse}"
-            estimate = stats.mean_over_seeds_and_prompts(table)
-            parts.append(Part(label, benchmark, metric, UNITS[benchmark], 0.0, MARGINS[benchmark], table, estimate))
+            margin = MARGINS[benchmark]
+            bound, margin = (-margin, 0.0) if part.as_good else (0.0, margin)
+            parts.append(
+                Part(
+                    f"{better} - {worse}",
+                    benchmark,
+                    metric,
+                    UNITS[benchmark],
+                    bound,
+                    margin,
+                    table,
+                    stats.mean_over_seeds_and_prompts(table),
+                    title=part.title,
+                    decides=decides,
+                    untestable=evidence.no_room if part.selects else "",
+                )
+            )
     return parts
 
 
@@ -279,25 +281,33 @@ def _budget_gap(better: str, worse: str, evidence: Evidence) -> float:
     return abs(evidence.budget(better) - evidence.budget(worse))
 
 
-def missing(claim: Claim, evidence: Evidence) -> list[str]:
-    """What the experiment lacks to support the claim, in words; empty if nothing is missing."""
+def missing(claim: Claim, evidence: Evidence) -> dict[str, str]:
+    """What the experiment lacks to support the claim, in words, with the title of the part that needs it ("": all)."""
     present = set(evidence.methods)
-    lacks = [" or ".join(map(_in_words, group)) for group in claim.required if not present & set(group)]
+    lacks = {} if "metaapo" in present else {"metaapo": ""}
+    titles = {part.worse: part.title for part in claim.parts if isinstance(part, Contrast)}
+    for group in claim.required:
+        if not present & set(group):
+            lacks[" or ".join(map(_in_words, group))] = titles.get(group[0], "")
     for part in claim.parts:
-        if isinstance(part, Measure):
-            if part.method in present and evidence.measure(part.method, part.name) is None:
-                lacks.append(f"the log of {part.label}")
-            continue
-        for better, worse in _entries(part, evidence):
-            lacks += [f"scores on {benchmark}" for benchmark in _unscored(part, better, worse, evidence)]
-            gap = _budget_gap(better, worse, evidence) if part.same_budget else 0.0
-            if gap > SAME_BUDGET:
-                lacks.append(
-                    f"{worse} at the budget of {better} (the realised ratios differ by {100 * gap:.1f} points)"
-                )
-    if "metaapo" not in present:
-        lacks.insert(0, "metaapo")
-    return list(dict.fromkeys(lacks))
+        lacks |= dict.fromkeys(_part_lacks(part, evidence), part.title)
+    return lacks
+
+
+def _part_lacks(part: Contrast | Measure, evidence: Evidence) -> Iterator[str]:
+    """What is missing for a part whose methods the experiment has."""
+    if isinstance(part, Measure):
+        if part.method in evidence.methods and evidence.measure(part.method, part.name) is None:
+            yield f"the log of {part.label}"
+        return
+    present = part.better in evidence.methods and part.worse in evidence.methods
+    if part.cap is not None and present and evidence.within(evidence.methods[part.better], part.cap) is None:
+        yield part.needs_cap
+    for better, worse in _arms(part, evidence):
+        gap = _budget_gap(better, worse, evidence) if part.same_budget else 0.0
+        if gap > SAME_BUDGET:
+            yield f"{worse} at the budget of {better} (the realised ratios differ by {100 * gap:.1f} points)"
+        yield from (f"scores on {benchmark}" for benchmark in _unscored(part, better, worse, evidence))
 
 
 def _in_words(method: str) -> str:
@@ -307,9 +317,10 @@ def _in_words(method: str) -> str:
 
 
 def _unscored(part: Contrast, better: str, worse: str, evidence: Evidence) -> list[str]:
-    """Benchmarks of a contrast without any score (single variants of a metric may be missing)."""
-    scored = {b for b, m in part.metrics if evidence.contrast(better, worse, b, m) is not None}
-    return [b for b in dict.fromkeys(b for b, _ in part.metrics) if b not in scored]
+    """Deciding benchmarks of a contrast without any score (single variants of a metric may be missing)."""
+    deciding = [(benchmark, metric) for benchmark, metric, decides in _metrics(part, evidence) if decides]
+    scored = {b for b, m in deciding if evidence.contrast(better, worse, b, m) is not None}
+    return [b for b in dict.fromkeys(b for b, _ in deciding) if b not in scored]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -323,9 +334,11 @@ class Ruling:
     Attributes:
         claim: the tested claim.
         verdict: the outcome after correction.
-        parts: the estimated parts; empty if nothing could be tested.
-        lacks: what is missing, in words.
-        p_for: corrected p-value of "the claim does not hold"; None if something it needs is missing.
+        parts: the estimated parts, secondary and untestable ones included; empty if nothing could be estimated.
+        states: the state of each part that was tested, by its position in `parts`.
+        lacks: what is missing, in words, with the title of the part that needs it.
+        shown_by: the part that refutes the claim most clearly; None if none does.
+        p_for: corrected p-value of "the claim does not hold"; None if something it needs is missing or untestable.
         p_against: corrected p-value of "the claim holds"; None if nothing was tested.
         n_tested: number of claims tested, including this one.
     """
@@ -333,31 +346,73 @@ class Ruling:
     claim: Claim
     verdict: Verdict
     parts: list[Part]
-    lacks: list[str]
+    states: dict[int, Verdict]
+    lacks: dict[str, str]
+    shown_by: Part | None
     p_for: float | None
     p_against: float | None
     n_tested: int
+
+    @property
+    def tested(self) -> list[Part]:
+        """The parts that decide the claim."""
+        return [self.parts[i] for i in self.states]
 
 
 def rule(claims: Sequence[Claim], evidence: Evidence) -> list[Ruling]:
     """Test every claim and correct for multiple testing; results are in the order of the claims."""
     parts = {claim.id: estimate_parts(claim, evidence) for claim in claims}
     lacks = {claim.id: missing(claim, evidence) for claim in claims}
-    tested = [id for id, estimated in parts.items() if estimated]
-    # a claim with a missing part can only be contradicted, so it does not count in the correction of p_for
-    p_for = _holm({id: max(part.p_for for part in parts[id]) for id in tested if not lacks[id]})
-    p_against = _holm({id: float(stats.holm([part.p_against for part in parts[id]]).min()) for id in tested})
-    rulings = []
-    for claim in claims:
-        ps = p_for.get(claim.id), p_against.get(claim.id)
-        rulings.append(Ruling(claim, _verdict(*ps), parts[claim.id], lacks[claim.id], *ps, len(tested)))
-    return rulings
+    tests = {id: [p for p in estimated if p.decides and not p.untestable] for id, estimated in parts.items()}
+    tested = {id: deciding for id, deciding in tests.items() if deciding}
+    # a claim that lacks a part, or cannot test one, can only be refuted: it does not count in the correction of p_for
+    whole = [id for id in tested if not lacks[id] and not any(part.untestable for part in parts[id])]
+    p_for = _holm({id: max(part.p_for for part in tested[id]) for id in whole})
+    p_against = _holm({id: float(stats.holm([p.p_against for p in deciding]).min()) for id, deciding in tested.items()})
+    return [
+        _ruling(claim, parts[claim.id], lacks[claim.id], p_for.get(claim.id), p_against.get(claim.id), len(tested))
+        for claim in claims
+    ]
 
 
-def _verdict(p_for: float | None, p_against: float | None) -> Verdict:
-    if p_for is not None and p_for < ALPHA:
-        return "supported"
-    return "contradicted" if p_against is not None and p_against < ALPHA else "undecided"
+def _ruling(
+    claim: Claim,
+    parts: list[Part],
+    lacks: dict[str, str],
+    p_for: float | None,
+    p_against: float | None,
+    n_tested: int,
+) -> Ruling:
+    deciding = [i for i, part in enumerate(parts) if part.decides and not part.untestable]
+    found = dict(zip(deciding, states([parts[i] for i in deciding])))
+    shown_by = None
+    if p_against is not None and p_against < ALPHA:
+        verdict, shown_by = refutation([parts[i] for i in deciding], n_tested)
+    elif any(part.untestable for part in parts):
+        verdict = "untestable here"
+    elif lacks or not deciding:
+        verdict = "not tested"
+    else:
+        verdict = "supported" if p_for is not None and p_for < ALPHA else "inconclusive"
+    return Ruling(claim, verdict, parts, found, lacks, shown_by, p_for, p_against, n_tested)
+
+
+def _holm(p_values: dict[str, float]) -> dict[str, float]:
+    return dict(zip(p_values, map(float, stats.holm(list(p_values.values())))))
+
+
+def smallest_effect(parts: Sequence[Part]) -> Part | None:
+    """The part of a conjunction with the largest smallest detectable effect, among those in the unit of scores if any.
+
+    A true effect of that size in every part would be found in each of them with at least 80 % power.
+    """
+    known = [part for part in parts if part.smallest_effect is not None]
+    scores = [part for part in known if part.benchmark] or known
+    return max(scores, key=lambda part: part.smallest_effect / (MARGINS.get(part.benchmark) or 1.0), default=None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Records
 
 
 def decide(claims: Sequence[Claim], evidence: Evidence, judge: str) -> list[dict[str, Any]]:
@@ -371,38 +426,56 @@ def decide(claims: Sequence[Claim], evidence: Evidence, judge: str) -> list[dict
     Returns:
         One record per claim, in order, as stored in claims.json.
     """
-    return [_record(ruling, judge) for ruling in rule(claims, evidence)]
+    return [_record(ruling, evidence, judge) for ruling in rule(claims, evidence)]
 
 
-def _holm(p_values: dict[str, float]) -> dict[str, float]:
-    return dict(zip(p_values, map(float, stats.holm(list(p_values.values())))))
-
-
-def _record(ruling: Ruling, judge: str) -> dict[str, Any]:
-    claim, verdict, parts, lacks = ruling.claim, ruling.verdict, ruling.parts, ruling.lacks
+def _record(ruling: Ruling, evidence: Evidence, judge: str) -> dict[str, Any]:
+    claim, parts = ruling.claim, ruling.parts
     alpha = 2 * ALPHA / max(1, ruling.n_tested)
-    weakest = min(parts, key=lambda part: (-part.p_for, part.strength)) if parts else None
-    needed = seeds_to_decide(parts, alpha) if parts and verdict == "undecided" and not lacks else (None, None)
+    shown = ruling.tested or [part for part in parts if part.decides]
+    weakest = min(shown, key=lambda part: (-part.p_for, part.strength)) if shown else None
+    needed = plan_of_claim(ruling.tested, alpha) if ruling.verdict == "inconclusive" else Plan(None, None)
+    smallest = smallest_effect(shown)
+    n = len(ruling.tested)
     return {
         "id": claim.id,
         "statement": claim.statement,
-        "verdict": verdict,
-        "reason": _reason(verdict, parts, lacks, needed),
+        "verdict": ruling.verdict,
+        "reason": _reason(ruling, evidence, needed),
         "against": claim.against,
         "judge": judge,
+        "endpoint": dict(zip(("benchmark", "metric"), evidence.endpoint)),
         **_effect(weakest),
         "p_supported": _round(ruling.p_for),
-        "p_contradicted": _round(ruling.p_against),
-        "correction": f"intersection-union over {len(parts)} parts (for), Holm over {len(parts)} parts (against), "
+        "p_against": _round(ruling.p_against),
+        "correction": f"intersection-union over {n} parts (for), Holm over {n} parts (against), "
         f"then Holm over {ruling.n_tested} tested claims; each side at {100 * ALPHA:g} %",
-        "seeds_to_decide": needed[0],
-        "seeds_limit": needed[1],
-        "missing": lacks,
-        "parts": [_part_record(part, alpha) for part in parts],
+        "smallest_effect": _round(smallest.smallest_effect) if smallest else None,
+        "smallest_effect_unit": smallest.unit if smallest else None,
+        "seeds_to_decide": needed.seeds,
+        "seeds_direction": needed.direction,
+        "seeds_limit": needed.limit,
+        "replicates": evidence.replicates,
+        "missing": list(ruling.lacks),
+        "conditions": dict(evidence.unmet),
+        "loss_gaps": _loss_gaps(claim, evidence),
+        "parts": [
+            *(_part_record(part, _state_of(ruling, i), alpha) for i, part in enumerate(parts)),
+            *(_absent(needs, title) for needs, title in ruling.lacks.items()),
+        ],
     }
 
 
+def _state_of(ruling: Ruling, index: int) -> Verdict | None:
+    """A part's verdict; None for a secondary metric, which has none."""
+    part = ruling.parts[index]
+    if not part.decides:
+        return None
+    return "untestable here" if part.untestable else ruling.states[index]
+
+
 EFFECT_KEYS = ("effect", "ci_low", "ci_high", "unit", "bound", "relation", "effect_of")
+PART_KEYS = ("margin", "p_for", "p_against", "p_superior", "smallest_effect", "seeds_to_decide", "seeds_direction")
 
 
 def _effect(part: Part | None) -> dict[str, Any]:
@@ -428,99 +501,121 @@ def _on(part: Part) -> str:
     return f" on {part.benchmark} {part.metric}" if part.benchmark else ""
 
 
-def _part_record(part: Part, alpha: float) -> dict[str, Any]:
-    plan = _plan(part, part.estimate.value - part.bound, part.bound, alpha)
+def _part_record(part: Part, state: Verdict | None, alpha: float) -> dict[str, Any]:
+    planned = plan(part, alpha) if part.decides else Plan(None, None)
     return {
+        "title": part.title,
         "label": part.label,
         "benchmark": part.benchmark,
         "metric": part.metric,
+        "verdict": state,
+        "decides": state not in (None, "untestable here"),
         **_effect(part),
         "margin": _round(part.margin),
         "p_for": _round(part.p_for),
         "p_against": _round(part.p_against),
-        "seeds_to_decide": plan[0],
+        "p_superior": _round(part.p_superior) if part.bound < 0 and part.benchmark else None,
+        "smallest_effect": _round(part.smallest_effect),
+        "seeds_to_decide": planned.seeds,
+        "seeds_direction": planned.direction,
     }
 
 
-def seeds_to_decide(parts: list[Part], alpha: float) -> tuple[int | None, str | None]:
-    """Number of seeds that would decide a claim with 80 % power if the effects stay as observed.
-
-    Args:
-        parts: the parts of one undecided claim.
-        alpha: two-sided level after correction.
-
-    Returns:
-        (seeds, None), or (None, reason): "seeds" if more than MAX_SEEDS are needed, "prompts" if more prompts would
-        help, or a sentence.
-    """
-    if any(part.estimate.n_seeds < 2 for part in parts):
-        return None, "one seed gives no information about others; train at least one more"
-    hopeless = [part for part in parts if part.estimate.value <= part.bound]
-    if hopeless:  # one part below its bound contradicts the claim, so take the one that needs the fewest seeds
-        plans = [_plan(p, p.estimate.value - p.bound - p.margin, p.bound + p.margin, alpha) for p in hopeless]
-        return min(plans, key=lambda plan: plan[0] or math.inf)
-    plans = [_plan(part, part.estimate.value - part.bound, part.bound, alpha) for part in parts]
-    return max(plans, key=lambda plan: plan[0] or math.inf)
+def _absent(needs: str, title: str) -> dict[str, Any]:
+    """The record of a part that could not be estimated."""
+    head = {"title": title, "label": needs, "benchmark": "", "metric": "", "verdict": "not tested", "decides": False}
+    return head | _effect(None) | dict.fromkeys(PART_KEYS)
 
 
-def _plan(part: Part, effect: float, bound: float, alpha: float) -> tuple[int | None, str | None]:
-    """Seeds that detect `effect` with 80 % power at two-sided level `alpha`, or None and the limiting factor."""
-    if part.estimate.n_seeds < 2:
-        return None, "seeds"
-    plan = stats.seeds_needed(part.table - bound, effect, POWER, alpha, MAX_SEEDS)
-    if plan["seeds"] is None:
-        return None, str(plan["limit"])
-    components = stats.variance_components(part.table)
-    first = int(plan["seeds"])
-    seeds = next((n for n in range(first, MAX_SEEDS + 1) if _finds(components, abs(effect), n, alpha)), None)
-    return seeds, None if seeds else "seeds"
+def _loss_gaps(claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
+    """L_off - L_on of each iteration in nats per pair, with its 95 % interval over seeds or worlds."""
+    if not claim.loss_gaps or "metaapo" not in evidence.methods:
+        return []
+    rows = []
+    for iteration, values in sorted(evidence.loss_gaps("metaapo").items()):
+        e = stats.mean_over_seeds(values)
+        ends = {"ci_low": _round(e.low), "ci_high": _round(e.high)}
+        rows.append({"iteration": iteration, "value": _round(e.value), **ends, "n_seeds": e.n_seeds})
+    return rows
 
 
-def _finds(components: stats.Components, effect: float, n_seeds: int, alpha: float) -> bool:
-    """Whether n seeds suffice at the capped degrees of freedom: effect >= (t_alpha + t_power) standard errors."""
-    n = components.n_prompts
-    stderr = math.sqrt((components.seed + components.residual / n) / n_seeds + components.prompt / n)
-    df = _capped(n - 1.0, n_seeds)
-    return effect >= (stdtrit(df, 1 - alpha / 2) + stdtrit(df, POWER)) * stderr
+# ---------------------------------------------------------------------------------------------------------------------
+# In words
 
 
-def _reason(verdict: Verdict, parts: list[Part], lacks: list[str], needed: tuple[int | None, str | None]) -> str:
-    """The reason for the verdict in one or two sentences."""
-    if not parts:
-        return f"not tested in this experiment: needs {', '.join(lacks)}"
-    n, held = len(parts), sum(part.p_for < ALPHA for part in parts)
-    if verdict == "supported":
+def _reason(ruling: Ruling, evidence: Evidence, needed: Plan) -> str:
+    """The reason for the verdict in a few sentences, joined by semicolons."""
+    lines = [_outcome(ruling, evidence, needed), *_by_title(ruling)]
+    return "; ".join(lines)
+
+
+def _outcome(ruling: Ruling, evidence: Evidence, needed: Plan) -> str:
+    tested, n = ruling.tested, len(ruling.tested)
+    if ruling.shown_by is not None:
+        return _refuted(ruling, evidence)
+    if ruling.verdict == "untestable here":
+        return next(part.untestable for part in ruling.parts if part.untestable)
+    if ruling.verdict == "not tested":
+        return f"not tested in this experiment: needs {', '.join(ruling.lacks) or 'scores'}"
+    if ruling.verdict == "supported":
         return "the comparison holds after correction" if n == 1 else f"all {n} comparisons hold after correction"
-    if verdict == "contradicted":
-        worst = min(parts, key=lambda part: part.p_against)
-        against = sum(part.p_against < ALPHA for part in parts)
-        one = "the comparison contradicts the claimed effect: "
-        many = f"{against} of {n} comparisons contradict the claimed effect, most clearly {worst.label}{_on(worst)}: "
-        return (one if n == 1 else many) + _amount(worst)
+    held = sum(part.p_for < ALPHA for part in tested)
     alone = f"{held} of {n} comparisons hold on their own"
     if n == 1:
         alone = "the comparison holds on its own" if held else "the comparison does not exceed its bound"
-    alone += ", but not after correction" if held == n and not lacks else ""
-    untested = f"not tested in this experiment: needs {', '.join(lacks)}"
-    return f"{alone}; {untested if lacks else _plan_in_words(*needed)}"
+    alone += ", but not after correction" if held == n else ""
+    return f"{alone}; {_plan_in_words(needed, evidence.replicates)}"
 
 
-def _amount(part: Part) -> str:
+def _refuted(ruling: Ruling, evidence: Evidence) -> str:
+    """What refutes the claim; "not seen here" if the experiment does not meet all conditions of the claim."""
+    part, n = ruling.shown_by, len(ruling.tested)
+    against = sum(other.p_against < ALPHA for other in ruling.tested)
+    many = f"{against} of {n} comparisons speak against it, most clearly " if n > 1 else ""
+    if not evidence.unmet:
+        return f"contradicted: {many}{_finding(part, ruling.verdict)}"
+    unmet = " or ".join(evidence.unmet)
+    return f"not seen here: {many}{_finding(part, ruling.verdict)} (this experiment does not have the paper's {unmet})"
+
+
+def _finding(part: Part, verdict: Verdict) -> str:
     shown = _effect(part)
-    return (
-        f"{shown['effect']:.4g} {part.unit} [{shown['ci_low']:.4g}, {shown['ci_high']:.4g}], "
-        f"claimed {shown['relation']} {shown['bound']:g}"
-    )
+    amount = f"{shown['effect']:.4g} {part.unit} [{shown['ci_low']:.4g}, {shown['ci_high']:.4g}]"
+    found = f"{part.label}{_on(part)}: {amount}"
+    margin = f"{part.margin:g} {part.unit.removesuffix('s') if part.margin == 1 else part.unit}"
+    if verdict == "equivalent":
+        return f"{found}, so that any difference is below {margin}, the smallest that matters"
+    if verdict == "worse":
+        return f"{found}, claimed {shown['relation']} {shown['bound']:g}"
+    return f"{found}, which rules out a gain of {margin}"
 
 
-def _plan_in_words(seeds: int | None, limit: str | None) -> str:
-    if seeds:
-        return f"if the effects stay as observed, {seeds} seeds would decide it (with {100 * POWER:g} % power)"
-    if limit == "prompts":
-        return "more seeds alone would not decide it, since the benchmarks have too few prompts for such an effect"
-    if limit == "seeds":
-        return f"not even {MAX_SEEDS} seeds would decide it if the effects stay as observed"
-    return limit or "undecided"
+def _by_title(ruling: Ruling) -> list[str]:
+    """The verdicts of a claim's titled parts, if it has several, such as "natural rate: supported"."""
+    titles = dict.fromkeys(part.title for part in ruling.claim.parts if part.title)
+    found = []
+    for title in titles if len(titles) > 1 else []:
+        states = [_state_of(ruling, i) for i, part in enumerate(ruling.parts) if part.title == title]
+        lacks = [needs for needs, of in ruling.lacks.items() if of == title]
+        said = [str(state) for state in dict.fromkeys(states) if state]
+        said += [f"not tested (needs {', '.join(lacks)})"] if lacks else []
+        found += [f"{title}: {' and '.join(said)}"] if said else []
+    superior = [part for part in ruling.tested if part.bound < 0 and part.benchmark]
+    return found + [f"one-sided p of being better, not only as good: {part.p_superior:.3g}" for part in superior]
+
+
+def _plan_in_words(needed: Plan, replicates: str) -> str:
+    if needed.seeds:
+        side = "in favour of the claim" if needed.direction == "for" else "against the claim"
+        return (
+            f"if the effects stay as observed, {needed.seeds} {replicates} would decide it {side} "
+            f"(with {100 * POWER:g} % power)"
+        )
+    if needed.limit == "prompts":
+        return f"more {replicates} alone would not decide it, since there are too few prompts for such an effect"
+    if needed.limit == "seeds":
+        return f"not even {MAX_SEEDS} {replicates} would decide it if the effects stay as observed"
+    return needed.limit or "undecided"
 
 
 def _round(value: float | None) -> float | None:

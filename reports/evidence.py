@@ -1,6 +1,9 @@
 """The evidence for verdicts: differences between methods and quantities from run logs, as (seeds, prompts) tables.
 
 `Evidence` is the interface that `reports.claims` uses; `Logs` implements it with scores and run logs on disk.
+
+An *arm* is what a contrast compares: an entry of the configuration at its largest budget, or at another one, written
+"entry@0.5".
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark import benchmarks
-from metaapo.experiment import Experiment
+from metaapo.data import read_json
+from metaapo.experiment import SFT, Experiment
 from metaapo.method import module_of
 from reports import roles
 from reports.collect import responses_per_prompt
@@ -26,6 +30,9 @@ Table = NDArray[np.float64]
 BENCHMARKS = benchmarks()
 RAW = {name: found.raw_metric for name, found in BENCHMARKS.items()}  # the metric that the items average to
 POINTS = {name: found.item_scale for name, found in BENCHMARKS.items()}  # unit of the scores per unit of the items
+OVERALL = ("overall", "score")  # mean of the benchmarks, each on 0 to 100; all prompts of a benchmark have equal weight
+MARGINS = {name: found.margin for name, found in BENCHMARKS.items()} | {OVERALL[0]: 1.0}
+SMALL_SPREAD = 0.05  # standard deviation of P(sample) over prompts, below which selection is random in effect
 
 # Roles that one entry of the experiment can have, as its module declares.
 FULL_BUDGET = "role: full budget"
@@ -45,11 +52,29 @@ class Evidence(Protocol):
     baselines: Sequence[str]
     """Entries that are baselines, in the order in which they are reported."""
 
+    endpoint: tuple[str, str]
+    """(benchmark, metric) that decides contrasts: the primary endpoint, or the mean of all benchmarks without one."""
+
+    replicates: str
+    """What the rows of tables are: "seeds", or "worlds" if there are several."""
+
+    unmet: Mapping[str, str]
+    """Conditions of the claims that the experiment does not meet: a short name -> how it differs, in words."""
+
+    no_room: str
+    """Why no way to select prompts could show a gain in this experiment; "" if one could, or if it was not measured."""
+
     def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
-        """Differences better - worse, (seeds, prompts), in the metric's unit; None if it was not scored."""
+        """Differences between two arms, (seeds, prompts), in the metric's unit; None if it was not scored."""
+
+    def within(self, method: str, ratio: float) -> str | None:
+        """The arm of an entry that annotates at most `ratio` of what Online DPO does; None if it has none."""
 
     def measure(self, method: str, name: str) -> Table | None:
         """A quantity from the logs, (seeds, prompts), as a fraction; None if it was not logged."""
+
+    def loss_gaps(self, method: str) -> Mapping[int, Sequence[float]]:
+        """Iteration -> L_off - L_on, mean over training steps, of each replicate; empty if it was not logged."""
 
     def budget(self, method: str) -> float:
         """Realised annotation ratio over the whole training run, mean over seeds."""
@@ -63,6 +88,11 @@ class Logs:
         self.experiment = results.experiment
         self.methods = entries(self.experiment)
         self.baselines = roles.baselines(self.experiment)
+        self.endpoint = endpoint_of(self.experiment)
+        self.replicates = "seeds" if len(self.experiment.world.seeds) == 1 else "worlds"
+        self.unmet = unmet_conditions(self.experiment)
+        path = results.folder / "assay.json"
+        self.no_room = no_room(read_json(path), MARGINS[self.endpoint[0]]) if path.exists() else ""
 
     def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
         """See `Evidence.contrast`.
@@ -70,7 +100,7 @@ class Logs:
         A score that is not a mean over prompts (length- or style-controlled) has no value per prompt: its differences
         between seeds are used as they are, its spread over prompts is taken from the raw rate.
         """
-        if benchmark == "overall":
+        if benchmark == OVERALL[0]:
             tables = [self.contrast(better, worse, b, RAW[b]) for b in self.experiment.benchmarks]
             return None if any(t is None for t in tables) else _overall(tables, self.experiment.benchmarks)
         if benchmark not in self.experiment.benchmarks:
@@ -91,8 +121,22 @@ class Logs:
             difference += np.array(controlled)[:, None] - difference.mean(axis=1, keepdims=True)
         return self._by_world(difference, seeds)
 
+    def within(self, method: str, ratio: float) -> str | None:
+        """See `Evidence.within`: the largest capped budget within the ratio, else the run without a cap if its realised
+        ratio is."""
+        budgets = self.experiment.methods[method].budget
+        capped = [budget for budget in budgets if budget <= ratio]
+        if capped:
+            return arm_of(method, max(capped))
+        return method if max(budgets) == 1 and self.budget(method) <= ratio else None
+
     def measure(self, method: str, name: str) -> Table | None:
-        """See `Evidence.measure`; each prompt of the logs is a column, in log order."""
+        """See `Evidence.measure`; each prompt of the logs is a column, in log order.
+
+        The annotation ratio is that of runs without a cap; there is none if all are capped.
+        """
+        if name == "annotation_ratio" and max(self.experiment.methods[method].budget) < 1:
+            return None
         frame = self._ledger(method)
         if name == "annotation_ratio":
             return self._table(frame.assign(value=frame["responses_scored"] / responses_per_prompt(self.experiment)))
@@ -103,30 +147,49 @@ class Logs:
             return None if self.experiment.iterations < 2 else tables[0][:, :columns] - tables[1][:, :columns]
         return self._map_change(method, frame)
 
+    def loss_gaps(self, method: str) -> Mapping[int, Sequence[float]]:
+        """See `Evidence.loss_gaps`; over the prompts that have both an offline and an online pair."""
+        frame = self.results.at_full_budget(self.results.training)
+        if "loss_gap" not in frame:
+            return {}
+        frame = frame[(frame["method"] == method) & frame["loss_gap"].notna()]
+        means = frame.groupby(["iteration", "seed"])["loss_gap"].mean()
+        return {
+            int(t): self._by_world(rows.to_numpy()[:, None], list(rows.index.get_level_values("seed"))).ravel().tolist()
+            for t, rows in means.groupby(level="iteration")
+        }
+
     def budget(self, method: str) -> float:
         """See `Evidence.budget`."""
         runs = self.results.at_full_budget(self.results.runs)
         return float(runs[runs["method"] == method]["annotation_ratio_total"].mean())
 
     @lru_cache(maxsize=256)  # noqa: B019 (one instance per process)
-    def _values(self, benchmark: str, method: str) -> Any:
-        """Items of a method after its last iteration: a data frame with seeds as rows and questions as columns."""
-        frame = self._items_at_full_budget(benchmark)
-        frame = frame[(frame["method"] == method) & (frame["iteration"] == self.experiment.iterations)]
+    def _values(self, benchmark: str, arm: str) -> Any:
+        """Items of an arm after its last iteration: a data frame with seeds as rows and questions as columns."""
+        method, budget = self._arm(arm)
+        frame = self._last_items(benchmark)
+        frame = frame[(frame["method"] == method) & (frame["budget"] == budget)]
         return frame.pivot(index="seed", columns="question", values="value").sort_index()
 
-    @lru_cache(maxsize=8)  # noqa: B019
-    def _items_at_full_budget(self, benchmark: str) -> Any:
-        return self.results.at_full_budget(self.results.items(benchmark, self.judge))
+    def _arm(self, arm: str) -> tuple[str, str]:
+        """(entry, budget as in data frames) of an arm."""
+        method, _, budget = arm.partition("@")
+        return method, str(float(budget)) if budget else str(max(self.experiment.methods[method].budget))
 
-    def _score(self, benchmark: str, metric: str, method: str, seed: int) -> float:
-        return self._last_scores().get((benchmark, metric, method, seed), math.nan)
+    @lru_cache(maxsize=8)  # noqa: B019
+    def _last_items(self, benchmark: str) -> Any:
+        frame = self.results.items(benchmark, self.judge)
+        return frame[frame["iteration"] == self.experiment.iterations]
+
+    def _score(self, benchmark: str, metric: str, arm: str, seed: int) -> float:
+        return self._last_scores().get((benchmark, metric, *self._arm(arm), seed), math.nan)
 
     @lru_cache(maxsize=1)  # noqa: B019
-    def _last_scores(self) -> Mapping[tuple[str, str, str, int], float]:
-        frame = self.results.at_full_budget(self.results.scores)
+    def _last_scores(self) -> Mapping[tuple[str, str, str, str, int], float]:
+        frame = self.results.scores
         frame = frame[(frame["judge"] == self.judge) & (frame["iteration"] == self.experiment.iterations)]
-        keys = zip(frame["benchmark"], frame["metric"], frame["method"], frame["seed"])
+        keys = zip(frame["benchmark"], frame["metric"], frame["method"], frame["budget"], frame["seed"])
         return dict(zip(keys, frame["value"]))
 
     def _ledger(self, method: str) -> Any:
@@ -159,6 +222,55 @@ class Logs:
             return table
         worlds = np.array([self.experiment.world_of(int(seed)) for seed in seeds])
         return np.array([table[worlds == world].mean(axis=0) for world in dict.fromkeys(worlds)])
+
+
+def arm_of(method: str, budget: float) -> str:
+    """An entry at one of its budgets."""
+    return f"{method}@{budget:g}"
+
+
+def endpoint_of(experiment: Experiment) -> tuple[str, str]:
+    """(benchmark, metric) that decides contrasts: the first benchmark that declares itself primary, else the mean."""
+    primary = [name for name in experiment.benchmarks if BENCHMARKS[name].primary]
+    return (primary[0], RAW[primary[0]]) if primary else OVERALL
+
+
+def unmet_conditions(experiment: Experiment) -> dict[str, str]:
+    """What the paper's claims presuppose and this experiment does not have: name -> the difference in words."""
+    unmet = {}
+    if "metaapo" in experiment.methods and experiment.train_of("metaapo").start == SFT:
+        unmet["start"] = (
+            "training starts from the SFT policy here, in the authors' code from a policy trained on the offline pairs"
+        )
+    if experiment.world.name == "tiny":
+        unmet["data and scale"] = (
+            "made-up errands and a small model trained from scratch here, 61,135 real prompts and models of 7 to 8 "
+            "billion parameters in the paper"
+        )
+    return unmet
+
+
+def no_room(assay: Sequence[Mapping[str, Any]], margin: float) -> str:
+    """Why no way to select prompts could show a gain, from the rows of assay.json; "" if one could.
+
+    Args:
+        assay: rows {name, value, ci_low, ci_high, ...}.
+        margin: smallest gain that matters, in points of the primary endpoint.
+    """
+    rows = {row["name"]: row for row in assay}
+    room = rows.get("room_selection")
+    if room and room["ci_high"] is not None and room["ci_high"] < margin:
+        return (
+            f"an oracle that selects by each prompt's true gain beats random selection by only {room['value']:.3g} "
+            f"[{room['ci_low']:.3g}, {room['ci_high']:.3g}] points, below the {margin:g} that matter"
+        )
+    spreads = [row["value"] for name, row in rows.items() if name.startswith("spread_iter")]
+    if spreads and all(spread is not None and spread < SMALL_SPREAD for spread in spreads):
+        return (
+            f"the probability of sampling hardly differs between prompts (its standard deviation is at most "
+            f"{max(spreads):.3g} in every iteration, below {SMALL_SPREAD}), so selection is random in effect"
+        )
+    return ""
 
 
 def entries(experiment: Experiment) -> dict[str, str]:

@@ -32,7 +32,16 @@ SECTIONS = (
     ("training", "Training"),
     ("costs", "Costs"),
 )
-MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?"}
+MARKS = {
+    "supported": "✓",
+    "equivalent": "=",
+    "worse": "✗",
+    "no gain that matters": "≯",
+    "inconclusive": "?",
+    "untestable here": "∅",
+    "not tested": "–",
+}
+UNITS = {"points": "points", "grade": "grades", "%": "%"}
 BAR_WIDTH, BAR_HEIGHT = 220, 34  # size of an effect bar in CSS pixels
 
 
@@ -106,19 +115,23 @@ def _list(names: Sequence[str]) -> str:
 
 
 def count_verdicts(claims: Sequence[dict[str, Any]]) -> str:
-    """Such as "0 supported, 1 contradicted, 5 undecided"."""
-    return ", ".join(f"{sum(c['verdict'] == verdict for c in claims)} {verdict}" for verdict in MARKS)
+    """Such as "1 worse, 5 inconclusive"; verdicts that no claim has are left out."""
+    counts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in MARKS}
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
 
 
 def claim_view(claim: dict[str, Any]) -> dict[str, Any]:
     """A verdict with the extra fields that the page shows."""
-    parts = [part | {"text": _interval(part), "name": _part_name(part)} for part in claim["parts"]]
+    parts = [_part_view(part) for part in claim["parts"]]
     names = {part["effect_of"]: part["name"] for part in parts}
     return (
         {"other_judges": {}}
         | claim
         | {
             "mark": MARKS[claim["verdict"]],
+            "slug": claim["verdict"].replace(" ", "-"),
+            "endpoint_name": _endpoint_name(claim["endpoint"]),
+            "detectable": _quantity(claim["smallest_effect"], claim["smallest_effect_unit"]),
             "text": _interval(claim),
             "bar": effect_bar(claim),
             "parts": parts,
@@ -127,22 +140,45 @@ def claim_view(claim: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _part_view(part: dict[str, Any]) -> dict[str, Any]:
+    """A comparison with the texts that the page shows; a number that is missing is a dash."""
+    decided = {"for": "for", "against": "against"}.get(part["seeds_direction"], "")
+    needed = "–" if part["seeds_to_decide"] is None else f"{part['seeds_to_decide']} {decided}"
+    ps = {key: "–" if part[key] is None else f"{part[key]:.3g}" for key in ("p_for", "p_against")}
+    state = part["verdict"] or "secondary"
+    shown = {"text": _interval(part) or "–", "name": _part_name(part), "needed": needed, "state": state}
+    return part | shown | ps | {"detectable": _quantity(part["smallest_effect"], part["unit"]) or "–"}
+
+
+def _endpoint_name(endpoint: dict[str, str]) -> str:
+    """The endpoint in words, such as "Pooled questions, win rate"."""
+    if endpoint["benchmark"] not in tables.TITLES:
+        return "the mean of all benchmarks, each on 0 to 100"
+    return f"{tables.TITLES[endpoint['benchmark']]}, {endpoint['metric'].replace('_', ' ')}"
+
+
+def _quantity(value: float | None, unit: str | None) -> str:
+    """A size such as "1.2 points"; empty if there is none."""
+    return "" if value is None else f"{value:.2g} {UNITS[unit]}"
+
+
 def _part_name(part: dict[str, Any]) -> str:
+    title = f"{part['title']}: " if part["title"] else ""
     if not part["benchmark"]:
-        return part["label"]
+        return title + part["label"]
     better, worse = (tables.name_of(name) for name in part["label"].split(" - "))
     where = (
         "overall"
         if part["benchmark"] == "overall"
         else f"{tables.TITLES[part['benchmark']]}, {part['metric'].replace('_', ' ')}"
     )
-    return f"{better} − {worse}, {where}"
+    return f"{title}{better} − {worse}, {where}"
 
 
 def _interval(part: dict[str, Any]) -> str:
     if part["effect"] is None:
         return ""
-    unit = {"points": " points", "grade": " grades", "%": " %"}[part["unit"]]
+    unit = f" {UNITS[part['unit']]}"
     sign = "" if part["unit"] == "%" else "+"
     interval = "" if part["ci_low"] is None else f" [{part['ci_low']:{sign}.2f}, {part['ci_high']:{sign}.2f}]"
     return f"{part['effect']:{sign}.2f}{interval}{unit}"

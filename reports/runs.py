@@ -29,7 +29,7 @@ import pandas as pd
 
 from eval.benchmark import benchmark as declaration
 from metaapo.data import read_json, read_jsonl
-from metaapo.experiment import Experiment, Run, load
+from metaapo.experiment import SFT, Experiment, Run, load
 from metaapo.method import module_of
 from reports.collect import responses_per_prompt, share
 
@@ -161,12 +161,13 @@ class Results:
 
     @cached_property
     def answers(self) -> pd.DataFrame:
-        """One row per model x benchmark; `cut` and `empty` are shares of the answers over all turns.
+        """One row per model x benchmark, with SFT policies; `cut` and `empty` are shares of the answers over all turns.
 
         An answer is cut off when it reaches the length limit, because it is long or loops.
         """
         rows = []
-        for run in self.records:
+        policies = [Run(method=SFT, budget=0.0, seed=world) for world in self.experiment.world.seeds]
+        for run in [*policies, *self.records]:
             path = self.folder / "answers" / f"{run.id}.json"
             for file, entry in (read_json(path)["answers"] if path.exists() else {}).items():
                 benchmark, iteration = Path(file).parts[-5], int(Path(file).stem.removeprefix("iter"))

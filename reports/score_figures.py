@@ -175,6 +175,7 @@ def contrasts(results: Results) -> Drawn | None:
             if part["benchmark"] and part["ci_low"] is not None:
                 entry = rows.setdefault((part["label"], part["benchmark"], part["metric"]), {**part, "claims": []})
                 entry["claims"].append(claim["id"])
+                entry["decides"] = entry["decides"] or part["decides"]
     panels = [p for p in ([r for r in rows.values() if r["unit"] == u] for u in ("points", "grade")) if p]
     if not panels:
         return None
@@ -185,10 +186,11 @@ def contrasts(results: Results) -> Drawn | None:
     for ax, panel in zip(axes[:, 0], panels):
         for y, part in enumerate(panel):
             color = look_of(part["label"].split(" - ")[1], list(results.experiment.methods))["color"]
-            ax.plot([part["ci_low"], part["ci_high"]], [y, y], color=color, linewidth=1.6)
-            ax.plot([part["effect"]], [y], marker="o", color=color, markersize=5)
+            alpha = 1.0 if part["decides"] else 0.45
+            ax.plot([part["ci_low"], part["ci_high"]], [y, y], color=color, linewidth=1.6, alpha=alpha)
+            ax.plot([part["effect"]], [y], marker="o", color=color, markersize=5, alpha=alpha)
         ax.axvline(0, color="#333333", linewidth=0.9)
-        ax.axvline(panel[0]["margin"], color="#777777", linewidth=0.9, linestyle=":")
+        ax.axvline(max(part["margin"] for part in panel), color="#777777", linewidth=0.9, linestyle=":")
         ax.set_yticks(range(len(panel)), [_contrast_label(part) for part in panel])
         ax.set_ylim(len(panel) - 0.4, -0.6)
         ax.set_xlabel(
@@ -196,12 +198,13 @@ def contrasts(results: Results) -> Drawn | None:
         )
         ax.grid(axis="y", visible=False)
     n_seeds = max(part["n_seeds"] for part in rows.values())
-    judge = results.claims[0]["judge"]
+    judge, replicates = results.claims[0]["judge"], results.claims[0]["replicates"]
     caption = (
         "Every comparison of scores behind the verdicts after the last iteration: difference and 95 % interval over "
-        f"{n_seeds} seeds and the prompts together, paired, without the correction that the verdicts use. "
+        f"{n_seeds} {replicates} and the prompts together, paired, without the correction that the verdicts use. "
         f"Dotted: the smallest gain that would matter. Judge: {judge}. In brackets: the claims that each comparison "
-        "belongs to. 'Overall' is the mean of the benchmarks' raw scores on 0 to 100."
+        "belongs to; pale: secondary metrics, which decide nothing. 'Overall' is the mean of the benchmarks' raw "
+        "scores on 0 to 100."
     )
     return Drawn(
         "contrasts",
@@ -340,8 +343,10 @@ def _raw_scores(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _headline(results: Results) -> tuple[str, str]:
-    """The raw metric of the configuration's first benchmark (in the paper's first figure: AlpacaEval 2's win rate)."""
-    benchmark = results.experiment.benchmarks[0]
+    """The raw metric of the primary endpoint, else of the configuration's first benchmark (in the paper's first figure:
+    AlpacaEval 2's win rate)."""
+    names = results.experiment.benchmarks
+    benchmark = next((name for name in names if BENCHMARKS[name].primary), names[0])
     return benchmark, RAW[benchmark]
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from eval import stats
 from eval.benchmark import benchmarks
 from metaapo.data import write_text
-from metaapo.experiment import Run
+from metaapo.experiment import SFT, Run
 from metaapo.method import known_declarations
 from reports.runs import KEYS, Results
 
@@ -27,9 +27,10 @@ BENCHMARKS = benchmarks()
 TITLES = {name: declared.title for name, declared in BENCHMARKS.items()}
 MAIN_COLUMNS = tuple(
     (name, column.metric, f"{declared.title} {column.label}".strip())
-    for name, declared in BENCHMARKS.items()
+    for name, declared in sorted(BENCHMARKS.items(), key=lambda item: not item[1].primary)
     for column in declared.columns
 )
+CUT = "cut answers"  # stands for a metric in the columns of the main table
 PARTIAL = "†"
 PARTIAL_NOTE = " † partial: some judgments could not be read, or some seeds are missing."
 
@@ -146,7 +147,9 @@ def _latex(text: str) -> str:
 
 
 def name_of(method: str, budget: str | None = None) -> str:
-    """A method's display name, with its budget cap if one is set."""
+    """A method's display name, with its budget cap if one is set; also of an arm such as "metaapo@0.5"."""
+    method, _, cap = method.partition("@")
+    budget = str(float(cap)) if cap else budget
     titles = {name: declared.title for name, declared in known_declarations().items()} | {"sft": "SFT"}
     name = titles.get(method, method.replace("metaapo_", f"{titles['metaapo']}, ").replace("_", " "))
     return name if budget in (None, "0.0", "1.0") else f"{name} (at most {float(budget):.0%})"
@@ -169,7 +172,8 @@ def mean_cell(
 
 def main_table(results: Results, judge: str) -> Table:
     """Every method after its last iteration, on every benchmark, under one judge."""
-    last, columns = _last_scores(results, judge)
+    last, scored = _last_scores(results, judge)
+    columns = _with_cuts(results, scored)
     rows = []
     for method, budget in _models(results, last):
         group = last[(last["method"] == method) & (last["budget"] == budget)]
@@ -178,7 +182,12 @@ def main_table(results: Results, judge: str) -> Table:
             if method == "sft"
             else len(results.experiment.methods[method].seeds or results.experiment.seeds)
         )
-        cells = [_score_cell(group, benchmark, metric, expected) for benchmark, metric, _ in columns]
+        cells = [
+            _cut_cell(results, method, budget, benchmark)
+            if metric == CUT
+            else _score_cell(group, benchmark, metric, expected)
+            for benchmark, metric, _ in columns
+        ]
         rows.append((name_of(method, budget), (*cells, _ratio_cell(results, group, method))))
     title = f"Main comparison after iteration {results.experiment.iterations} (judge: {judge})"
     heads = (*(head for _, _, head in columns), "annotations, % of Online DPO")
@@ -192,6 +201,25 @@ def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple
     last = frame[(frame["iteration"] == results.experiment.iterations) | (frame["method"] == "sft")]
     scored = set(zip(last["benchmark"], last["metric"]))
     return last, [column for column in MAIN_COLUMNS if column[:2] in scored]
+
+
+def _with_cuts(results: Results, columns: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """The columns, and after those of each benchmark its share of cut answers, where it was recorded."""
+    recorded = set(results.answers["benchmark"])
+    found = []
+    for benchmark in dict.fromkeys(column[0] for column in columns):
+        found += [column for column in columns if column[0] == benchmark]
+        found += [(benchmark, CUT, f"{TITLES[benchmark]} cut, %")] if benchmark in recorded else []
+    return found
+
+
+def _cut_cell(results: Results, method: str, budget: str, benchmark: str) -> Cell:
+    """Share of a method's answers that reached the length limit after the last iteration, in percent."""
+    frame = results.answers
+    at_end = frame["iteration"] == (0 if method == SFT else results.experiment.iterations)
+    frame = frame[at_end & (frame["method"] == method) & (frame["budget"] == budget)]
+    frame = frame[frame["benchmark"] == benchmark]
+    return mean_cell(100 * frame["cut"], _run_ids(frame), scale=(0, 100))
 
 
 def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -230,9 +258,17 @@ def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) 
     return (
         f"Mean and 95 % t-interval over training seeds, clipped to the scale. Judge: {judge}. "
         f"Prompts, protocols: {counts}. {rates}"
-        f"{_labels([benchmark for benchmark, _ in groups])}"
+        f"{_labels([benchmark for benchmark, _ in groups])} {_roles(results)}"
         f"{PARTIAL_NOTE if partial else ''}"
     )
+
+
+def _roles(results: Results) -> str:
+    """Say which columns decide the claims, and what a cut answer is."""
+    primary = [TITLES[name] for name in results.experiment.benchmarks if BENCHMARKS[name].primary]
+    said = [f"{' and '.join(primary)}: the primary endpoint, which decides the claims; the others are secondary."]
+    cut = ["Cut: share of answers that reached the length limit, as loops do."]
+    return " ".join([*(said if primary else []), *(cut if len(results.answers) else [])])
 
 
 def _labels(names: Sequence[str]) -> str:

@@ -264,6 +264,7 @@ class _Tree:
                     "offline_loss": 0.69 - 0.02 * step if rate < 1 else None,
                     "online_loss": 0.6 - 0.02 * step if rate else None,
                     "meta_weight": 0.45,
+                    "loss_gap": 0.1 * t - 0.2 if 0 < rate < 1 else None,
                     "offline_score": -0.69 + 0.02 * step if rate < 1 else None,
                     "grad_norm": 1.0,
                     **dict.fromkeys(PPO_SIGNS if method.reinforces else (), 0.5),

@@ -32,7 +32,9 @@ def scores(rng, worlds=6, seeds_per_world=1, shift=0.0, shifted=("online_dpo", "
 def folder(path, frame, verdicts=None):
     path.mkdir()
     frame.to_csv(path / "scores.csv", index=False)
-    write_json(path / "claims.json", [{"id": id, "verdict": v} for id, v in (verdicts or {"C1": "undecided"}).items()])
+    write_json(
+        path / "claims.json", [{"id": id, "verdict": v} for id, v in (verdicts or {"C1": "inconclusive"}).items()]
+    )
     return path
 
 
@@ -72,12 +74,12 @@ def test_a_folder_agrees_with_itself(tmp_path):
 
 def test_a_reversed_verdict_disagrees_for_any_scores(tmp_path):
     frame = scores(np.random.default_rng(3))
-    new = folder(tmp_path / "new", frame, {"C1": "contradicted", "C2": "undecided"})
+    new = folder(tmp_path / "new", frame, {"C1": "worse", "C2": "inconclusive"})
     found = check.check(new, folder(tmp_path / "old", frame, {"C1": "supported", "C2": "supported"}))
     assert not found["agree"]
     assert found["conclusions"] == [
-        {"id": "C1", "run": "contradicted", "reference": "supported"},
-        {"id": "C2", "run": "undecided", "reference": "supported"},
+        {"id": "C1", "run": "worse", "reference": "supported"},
+        {"id": "C2", "run": "inconclusive", "reference": "supported"},
     ]
 
 

@@ -145,6 +145,8 @@ def _observe(method: Method, columns: StepColumns) -> dict[str, float | None]:
         features = columns.features[has_online]
         meta_loss = method.learner.observe(features, offline[has_online], online[has_online])
     used = method.uses_offline
+    # over prompts with both pairs, since the meta-objective is linear in w with this slope
+    gap = (offline - online)[has_online].mean().item() if used and has_online.any() else None
     return {
         "offline_loss": offline.mean().item() if used else None,
         "online_loss": online[has_online].mean().item() if has_online.any() else None,
@@ -152,4 +154,5 @@ def _observe(method: Method, columns: StepColumns) -> dict[str, float | None]:
         "online_share": has_online.float().mean().item(),
         "meta_weight": columns.weights.mean().item(),
         "meta_loss": meta_loss,
+        "loss_gap": gap,
     }

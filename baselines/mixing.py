@@ -27,4 +27,5 @@ def build(params: Params, context: RunContext) -> Method:
         select=lambda request: selection.random_fraction(len(request.scores), request.budget, request.rng),
         weigh=lambda pairs: 0.5,
         objective=params.build_objective(),
+        reads_scores=False,
     )

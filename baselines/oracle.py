@@ -18,22 +18,13 @@ import numpy as np
 from pydantic import Field
 
 from metaapo import selection
-from metaapo.method import (
-    AnnotatedPrompt,
-    Annotations,
-    Declaration,
-    Method,
-    ObjectiveParams,
-    Revision,
-    SelectionRequest,
-)
+from metaapo.method import Annotations, Declaration, Method, ObjectiveParams, Revision, SelectionRequest
 from metaapo.selection import Floats, Selection
 
 if TYPE_CHECKING:
     from metaapo.loop.run import RunContext
 
 DECLARATION = Declaration(title="Oracle", role="control", reads_gold=True, look=("#000000", "*"))
-Gain = Literal["margin", "chosen"]
 
 
 class Params(ObjectiveParams):
@@ -42,7 +33,7 @@ class Params(ObjectiveParams):
     choose: Literal["prompts", "weights"] = Field(
         "prompts", description="what the gold reward decides: which prompts train online, or the weight of each pair"
     )
-    gain: Gain = Field(
+    gain: Literal["margin", "chosen"] = Field(
         "margin",
         description="how much better an online pair is than the offline pair, in gold reward: its margin (chosen less "
         "rejected) less the offline margin; or its chosen response less the offline one",
@@ -51,6 +42,8 @@ class Params(ObjectiveParams):
 
 def build(params: Params, context: RunContext) -> Method:
     """Random mixing, corrected by the gold reward after annotation."""
+
+    from metaapo.worlds.gain import gold_gain
 
     def select(request: SelectionRequest) -> Selection:
         fraction = 1.0 if params.choose == "prompts" else request.budget
@@ -62,20 +55,8 @@ def build(params: Params, context: RunContext) -> Method:
             return weigh_by_gain(gains)
         return Revision(keep=largest(gains, round(annotations.budget * len(gains)), annotations.rng))
 
-    return Method(select=select, weigh=lambda pairs: 0.5, objective=params.build_objective(), revise=revise)
-
-
-def gold_gain(prompt: AnnotatedPrompt, gain: Gain = "margin") -> float:
-    """What a prompt's online pair adds to its offline pair, in units of gold reward; -inf without an online pair."""
-    from metaapo.worlds.tiny.gold import gold
-
-    if prompt.online is None:
-        return -np.inf
-    chosen, rejected = (gold(prompt.messages, text).reward for text in prompt.online)
-    offline_chosen, offline_rejected = (gold(prompt.messages, text).reward for text in prompt.offline)
-    if gain == "chosen":
-        return chosen - offline_chosen
-    return (chosen - rejected) - (offline_chosen - offline_rejected)
+    objective = params.build_objective()
+    return Method(select=select, weigh=lambda pairs: 0.5, objective=objective, reads_scores=False, revise=revise)
 
 
 def largest(gains: Floats, count: int, rng: np.random.Generator) -> np.ndarray:

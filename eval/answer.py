@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.benchmark import answering_code, questions_of
 from eval.benchmark import benchmark as declaration
-from eval.checkpoints import EvaluatedModel, models_of_run
+from eval.checkpoints import EvaluatedModel, benchmarks_of, models_of_run
 from eval.questions import Question, QuestionSet, answer_records, load_questions
 from metaapo.command import load_and_pin
 from metaapo.config import ConfigError, EvaluationConfig, SamplingConfig, VLLMConfig
@@ -75,7 +75,7 @@ def answer_questions(
                 top_p=1.0,
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
-                seed=_seed(seed, turn, temperature),
+                seed=seed_of(seed, turn, temperature),
                 engine=engine,
             )
             for i, (response,) in zip(rows, responses):
@@ -91,7 +91,7 @@ def _conversation(question: Question, answered: Sequence[Response]) -> Conversat
     return [*messages, {"role": "user", "content": question.turns[len(answered)]}]
 
 
-def _seed(*parts: Any) -> int:
+def seed_of(*parts: Any) -> int:
     """A seed that depends on all parts."""
     return zlib.crc32(json.dumps(parts).encode())
 
@@ -113,7 +113,7 @@ def answer_run(experiment: Experiment, run_id: str) -> None:
         DataError: a checkpoint or question file is missing or unusable.
     """
     models = models_of_run(experiment, run_id)
-    asked = {b: load_questions(experiment, b, models[0].world) for b in experiment.benchmarks}
+    asked = {b: load_questions(experiment, b, models[0].world) for b in benchmarks_of(experiment, models[0].run)}
     journal_path = _journal_path(experiment, run_id)
     journal: dict[str, Any] = read_json(journal_path) if journal_path.is_file() else {}
     wanted: dict[str, Any] = {}
@@ -161,12 +161,12 @@ def _answer_model(
 
     use_threads_of_environment()
     folder = model.checkpoint(experiment)
-    policy, tokenizer = _open(folder, experiment.sampling)
+    policy, tokenizer = open_policy(folder, experiment.sampling)
     check_chat_template(tokenizer, str(folder))
     for benchmark, question_set in asked.items():
         start = time.monotonic()
         questions = question_set.questions
-        seed = _seed(model.id, benchmark)
+        seed = seed_of(model.id, benchmark)
         engine = experiment.sampling.vllm
         responses = answer_questions(policy, tokenizer, benchmark, questions, experiment.evaluation, seed, engine)
         texts = [[response.text for response in turns] for turns in responses]
@@ -185,7 +185,7 @@ def _answer_model(
         yield benchmark, entry
 
 
-def _open(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase]:
+def open_policy(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase]:
     """The policy on the best device, or its folder if vLLM is used, and its tokenizer."""
     from metaapo.models.load import load_policy, load_tokenizer, on_best_device
 

@@ -1,7 +1,8 @@
 """The models that an experiment evaluates, and the paths of their answers and judgments.
 
 Every training run is evaluated after each of its iterations, and so is the SFT policy of every world, as method "sft",
-budget 0.0, seed = the world's, iteration 0; it is the baseline of the small world's pairwise benchmarks.
+budget 0.0, seed = the world's, iteration 0; it is the baseline of the small world's pairwise benchmarks. Policies with
+a planted effect (eval.planted) are judged and scored like runs, but nothing is trained for them.
 """
 
 from __future__ import annotations
@@ -65,20 +66,51 @@ def models_of_run(experiment: Experiment, run_id: str) -> list[EvaluatedModel]:
     Raises:
         ConfigError: the experiment has no such run.
     """
-    known = evaluated_runs(experiment)
+    planted = [run.id for run in planted_runs(experiment)]
+    known = evaluated_runs(experiment) + planted
     run = Run.parse(run_id)
     if run.id not in known:
         raise ConfigError(f"run {run.id}: not in this experiment; its runs: {', '.join(known)}")
     if run.method == SFT:
         return [sft_model(run.seed)]
     world = experiment.world_of(run.seed)
-    return [EvaluatedModel(run, world, iteration) for iteration in range(1, experiment.iterations + 1)]
+    first = experiment.iterations if run.id in planted else 1
+    return [EvaluatedModel(run, world, iteration) for iteration in range(first, experiment.iterations + 1)]
 
 
-def evaluated_runs(experiment: Experiment) -> list[str]:
-    """Ids of everything that is evaluated: the SFT policies that the runs start from, then the runs."""
+def evaluated_runs(experiment: Experiment, benchmark: str | None = None) -> list[str]:
+    """Ids of the SFT policies that the runs start from, then of the runs; if given, only those that answer a
+    benchmark."""
     worlds = sorted({experiment.world_of(run.seed) for run in experiment.runs()})
-    return [sft_model(world).run.id for world in worlds] + experiment.run_ids()
+    return [sft_model(world).run.id for world in worlds] + _answering(experiment, benchmark)
+
+
+def _answering(experiment: Experiment, benchmark: str | None) -> list[str]:
+    asked = [run for run in experiment.runs() if benchmark in (None, *experiment.benchmarks_of(run.method))]
+    return [run.id for run in asked]
+
+
+def benchmarks_of(experiment: Experiment, run: Run) -> list[str]:
+    """Benchmarks that a run answers; the SFT policies answer all."""
+    return experiment.benchmarks if run.method == SFT else experiment.benchmarks_of(run.method)
+
+
+def planted_runs(experiment: Experiment) -> list[Run]:
+    """Policies with a planted effect, in place of runs: one per effect and run of the method that is planted in."""
+    planted = experiment.assay.planted
+    sources = [run for run in experiment.runs() if run.method == planted.of]
+    largest = max((run.budget for run in sources), default=0.0)
+    return [
+        Run(method=planted_name(points), budget=run.budget, seed=run.seed)
+        for points in planted.points
+        for run in sources
+        if run.budget == largest
+    ]
+
+
+def planted_name(points: int) -> str:
+    """The name under which policies with a planted effect are evaluated."""
+    return f"planted_{points}"
 
 
 def evaluated_models(experiment: Experiment) -> list[EvaluatedModel]:
@@ -87,9 +119,14 @@ def evaluated_models(experiment: Experiment) -> list[EvaluatedModel]:
 
 
 def judged_runs(experiment: Experiment, benchmark: str) -> list[str]:
-    """Ids of the runs that are judged: all, except the SFT policies if they are the baseline."""
+    """Ids of the runs that are judged: those that answer, except the SFT policies if they are the baseline.
+
+    Planted effects are judged on the primary benchmark.
+    """
     sft_is_baseline = baseline_of(experiment, benchmark) == SFT_BASELINE
-    return experiment.run_ids() if sft_is_baseline else evaluated_runs(experiment)
+    runs = _answering(experiment, benchmark) if sft_is_baseline else evaluated_runs(experiment, benchmark)
+    planted = planted_runs(experiment) if benchmark == experiment.primary_benchmark else []
+    return runs + [run.id for run in planted]
 
 
 def checkpoints_ready(experiment: Experiment, runs: Iterable[Run]) -> list[str]:
@@ -116,7 +153,9 @@ def answer_settings(experiment: Experiment) -> dict[str, object]:
     """The settings that answers depend on; answers are regenerated only if one of these changes."""
     settings = experiment.evaluation.model_dump(mode="json")
     declared = [key for name in experiment.benchmarks for key in declaration(name).answer_settings]
-    return {key: settings[key] for key in ("benchmarks", "questions", "temperature", "max_new_tokens", *declared)}
+    fewer = {name: entry.benchmarks for name, entry in experiment.methods.items() if entry.benchmarks}
+    asked = {key: settings[key] for key in ("benchmarks", "questions", "temperature", "max_new_tokens", *declared)}
+    return asked | ({"methods": fewer} if fewer else {})
 
 
 def judge_settings_of(experiment: Experiment, benchmark: str) -> dict[str, object]:

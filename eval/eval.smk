@@ -6,6 +6,7 @@ manifests, which are written once all files of a run exist.
 
 from eval.agreement_on_policy import agreement_files, runs_of
 from eval.benchmark import people_modules, scoring_code
+from eval.aim import aimed_runs
 from eval.checkpoints import (
     answer_code,
     answer_settings,
@@ -14,6 +15,7 @@ from eval.checkpoints import (
     evaluated_runs,
     judge_settings_of,
     judged_runs,
+    planted_runs,
     score_settings_of,
 )
 from eval.grade import gold_files, gold_module, grading_code
@@ -55,6 +57,11 @@ for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT)), st
             runs=job.ids,
         shell:
             "python -m eval.answer --config {params.config:q} --run {params.runs:q} > {log:q} 2>&1"
+
+
+PLANTED = planted_runs(EXPERIMENT)
+JUDGED = evaluated_runs(EXPERIMENT) + [run.id for run in PLANTED]
+for number, job in enumerate(jobs_of(EXPERIMENT, JUDGED), start=1):
 
     rule:
         name:
@@ -153,11 +160,69 @@ if gold_files(EXPERIMENT):
             "python -m eval.agreement_on_policy --config {params.config:q} --method {wildcards.method:q} > {log:q} 2>&1"
 
 
+if PLANTED:
+
+    ruleorder: plant > answer
+
+    rule plant:
+        """Answers with a known effect, made from samples of the final policies of one method."""
+        input:
+            runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids(EXPERIMENT.assay.planted.of)),
+            baselines=[f"{RESULTS}/answers/{run}.json" for run in evaluated_runs(EXPERIMENT) if run.startswith("sft/")],
+        output:
+            answers=[f"{RESULTS}/answers/{run.id}.json" for run in PLANTED],
+            record=f"{RESULTS}/planted.json",
+        log:
+            f"{RESULTS}/logs/plant.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/plant/all.tsv"
+        conda:
+            "../environment.yml"
+        threads: EXPERIMENT.hardware.answer.cpus
+        resources:
+            gpu=EXPERIMENT.hardware.answer.gpus,
+            mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+            runtime=EXPERIMENT.hardware.answer.minutes,
+        params:
+            config=CONFIG_FILE,
+            code=[answer_code(EXPERIMENT), code_hash("eval.planted")],
+            changes=[answer_settings(EXPERIMENT), EXPERIMENT.assay.planted.model_dump()],
+        shell:
+            "python -m eval.planted --config {params.config:q} > {log:q} 2>&1"
+
+
+if aimed_runs(EXPERIMENT):
+
+    rule aim:
+        """Whether the method under test samples the prompts that gain most by it, all runs in one process."""
+        input:
+            runs=[f"{RESULTS}/runs/{run.id}/run.json" for run in aimed_runs(EXPERIMENT)],
+        output:
+            f"{RESULTS}/aim.csv",
+        log:
+            f"{RESULTS}/logs/aim.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/aim/all.tsv"
+        conda:
+            "../environment.yml"
+        threads: EXPERIMENT.hardware.answer.cpus
+        resources:
+            gpu=EXPERIMENT.hardware.answer.gpus,
+            mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+            runtime=EXPERIMENT.hardware.answer.minutes,
+        params:
+            config=CONFIG_FILE,
+            code=code_hash("eval.aim"),
+            changes=EXPERIMENT.assay.aim_prompts,
+        shell:
+            "python -m eval.aim --config {params.config:q} > {log:q} 2>&1"
+
+
 rule judge_checks:
     """Check a judge with questions that a trustworthy one gets right; for all judges if evaluation.trust.checks is
     set."""
     input:
-        answers=f"{RESULTS}/answers/{evaluated_runs(EXPERIMENT)[-1]}.json",
+        answers=lambda w: f"{RESULTS}/answers/{evaluated_runs(EXPERIMENT, w.benchmark)[-1]}.json",
         baselines=[f"{RESULTS}/answers/{run}.json" for run in evaluated_runs(EXPERIMENT) if run.startswith("sft/")],
     output:
         f"{RESULTS}/judge_checks/{{benchmark}}/{{judge}}.json",

@@ -70,7 +70,7 @@ def grade(experiment: Experiment) -> None:
 def graded_probes(experiment: Experiment, world: ModuleType) -> Iterator[Record]:
     """A row of PROBE_COLUMNS for each probed response of every run."""
     asked = {seed: _prompts(experiment.world_path(seed)) for seed in experiment.world.seeds}
-    for run in experiment.runs():
+    for run in experiment.compared_runs():
         prompts = asked[experiment.world_of(run.seed)]
         for iteration in range(1, experiment.iterations + 1):
             path = experiment.run_path(run) / f"iter{iteration}" / "probes.jsonl"
@@ -107,6 +107,8 @@ def conversations(question: Question, texts: Sequence[str]) -> Iterator[tuple[li
 def _is_shown(experiment: Experiment, model: EvaluatedModel) -> bool:
     if model.run.method == SFT:
         return True
+    if model.run.method == experiment.assay.aa:
+        return False
     largest = max(experiment.methods[model.run.method].budget)
     return model.iteration == experiment.iterations and model.run.budget == largest
 

@@ -207,7 +207,7 @@ def check_judge(experiment: Experiment, name: str, benchmark: str, n: int | None
         n: questions; those of the configuration if None.
     """
     trust = experiment.evaluation.trust
-    model = models_of_run(experiment, evaluated_runs(experiment)[-1])[-1]
+    model = models_of_run(experiment, evaluated_runs(experiment, benchmark)[-1])[-1]
     judges = [open_judge(experiment, name, model.world, sample=sample) for sample in range(trust.repeats)]
     asked = prepare(experiment, benchmark, model, n or trust.questions)
     checks = pairwise_checks if declaration(benchmark).pairwise else graded_checks

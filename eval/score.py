@@ -18,7 +18,6 @@ from typing import Any
 from eval.benchmark import Judged, Scores, questions_of, score_of, scoring_code
 from eval.checkpoints import (
     EvaluatedModel,
-    evaluated_models,
     judged_runs,
     models_of_run,
     score_settings_of,
@@ -96,7 +95,7 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
     scores = score_of(benchmark).score_models(judged, experiment.evaluation, BOOTSTRAP_SEED)
     _check_scored(scores, benchmark, judge)
     columns = {model.id: _model_columns(model) for model in models}
-    order = [model.id for model in evaluated_models(experiment)]
+    order = list(columns)
     rows = [columns[name] | scores.rows[name] for name in sorted(scores.rows, key=order.index)]
     path = experiment.results / "scores" / benchmark / f"{judge}.json"
     write_bytes(path.with_suffix(".items.csv.gz"), items_csv(columns[item["model"]] | item for item in scores.items))

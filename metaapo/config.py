@@ -239,6 +239,28 @@ class EvaluationConfig(Section):
     trust: TrustConfig = TrustConfig()
 
 
+class PlantedConfig(Section):
+    """Policies that are better than a method's by a known amount, made from that method's own samples."""
+
+    of: str = Field("", description="the method whose final policies are sampled; empty: nothing is planted")
+    points: list[Annotated[int, Field(ge=0, le=50)]] = Field(
+        [0, 1, 3, 5], min_length=1, description="planted effects, in points of win rate on the primary endpoint"
+    )
+    samples: int = Field(4, ge=2, description="answers per question; the best of them by gold carries the effect")
+
+
+class AssayConfig(Section):
+    """Whether the experiment could see an effect of a given size if there were one (docs/assay.md)."""
+
+    planted: PlantedConfig = PlantedConfig()
+    aa: str = Field(
+        "", description="an entry of `methods` with two or more seeds per world, compared with itself; empty: none"
+    )
+    aim_prompts: int = Field(
+        128, ge=0, description="prompts per iteration on which the method under test's aim is measured; 0: not measured"
+    )
+
+
 class HealthConfig(Section):
     """Whether the workflow stops if a world's health checks are out of range."""
 
@@ -318,6 +340,9 @@ class MethodConfig(Section):
         description="caps on the fraction of prompts sampled online; 1: no cap",
     )
     seeds: list[int] | None = Field(None, min_length=1, description="seeds that replace the experiment's")
+    benchmarks: list[str] | None = Field(
+        None, min_length=1, description="answer only these of the experiment's benchmarks; none: all"
+    )
     role: Literal["baseline", "control"] | None = Field(
         None, description="role in the report; none: as declared by the module (metaapo/method.py)"
     )
@@ -355,6 +380,7 @@ class ExperimentConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     methods: dict[str, Any] = Field(min_length=1)
     evaluation: EvaluationConfig = EvaluationConfig()
+    assay: AssayConfig = AssayConfig()
     health: HealthConfig = HealthConfig()
     hardware: HardwareConfig = HardwareConfig()
     estimate: EstimateConfig = EstimateConfig()

@@ -71,6 +71,15 @@ class Experiment(ExperimentConfig):
         return list(self.evaluation.benchmarks)
 
     @property
+    def primary_benchmark(self) -> str | None:
+        """The first benchmark that declares itself the primary endpoint; None if there is none."""
+        return next((name for name in self.benchmarks if declared(name, "primary", False)), None)
+
+    def benchmarks_of(self, method: str) -> list[str]:
+        """Benchmarks that a method's runs answer."""
+        return self.methods[method].benchmarks or self.benchmarks
+
+    @property
     def judges(self) -> list[str]:
         """Judges to use, each on all benchmarks."""
         return list(self.evaluation.judges)
@@ -87,6 +96,10 @@ class Experiment(ExperimentConfig):
     def run_ids(self, method: str | None = None) -> list[str]:
         """Folders of all training runs, or those of one method, below `runs/`."""
         return [run.id for run in self.runs() if method in (None, run.method)]
+
+    def compared_runs(self) -> list[Run]:
+        """The training runs that the report shows: all but those that are only compared with themselves (A/A)."""
+        return [run for run in self.runs() if run.method != self.assay.aa]
 
     def world_of(self, seed: int) -> int:
         """The world seed that a training seed belongs to."""
@@ -126,7 +139,7 @@ class Experiment(ExperimentConfig):
             "module": module_of(name, method),
             "iterations": self.iterations,
             "params": method.model_dump(
-                mode="json", exclude={"module", "budget", "seeds", "role", "train", "sampling"}
+                mode="json", exclude={"module", "budget", "seeds", "benchmarks", "role", "train", "sampling"}
             ),
             "train": self.train_of(name).model_dump(mode="json"),
             "sampling": self.sampling_of(name).model_dump(mode="json"),
@@ -204,6 +217,35 @@ def _check_benchmarks(experiment: Experiment) -> None:
             raise ConfigError(
                 f"evaluation.benchmarks: {name} has no official questions and exists in the tiny world only; remove it "
                 f"or set world.name: tiny (now {experiment.world.name})"
+            )
+    for method, entry in experiment.methods.items():
+        for name in entry.benchmarks or []:
+            if name not in experiment.benchmarks:
+                raise ConfigError(
+                    f"methods.{method}.benchmarks: {name!r} is not among the experiment's"
+                    f"{_did_you_mean(name, experiment.benchmarks)}"
+                )
+
+
+def _check_assay(experiment: Experiment) -> None:
+    """Check that what the assay needs is there: its methods, a gold reward and a primary endpoint."""
+    assay = experiment.assay
+    for key, name in (("planted.of", assay.planted.of), ("aa", assay.aa)):
+        if not name:
+            continue
+        if name not in experiment.methods:
+            raise ConfigError(f"assay.{key}: unknown method {name!r}{_did_you_mean(name, list(experiment.methods))}")
+        if experiment.primary_benchmark not in experiment.benchmarks_of(name):
+            raise ConfigError(f"assay.{key}: {name} must answer a primary benchmark; add pooled to its benchmarks")
+    if assay.planted.of and experiment.world.name != "tiny":
+        raise ConfigError("assay.planted.of: needs the gold reward, which only the tiny world has; remove the key")
+    if assay.aa:
+        worlds = [experiment.world_of(seed) for seed in experiment.methods[assay.aa].seeds or experiment.seeds]
+        alone = [world for world in dict.fromkeys(worlds) if worlds.count(world) < 2]
+        if alone:
+            raise ConfigError(
+                f"methods.{assay.aa}.seeds: an A/A comparison needs two or more seeds of every world; world {alone[0]} "
+                "has one"
             )
 
 
@@ -287,6 +329,7 @@ def resolve(document: Any) -> Experiment:
     methods = {name: _resolve_method(name, entry, experiment) for name, entry in experiment.methods.items()}
     experiment = experiment.model_copy(update={"methods": methods})
     _check_benchmarks(experiment)
+    _check_assay(experiment)
     _check_needs(experiment)
     _check_world(experiment)
     return experiment

@@ -15,6 +15,7 @@ import io
 from itertools import accumulate
 from typing import Any
 
+from eval.checkpoints import planted_name
 from metaapo.data import DataError, read_json, require_keys, write_text
 from metaapo.experiment import Experiment, Run, load
 from reports import roles
@@ -71,7 +72,7 @@ def ledgers(experiment: Experiment) -> dict[Model, dict[str, float]]:
     """
     k = responses_per_prompt(experiment)
     columns = {}
-    for run in experiment.runs():
+    for run in experiment.compared_runs():
         path = experiment.run_path(run) / "run.json"
         record = read_json(path)
         require_keys(record, ("iterations",), str(path))
@@ -86,12 +87,13 @@ def ledgers(experiment: Experiment) -> dict[Model, dict[str, float]]:
 
 
 def score_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """All rows of scores.csv, in the order benchmark, judge, model, metric.
+    """All rows of scores.csv, in the order benchmark, judge, model, metric; what only the assay compares is left out.
 
     Raises:
         DataError: a score file or run is missing, or a score does not belong to any run of the experiment.
     """
     budgets = ledgers(experiment)
+    left_out = {experiment.assay.aa, *(planted_name(points) for points in experiment.assay.planted.points)}
     rows = []
     for benchmark in experiment.benchmarks:
         for judge in experiment.judges:
@@ -101,6 +103,8 @@ def score_rows(experiment: Experiment) -> list[dict[str, Any]]:
             head = {"experiment": experiment.experiment, "benchmark": benchmark}
             head |= {"version": document["version"], "judge": document["judge"]}
             for row in document["rows"]:
+                if row["method"] in left_out:
+                    continue
                 rows += [head | cells for cells in _metric_rows(row, budgets, str(path))]
     return rows
 

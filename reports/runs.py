@@ -72,7 +72,7 @@ class Results:
     @cached_property
     def records(self) -> dict[Run, dict[str, Any]]:
         """run.json of every run, in the order of the configuration."""
-        return {run: read_json(self.folder / "runs" / run.id / "run.json") for run in self.experiment.runs()}
+        return {run: read_json(self.folder / "runs" / run.id / "run.json") for run in self.experiment.compared_runs()}
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -212,7 +212,7 @@ class Results:
     def _iteration_folders(self) -> list[tuple[Run, int, Path]]:
         return [
             (run, t, self.folder / "runs" / run.id / f"iter{t}")
-            for run in self.experiment.runs()
+            for run in self.experiment.compared_runs()
             for t in range(1, self.experiment.iterations + 1)
         ]
 

@@ -51,7 +51,7 @@ def models(results: Results) -> list[Model]:
     """The SFT policies and every run after its last iteration, at each method's largest budget."""
     experiment = results.experiment
     shown = [Model("sft", "0.0", world, 0, world) for world in experiment.world.seeds]
-    for run in experiment.runs():
+    for run in experiment.compared_runs():
         if run.budget == max(experiment.methods[run.method].budget):
             world = experiment.world_of(run.seed)
             shown.append(Model(run.method, str(run.budget), run.seed, experiment.iterations, world))

@@ -232,7 +232,7 @@ def _cut_cell(results: Results, method: str, budget: str, benchmark: str) -> Cel
 def _models(results: Results, frame: pd.DataFrame) -> list[tuple[str, str]]:
     """(method, budget) in the order of the configuration, the SFT policy first."""
     present = set(zip(frame["method"], frame["budget"]))
-    order = [("sft", "0.0")] + [(run.method, str(run.budget)) for run in results.experiment.runs()]
+    order = [("sft", "0.0")] + [(run.method, str(run.budget)) for run in results.experiment.compared_runs()]
     return [model for model in dict.fromkeys(order) if model in present]
 
 

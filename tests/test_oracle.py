@@ -13,6 +13,7 @@ from metaapo.data import read_json, read_jsonl
 from metaapo.experiment import Run, resolve
 from metaapo.method import AnnotatedPrompt, Annotations, declaration_of
 from metaapo.train import train
+from metaapo.worlds.gain import gold_gain
 
 PROMPTS = 10  # in each of 2 iterations
 BUDGET = 0.3
@@ -37,7 +38,7 @@ def finished(tmp_path_factory):
     )
     write_world(experiment.world_path(0), pairs=2 * PROMPTS, iterations=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaapo.worlds.tiny.gold.gold", fake_gold)
+        patch.setattr("metaapo.worlds.gain.gold", fake_gold)
         for run in experiment.runs():
             train(experiment, run)
     return experiment
@@ -122,7 +123,7 @@ def annotated(*online):
 @pytest.fixture
 def letters(monkeypatch):
     """A gold reward that counts letters."""
-    monkeypatch.setattr("metaapo.worlds.tiny.gold.gold", lambda messages, text: SimpleNamespace(reward=len(text)))
+    monkeypatch.setattr("metaapo.worlds.gain.gold", lambda messages, text: SimpleNamespace(reward=len(text)))
 
 
 def revise(prompts, budget=0.5, **params):
@@ -132,8 +133,8 @@ def revise(prompts, budget=0.5, **params):
 
 def test_gains_compare_margins_or_chosen_responses(letters):
     (prompt,) = annotated(("bbbb", "bbb"))
-    assert oracle.gold_gain(prompt, "margin") == (4 - 3) - (1 - 0)
-    assert oracle.gold_gain(prompt, "chosen") == 4 - 1
+    assert gold_gain(prompt, "margin") == (4 - 3) - (1 - 0)
+    assert gold_gain(prompt, "chosen") == 4 - 1
 
 
 def test_prompts_without_an_online_pair_are_never_kept(letters):

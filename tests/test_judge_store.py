@@ -183,6 +183,16 @@ def test_many_processes_may_make_a_store_at_once(tmp_path):
     assert [process.communicate(timeout=60)[1] for process in several] == [""] * 4
 
 
+def test_a_store_can_be_read_while_another_process_asks(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    code = "import sys; from eval.judges.store import Store; print(Store(sys.argv[1]).ledger()['answered'])"
+    with store.exclusive():
+        command = [sys.executable, "-c", code, store.path]
+        root = Path(__file__).resolve().parents[1]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 def test_the_reserve_is_there_while_a_judge_is_asked_and_gone_after(tmp_path):
     store = Store(tmp_path / "s.sqlite")
     with store.exclusive(8):

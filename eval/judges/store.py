@@ -127,10 +127,10 @@ class Store:
         self._is_full = False
         with self._explained("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path.with_suffix(".lock"), "a") as lock:
-                # Two processes that make the file at once would each see half of the other's schema. A byte of its
-                # own, for a moment: the lock of `exclusive` may be held for hours.
-                fcntl.lockf(lock, fcntl.LOCK_EX, 1, 1)
+            # Two processes that make the file at once would each see half of the other's schema. The lock of
+            # `exclusive` does not serve: it may be held for hours.
+            with open(self.path.with_suffix(".opening"), "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
                 self._check_schema()
                 self._connection.execute("PRAGMA journal_mode=WAL")

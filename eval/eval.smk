@@ -4,9 +4,11 @@ Answers and judgments are kept between reruns and only regenerated when out of d
 manifests, which are written once all files of a run exist.
 """
 
+from dataclasses import asdict
+
 from eval.agreement_on_policy import agreement_files, runs_of
-from eval.benchmark import people_modules, scoring_code
 from eval.aim import aimed_runs
+from eval.benchmark import benchmarks, people_modules, scoring_code
 from eval.checkpoints import (
     answer_code,
     answer_settings,
@@ -238,7 +240,11 @@ rule judge_checks:
             judging_code(EXPERIMENT, w.benchmark, w.judge),
             code_hash("eval.judge_checks", *people_modules(w.benchmark)),
         ],
-        changes=lambda w: [judge_settings(EXPERIMENT, w.judge), EXPERIMENT.evaluation.trust.model_dump(mode="json")],
+        changes=lambda w: [
+            judge_settings(EXPERIMENT, w.judge),
+            judge_settings_of(EXPERIMENT, w.benchmark),
+            EXPERIMENT.evaluation.trust.model_dump(mode="json"),
+        ],
     shell:
         "python -m eval.judge_checks --config {params.config:q} --benchmark {wildcards.benchmark:q} --judge {wildcards.judge:q}"
         " > {log:q} 2>&1"
@@ -269,6 +275,7 @@ rule judge_card:
     params:
         config=CONFIG_FILE,
         code=code_hash("eval.judge_card", *[f"eval.{name}.judging" for name in EXPERIMENT.benchmarks]),
+        changes=[asdict(benchmarks()[name]) for name in EXPERIMENT.benchmarks],  # titles and scales
     shell:
         "python -m eval.judge_card --config {params.config:q} --judge {wildcards.judge:q} > {log:q} 2>&1"
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from eval import stats
 from eval.checkpoints import planted_name
 from metaapo.command import errors_in_one_sentence, experiment_arguments
-from metaapo.data import read_json, write_json
+from metaapo.data import write_json
 from reports import claims, roles
 from reports.evidence import MARGINS, POINTS, SMALL_SPREAD, Logs, Table, arm_of
 from reports.parts import ALPHA, Part, Verdict, states

@@ -2,7 +2,7 @@
 
     python -m reports --config config/default.yaml
 
-Writes scores.csv, claims.json, health.json and report/; each module can also be run on its own.
+Writes scores.csv, assay.json, claims.json, health.json and report/; each module can also be run on its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json
 from metaapo.experiment import Experiment, load
-from reports import claims, collect, health, page
+from reports import assay, claims, collect, health, page
 from reports.runs import Results
 
 
@@ -21,6 +21,7 @@ def build(experiment: Experiment) -> None:
     """Write all parts of the report from scores and run logs."""
     results = Results(experiment)
     collect.collect(experiment)
+    write_json(results.folder / "assay.json", assay.assay(results))  # before the claims, which read it
     write_json(results.folder / "claims.json", claims.verdicts(results))
     write_json(results.folder / "health.json", health.record(results))
     page.build(results)

@@ -241,9 +241,9 @@ def same_method(results: Results, evidence: Logs) -> Iterator[Row]:
         low, top = share_interval(found, pairs)
         share = float(found.mean())
         note = (
-            f"share of {SPLITS} random splits of {n_runs} runs of one method ({name}) in which it comes out {words} than "
-            f"itself; at most {ALPHA:.1%} expected, with a tolerance of {AA_TOLERANCE:.1%} for so few runs; the interval "
-            "counts runs, not splits, which share them"
+            f"share of {SPLITS} random splits of {n_runs} runs of one method ({name}) in which it comes out {words} "
+            f"than itself; at most {ALPHA:.1%} expected, with a tolerance of {AA_TOLERANCE:.1%} for so few runs; the "
+            "interval counts runs, not splits, which share them"
         )
         yield Row(row, share, low, top, high=high, ok=share <= high, unit="share", note=note)
 
@@ -276,9 +276,9 @@ def random_splits(sizes: Sequence[int], splits: int, rng: np.random.Generator) -
 def share_interval(found: NDArray[np.bool_], pairs: NDArray[np.int64]) -> tuple[float, float]:
     """A 95 % interval of the share of splits with an outcome, if splits share runs.
 
-    The share is a U-statistic of the runs. Its variance is the jackknife's, which leaves out each run of each world in
-    turn; Wilson's interval is then that of as many independent splits as would have this variance, at least half as many
-    as there are runs and at most as many as were drawn.
+    The share is a U-statistic of the runs. Its variance is the jackknife's, which leaves out each run in turn; Wilson's
+    interval is then that of as many independent splits as would have this variance, at least half as many as there are
+    runs and at most as many as were drawn.
 
     Args:
         found: (splits,), whether a split has the outcome.
@@ -289,13 +289,19 @@ def share_interval(found: NDArray[np.bool_], pairs: NDArray[np.int64]) -> tuple[
     share, variance, n_runs = float(found.mean()), 0.0, 0
     for world in range(pairs.shape[1]):
         n = int(pairs[:, world].max()) + 1
-        without = np.array(
-            [found[(pairs[:, world] != run).all(axis=1)].mean() for run in range(n)] if n > 2 else [share]
-        )
-        variance += (n - 1) / n * float(((without - without.mean()) ** 2).sum())
         n_runs += n
+        if n > 2:  # of two runs, every split holds both
+            without = np.array([found[(pairs[:, world] != run).all(axis=1)].mean() for run in range(n)])
+            variance += (n - 1) / n * float(((without - without.mean()) ** 2).sum())
     size = share * (1 - share) / variance if variance > 0 else 0.0
-    return stats.wilson(share, min(max(size, n_runs / 2), len(found)))
+    return wilson(share, min(max(size, n_runs / 2), len(found)))
+
+
+def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share among n independent trials; n need not be whole."""
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -333,8 +339,8 @@ def aim(results: Results, evidence: Logs) -> Iterator[Row]:
         estimate = stats.mean_over_seeds(_over_worlds(results, known))
         note = (
             "Spearman's rank correlation of P(sample) with what the online pair gains by gold, "
-            f"{len(rows) // len(found)} prompts in each of {len(known)} runs; above 0, prompts that gain more are sampled"
-            " more often"
+            f"{len(rows) // len(found)} prompts in each of {len(known)} runs; above 0, prompts that gain more are "
+            "sampled more often"
         )
         yield Row(f"aim_iter{iteration}", **_interval(estimate), unit="rank correlation", note=note)
 

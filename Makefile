@@ -1,6 +1,8 @@
 # Two commands do everything on a machine that has only Python 3.11 or 3.12:
 #   make reproduce    the embedded experiment, from data to report; run it again to resume after an interruption
 #   make test         all tests
+# A third trains the worlds that ship with the project again and compares them (half an hour):
+#   make worlds
 # Without an NVIDIA GPU, set UV_TORCH_BACKEND=cpu to avoid downloading gigabytes of CUDA libraries.
 
 PYTHON ?= python3
@@ -15,13 +17,16 @@ export TOKENIZERS_PARALLELISM ?= false
 # Many containers stop Python from caching compiled modules; recompiling transformers costs each process two seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: reproduce test lint format clean unfinished
+.PHONY: reproduce test worlds lint format clean unfinished
 
 reproduce: .venv
 	$(BIN)/snakemake --cores all --configfile $(CONFIG)
 
 test: .venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs
+
+worlds: .venv
+	$(BIN)/snakemake compare_worlds --cores all --configfile config/worlds.yaml
 
 lint: .venv
 	$(BIN)/ruff check .

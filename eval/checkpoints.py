@@ -154,15 +154,16 @@ def answer_settings(experiment: Experiment) -> dict[str, object]:
     settings = experiment.evaluation.model_dump(mode="json")
     declared = [key for name in experiment.benchmarks for key in declaration(name).answer_settings]
     fewer = {name: entry.benchmarks for name, entry in experiment.methods.items() if entry.benchmarks}
-    asked = {key: settings[key] for key in ("benchmarks", "questions", "temperature", "max_new_tokens", *declared)}
-    return asked | ({"methods": fewer} if fewer else {})
+    chosen = {key: settings[key] for key in ("benchmarks", "questions", "temperature", "max_new_tokens", *declared)}
+    chosen["world_questions"] = {name: declaration(name).world_questions for name in experiment.benchmarks}
+    return chosen | ({"methods": fewer} if fewer else {})
 
 
 def judge_settings_of(experiment: Experiment, benchmark: str) -> dict[str, object]:
     """The settings that a benchmark's judgments depend on, in addition to the judge's entry."""
-    settings = experiment.evaluation.model_dump(mode="json")
-    chosen = {key: settings[key] for key in declaration(benchmark).judge_settings}
-    return chosen | {"baseline": baseline_of(experiment, benchmark)}
+    settings, declared = experiment.evaluation.model_dump(mode="json"), declaration(benchmark)
+    chosen = {key: settings[key] for key in declared.judge_settings}
+    return chosen | {"baseline": baseline_of(experiment, benchmark), "pairwise": declared.pairwise}
 
 
 def score_settings_of(experiment: Experiment, benchmark: str) -> dict[str, object]:

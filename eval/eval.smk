@@ -4,8 +4,11 @@ Answers and judgments are kept between reruns and only regenerated when out of d
 manifests, which are written once all files of a run exist.
 """
 
-from eval.benchmark import people_modules, scoring_code
+from dataclasses import asdict
+
+from eval.agreement_on_policy import agreement_files, runs_of
 from eval.aim import aimed_runs
+from eval.benchmark import benchmarks, people_modules, scoring_code
 from eval.checkpoints import (
     answer_code,
     answer_settings,
@@ -17,7 +20,7 @@ from eval.checkpoints import (
     planted_runs,
     score_settings_of,
 )
-from eval.grade import gold_files, grading_code
+from eval.grade import gold_files, gold_module, grading_code
 from eval.judges.catalogue import judge_settings, judging_code, kinds_of
 from metaapo.jobs import jobs_of
 
@@ -135,6 +138,29 @@ if gold_files(EXPERIMENT):
         shell:
             "python -m eval.grade --config {params.config:q} > {log:q} 2>&1"
 
+    rule agreement_on_policy:
+        """Whether the reward model is still right at the end of a plain method, all its runs in one process."""
+        input:
+            runs=lambda w: [f"{RESULTS}/runs/{run.id}/run.json" for run in runs_of(EXPERIMENT, w.method)],
+        output:
+            f"{RESULTS}/agreement/{{method}}.json",
+        log:
+            f"{RESULTS}/logs/agreement/{{method}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/agreement/{{method}}.tsv"
+        conda:
+            "../environment.yml"
+        threads: EXPERIMENT.hardware.answer.cpus
+        resources:
+            gpu=EXPERIMENT.hardware.answer.gpus,
+            mem_mb=EXPERIMENT.hardware.answer.memory_mb,
+            runtime=EXPERIMENT.hardware.answer.minutes,
+        params:
+            config=CONFIG_FILE,
+            code=code_hash("eval.agreement_on_policy", gold_module(EXPERIMENT.world.name)),
+        shell:
+            "python -m eval.agreement_on_policy --config {params.config:q} --method {wildcards.method:q} > {log:q} 2>&1"
+
 
 if PLANTED:
 
@@ -214,7 +240,11 @@ rule judge_checks:
             judging_code(EXPERIMENT, w.benchmark, w.judge),
             code_hash("eval.judge_checks", *people_modules(w.benchmark)),
         ],
-        changes=lambda w: [judge_settings(EXPERIMENT, w.judge), EXPERIMENT.evaluation.trust.model_dump(mode="json")],
+        changes=lambda w: [
+            judge_settings(EXPERIMENT, w.judge),
+            judge_settings_of(EXPERIMENT, w.benchmark),
+            EXPERIMENT.evaluation.trust.model_dump(mode="json"),
+        ],
     shell:
         "python -m eval.judge_checks --config {params.config:q} --benchmark {wildcards.benchmark:q} --judge {wildcards.judge:q}"
         " > {log:q} 2>&1"
@@ -245,6 +275,7 @@ rule judge_card:
     params:
         config=CONFIG_FILE,
         code=code_hash("eval.judge_card", *[f"eval.{name}.judging" for name in EXPERIMENT.benchmarks]),
+        changes=[asdict(benchmarks()[name]) for name in EXPERIMENT.benchmarks],  # titles and scales
     shell:
         "python -m eval.judge_card --config {params.config:q} --judge {wildcards.judge:q} > {log:q} 2>&1"
 

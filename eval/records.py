@@ -97,6 +97,12 @@ def refuse_repeats(keys: Iterable[Hashable], what: str) -> None:
         seen[key] = number
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names for an error message, each and all of them truncated."""
+    text = ", ".join(name if len(name) <= 80 else name[:77] + "..." for name in names)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
 def shown(value: Any) -> str:
     """A value for an error message, truncated to one line."""
     try:

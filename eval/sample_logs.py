@@ -21,19 +21,21 @@ import json
 import math
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.rank_agreement import read_items
+from eval.records import is_number, require_id, shown
 from eval.stats import paired_bootstrap
 from metaapo.data import DataError, read_json, read_records, require_keys, write_json
 
 # sample id -> value, for each metric of a log
 Samples = dict[str, dict[str, float]]
 INSPECT_LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect_ai.scorer: correct, incorrect, partial, no answer
-MAX_MEMBER = 1 << 28  # bytes of one file inside an .eval archive, unpacked
+MAX_UNPACKED = 1 << 30  # bytes of the samples in an .eval archive
 # Fields of an lm-eval sample that are numbers but not metrics (lm_eval/evaluator.py)
 LM_EVAL_FIELDS = {"doc_id", "filter", "metrics", "arguments", "resps", "filtered_resps", "target", "doc"}
 
@@ -80,15 +82,15 @@ def _unzip_inspect(path: Path) -> list[dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if m.filename.startswith("samples/") and not m.is_dir()]
-            too_large = next((m for m in members if m.file_size > MAX_MEMBER), None)
-            if too_large is not None:
-                raise DataError(f"{path}: {too_large.filename} unpacks to {too_large.file_size} bytes; is it a log?")
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > MAX_UNPACKED:
+                raise DataError(f"{path}: unpacks to {unpacked} bytes, more than {MAX_UNPACKED}; is it a log?")
             return [json.loads(archive.read(member)) for member in members]
     except NotImplementedError as error:  # zstd, which Python's zipfile reads from 3.14 on
         raise DataError(
             f"{path}: its compression cannot be read here; convert it with `inspect log convert --to json`"
         ) from error
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, RecursionError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: cannot be read ({error}); expected an .eval log of inspect_ai") from error
@@ -96,9 +98,12 @@ def _unzip_inspect(path: Path) -> list[dict[str, Any]]:
 
 def _inspect_samples(rows: list[Any], where: str) -> Samples:
     found: dict[str, dict[str, list[float]]] = {}
-    for number, row in enumerate(rows, start=1):
-        require_keys(row, ("id",), f"{where}, sample {number}")
-        for scorer, score in (row.get("scores") or {}).items():
+    for number, row in enumerate(_checked(rows, where, "sample"), start=1):
+        require_id(row, "id", f"{where}, sample {number}")
+        scores = row.get("scores") or {}
+        if not isinstance(scores, dict):
+            raise DataError(f"{where}, sample {number}: scores is {shown(scores)}; expected scorer -> score")
+        for scorer, score in scores.items():
             value = score.get("value") if isinstance(score, dict) else None
             parts = value.items() if isinstance(value, dict) else [("", value)]
             for part, single in parts:
@@ -116,31 +121,52 @@ def _inspect_value(value: Any) -> float | None:
 
 def _lm_eval_samples(rows: list[dict[str, Any]], where: str) -> Samples:
     found: Samples = {}
-    filters = {row.get("filter", "none") for row in rows}
+    filters = {str(row.get("filter", "none")) for row in _checked(rows, where, "record")}
     for number, row in enumerate(rows, start=1):
-        require_keys(row, ("doc_id",), f"{where}, record {number}")
+        require_id(row, "doc_id", f"{where}, record {number}")
         names = row.get("metrics") or [key for key in row if key not in LM_EVAL_FIELDS]
-        for name in names:
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{where}, record {number}: metrics is {shown(names)}; expected a list of names")
+        for name in dict.fromkeys(names):
             if (value := _number(row.get(name))) is not None:
-                metric = f"{name},{row['filter']}" if len(filters) > 1 else name
-                found.setdefault(metric, {})[str(row["doc_id"])] = value
+                metric = f"{name},{row.get('filter', 'none')}" if len(filters) > 1 else name
+                _add(found, metric, str(row["doc_id"]), value, f"{where}, record {number}")
     return found
 
 
 def _exchange_samples(rows: list[dict[str, Any]], where: str) -> Samples:
     found: Samples = {}
-    for number, row in enumerate(rows, start=1):
-        require_keys(row, ("sample_id", "evaluation_name", "evaluation"), f"{where}, record {number}")
+    for number, row in enumerate(_checked(rows, where, "record"), start=1):
+        here = f"{where}, record {number}"
+        require_keys(row, ("evaluation_name", "evaluation"), here)
+        require_id(row, "sample_id", here)
+        if not isinstance(row["evaluation"], dict):
+            raise DataError(f"{here}: evaluation is {shown(row['evaluation'])}; expected a mapping with a score")
         value = _number(row["evaluation"].get("score"))
         if value is not None and not row.get("error"):
             name = str(row.get("evaluation_result_id") or row["evaluation_name"]).rpartition("#")[2]
-            found.setdefault(name, {})[str(row["sample_id"])] = value
+            _add(found, name, str(row["sample_id"]), value, here)
     return found
+
+
+def _checked(rows: Any, where: str, what: str) -> list[dict[str, Any]]:
+    if not isinstance(rows, list):
+        raise DataError(f"{where}: the {what}s are {shown(rows)}; expected a list")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{where}, {what} {number}: {shown(row)}; expected a mapping")
+    return rows
+
+
+def _add(found: Samples, metric: str, sample: str, value: float, where: str) -> None:
+    """Note a value; another one for the same sample would silently replace it."""
+    if found.setdefault(metric, {}).setdefault(sample, value) != value:
+        raise DataError(f"{where}: sample {shown(sample)} has two values of {shown(metric)}; give one run's samples")
 
 
 def _number(value: Any) -> float | None:
     """A finite number or a boolean; None for anything else."""
-    if isinstance(value, bool | int | float) and math.isfinite(value):
+    if isinstance(value, bool) or (is_number(value) and math.isfinite(value)):
         return float(value)
     return None
 
@@ -212,10 +238,10 @@ def main() -> None:
         if not arguments.metric:
             a, b = _same_metric(a, b)
         found = compare(a, b, arguments.metric)
+        if arguments.out:
+            write_json(arguments.out, found)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if arguments.out:
-        write_json(arguments.out, found)
     print(json.dumps(found, indent=2))
 
 

@@ -68,6 +68,11 @@ class WorldConfig(Section):
     label_tau: float = Field(
         0.2, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
     )
+    shipped: bool = Field(
+        False,
+        description="use the SFT policies and reward models that ship with the project, for the worlds that they exist "
+        "for (metaapo/worlds/tiny/shipped.py), instead of training them",
+    )
     questions: QuestionsConfig = QuestionsConfig()
     dataset: DatasetConfig = DatasetConfig()
 
@@ -75,10 +80,10 @@ class WorldConfig(Section):
 class ModelConfig(Section):
     """Shape of the small Llama trained from scratch in the tiny world."""
 
-    hidden_size: int = Field(128, ge=8)
-    layers: int = Field(2, ge=1)
+    hidden_size: int = Field(96, ge=8)
+    layers: int = Field(3, ge=1)
     heads: int = Field(4, ge=1)
-    intermediate_size: int = Field(256, ge=8)
+    intermediate_size: int = Field(192, ge=8)
     initializer_range: float = Field(
         0.08, gt=0, le=1, description="standard deviation of the random weights; 0.02 is too small for narrow models"
     )
@@ -98,10 +103,10 @@ class SFTConfig(Section):
 class RewardModelConfig(Section):
     """The annotator: a reward model trained on noisy pairs."""
 
-    pairs: int = Field(112000, ge=28, description="comparisons; the 8 answers to one prompt give 28")
-    epochs: float = Field(2, gt=0)
-    lr: float = Field(1e-3, gt=0)
-    batch_size: int = Field(448, ge=1, description="comparisons per optimizer step")
+    pairs: int = Field(216000, ge=36, description="comparisons; the 9 answers to one prompt give 36")
+    epochs: float = Field(3, gt=0)
+    lr: float = Field(2e-3, gt=0)
+    batch_size: int = Field(432, ge=1, description="comparisons per optimizer step")
     checkpoint: CheckpointConfig = CheckpointConfig()
     dataset: DatasetConfig = DatasetConfig()
 

@@ -191,12 +191,13 @@ def declaration(experiment: Experiment, method: str) -> Declaration:
 def sampled_fraction(experiment: Experiment, method: str) -> tuple[float, int]:
     """Return the fraction of an iteration's prompts sampled online, and the number of responses for each.
 
-    Both come from the module's declaration; `estimate.sampled` overrides the fraction. A method without a declaration
-    is priced as if it sampled every prompt K times.
+    Both come from the module's declaration; `estimate.sampled` overrides the fraction, and a method's own setting
+    `responses` the number. A method without a declaration is priced as if it sampled every prompt K times.
     """
     found = declaration(experiment, method)
     fraction = experiment.estimate.sampled.get(method, found.sampled)
-    return fraction, experiment.sampling.k if found.responses is None else found.responses
+    declared = experiment.sampling_of(method).k if found.responses is None else found.responses
+    return fraction, getattr(experiment.methods[method], "responses", declared)
 
 
 def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model: Shape) -> dict[str, float]:

@@ -232,7 +232,8 @@ class Declaration:
         role: a baseline of claim C1, a control, the method under test, or a released checkpoint.
         family: the pairs it trains on: given, sampled, or both.
         sampled: expected fraction of prompts sampled online, 0 to 1; an offline method declares 0.
-        responses: responses per sampled prompt; None: the configuration's `sampling.k`.
+        responses: responses per sampled prompt; None: the configuration's `sampling.k`. In the estimate, a setting of
+            the method with this name takes its place.
         trains: False if nothing is trained.
         required: whether claim C1 needs this method to be supported.
         full_budget: all K responses of every prompt are annotated: the unit of annotation ratios and the rival in C2.

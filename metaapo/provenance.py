@@ -170,7 +170,11 @@ def _running(tree: ast.AST, late: bool) -> Iterator[ast.AST]:
 
 @lru_cache(maxsize=1024)
 def _statements(path: Path) -> str:
-    """A file's code in one normal form, without what a method declares: that is for the report, not for training."""
+    """A file's code in one normal form, without what a method or a benchmark declares.
+
+    A method's declaration is for the report, not for training. What a stage reads of a benchmark's declaration is part
+    of that stage's settings (`eval.checkpoints`).
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     tree.body = [node for node in tree.body if not _is_declaration(node)]
     for node in ast.walk(tree):
@@ -182,4 +186,5 @@ def _statements(path: Path) -> str:
 
 
 def _is_declaration(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["DECLARATION"]
+    named = [ast.unparse(target) for target in node.targets] if isinstance(node, ast.Assign) else []
+    return named in (["DECLARATION"], ["BENCHMARK"])

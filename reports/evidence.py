@@ -160,9 +160,37 @@ class Logs:
         }
 
     def budget(self, method: str) -> float:
-        """See `Evidence.budget`."""
-        runs = self.results.at_full_budget(self.results.runs)
-        return float(runs[runs["method"] == method]["annotation_ratio_total"].mean())
+        """See `Evidence.budget`; also of an arm."""
+        return float(self._runs(method)["annotation_ratio_total"].mean())
+
+    def ratios(self, arm: str) -> dict[int, float]:
+        """Realised annotation ratio of each seed, or world if there are several."""
+        runs = self._runs(arm)
+        return self._means(dict(zip(runs["seed"], runs["annotation_ratio_total"])))
+
+    def scores(self, arm: str) -> dict[int, float]:
+        """Score on the endpoint after the last iteration of each seed, or world if there are several."""
+        names = [self.endpoint[0]] if self.endpoint != OVERALL else self.experiment.benchmarks
+        means = {name: POINTS[name] * self._values(name, arm).mean(axis=1) for name in names}
+        if self.endpoint == OVERALL:
+            ends = {name: BENCHMARKS[name].scale for name in names}
+            means = {n: 100 * (means[n] - low) / (high - low) for n, (low, high) in ends.items()}
+        whole = sum(means.values()) / len(means)
+        return self._means({int(seed): float(score) for seed, score in whole.dropna().items()})
+
+    def _runs(self, arm: str) -> Any:
+        method, budget = self._arm(arm)
+        runs = self.results.runs
+        return runs[(runs["method"] == method) & (runs["budget"] == budget)]
+
+    def _means(self, by_seed: Mapping[int, float]) -> dict[int, float]:
+        """Average the values of seeds within a world if there are several worlds."""
+        if len(self.experiment.world.seeds) == 1:
+            return dict(by_seed)
+        worlds: dict[int, list[float]] = {}
+        for seed, value in by_seed.items():
+            worlds.setdefault(self.experiment.world_of(int(seed)), []).append(value)
+        return {world: float(np.mean(values)) for world, values in worlds.items()}
 
     @lru_cache(maxsize=256)  # noqa: B019 (one instance per process)
     def _values(self, benchmark: str, arm: str) -> Any:

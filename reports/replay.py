@@ -30,6 +30,8 @@ STORED = (
     "runs/**/run.json*",
     "runs/**/iter*/*.json*",
     "world*/health.json*",
+    "agreement/*.json*",
+    "assay.json*",
     "world*/data/manifest.json*",
     "world*/data/pairs.jsonl*",
     "world*/data/eval/*",

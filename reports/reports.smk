@@ -23,6 +23,7 @@ rule report:
             kind=["json", "items.csv.gz"],
         ),
         gold=gold_files(EXPERIMENT),
+        agreement=agreement_files(EXPERIMENT),
         cards=expand(f"{RESULTS}/judges/{{judge}}/judge_card.json", judge=EXPERIMENT.judges),
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),

@@ -4,6 +4,7 @@
     results = Results.load("config/default.yaml")
     results.scores          one row per model x benchmark x metric (scores.csv)
     results.claims          the verdicts (claims.json)
+    results.curve           what scores cost in annotations (curve.json), if methods were trained at several budgets
     results.runs            one row per run, with its provenance
     results.iterations      one row per run x iteration: annotations, KL, length, seconds
     results.training        one row per optimizer step
@@ -61,6 +62,12 @@ class Results:
     def claims(self) -> list[dict[str, Any]]:
         """claims.json: one verdict per claim."""
         return read_json(self.folder / "claims.json")
+
+    @property
+    def curve(self) -> dict[str, Any] | None:
+        """curve.json; None if no method was trained at several budgets."""
+        path = self.folder / "curve.json"
+        return read_json(path) if path.exists() else None
 
     @cached_property
     def records(self) -> dict[Run, dict[str, Any]]:

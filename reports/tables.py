@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -47,6 +48,7 @@ class Cell:
         runs: their ids, such as "dpo/budget1.0/seed0".
         partial: some judgments failed or some seeds are missing.
         digits: decimal places to print.
+        prefix: before the value, such as "> " if it is only known to be larger.
     """
 
     value: float | None
@@ -56,18 +58,25 @@ class Cell:
     runs: tuple[str, ...] = ()
     partial: bool = False
     digits: int = 1
+    prefix: str = ""
 
     @property
     def has_interval(self) -> bool:
         """Whether to show an interval; there is none for a single seed or if all seeds agree exactly."""
-        return self.low is not None and self.low < self.high
+        if self.low is None or self.high is None:
+            return self.low is not self.high  # one end is unbounded
+        return self.low < self.high
+
+    def end(self, value: float | None) -> str:
+        """An end of the interval; empty if unbounded."""
+        return "" if value is None else f"{value:.{self.digits}f}"
 
     def text(self) -> str:
         """Such as "58.4 [55.1, 61.7]", with a mark if the score is partial; "–" if there is no score."""
         if self.value is None:
             return "–"
-        interval = "" if not self.has_interval else f" [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
-        return f"{self.value:.{self.digits}f}{PARTIAL if self.partial else ''}{interval}"
+        interval = "" if not self.has_interval else f" [{self.end(self.low)}, {self.end(self.high)}]"
+        return f"{self.prefix}{self.value:.{self.digits}f}{PARTIAL if self.partial else ''}{interval}"
 
 
 @dataclass(frozen=True)
@@ -96,10 +105,11 @@ class Table:
         """One line per cell, in full precision, with the runs it averages."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", "column", "value", "ci_low", "ci_high", "n_seeds", "partial", "runs"])
+        writer.writerow(["row", "column", "bound", "value", "ci_low", "ci_high", "n_seeds", "partial", "runs"])
         for head, cells in self.rows:
             for column, c in zip(self.columns, cells):
-                writer.writerow([head, column, c.value, c.low, c.high, c.n_seeds, int(c.partial), " ".join(c.runs)])
+                numbers = [c.prefix.strip(), c.value, c.low, c.high, c.n_seeds, int(c.partial)]
+                writer.writerow([head, column, *numbers, " ".join(c.runs)])
         return text.getvalue()
 
     def to_markdown(self) -> str:
@@ -129,17 +139,14 @@ class Table:
 def _html_cell(cell: Cell) -> str:
     if cell.value is None:
         return "<td>–</td>"
-    main = f"{cell.value:.{cell.digits}f}" + (f"<sup>{PARTIAL}</sup>" if cell.partial else "")
-    interval = (
-        ""
-        if not cell.has_interval
-        else f'<span class="ci">{cell.low:.{cell.digits}f} – {cell.high:.{cell.digits}f}</span>'
-    )
+    main = html.escape(f"{cell.prefix}{cell.value:.{cell.digits}f}") + (f"<sup>{PARTIAL}</sup>" if cell.partial else "")
+    interval = f'<span class="ci">{cell.end(cell.low)} – {cell.end(cell.high)}</span>' if cell.has_interval else ""
     runs = html.escape(f"mean of {cell.n_seeds}: {', '.join(cell.runs)}", quote=True) if cell.runs else ""
     return f'<td title="{runs}">{main}{interval}</td>'
 
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", "–": "--", "−": "$-$", "√": r"$\surd$"}
+LATEX |= {"≤": r"$\leq$", ">": "$>$"}
 
 
 def _latex(text: str) -> str:
@@ -356,10 +363,49 @@ def end_table(results: Results) -> Table:
     return Table("drift", "How far the policies moved", tuple(heads[name] for name in shown), tuple(rows), note)
 
 
+def curve_table(results: Results) -> Table | None:
+    """Annotations to reach Online DPO's score, and the score over log annotations; None with one budget only."""
+    document = results.curve
+    if document is None:
+        return None
+    rows = [(name_of(row["method"]), _curve_cells(row)) for row in document["methods"]]
+    reaches = [row["reach"] for row in document["methods"]]
+    rival, replicates = name_of(document["target"]), document["replicates"]
+    between = document["range"] and "between {:.0%} and {:.0%} of the annotations".format(*document["range"])
+    censored = "; ".join(
+        f"{name_of(row['method'])}: {row['reach']['below']} of {row['reach']['n']} at or below the smallest budget, "
+        f"{row['reach']['above']} never"
+        for row in document["methods"]
+    )
+    coverage = min(reach["coverage"] for reach in reaches)
+    note = (
+        f"From runs with capped budgets. Left: median over {replicates} of the annotations at which the curve first "
+        f"reaches {rival}'s score, in percent of {rival}'s annotations, with the interval between order statistics "
+        f"(coverage {coverage:.1%} or more); ≤ and > where it is known only to lie beyond the trained budgets, an "
+        f"empty end where it is unbounded. Censored {replicates}: {censored}. Middle and right: mean of the curve over "
+        f"log annotations {between or 'is not defined, since the budgets do not overlap'}, with 95 % t-intervals over "
+        f"{replicates}, and its difference from {rival}'s."
+    )
+    heads = (f"annotations to reach {rival}, %", "mean over log annotations", f"difference from {rival}")
+    return Table("curve", "What a score costs", heads, tuple(rows), note)
+
+
+def _curve_cells(row: dict[str, Any]) -> tuple[Cell, ...]:
+    reach = row["reach"]
+    percent = [None if reach[key] is None else 100 * reach[key] for key in ("value", "ci_low", "ci_high")]
+    prefix = {"below": "≤ ", "above": "> "}.get(reach["bound"], "")
+    areas = [
+        Cell(None) if area is None else Cell(area["value"], area["ci_low"], area["ci_high"], area["n"])
+        for area in (row["area"], row["area_difference"])
+    ]
+    return Cell(*percent, reach["n"], prefix=prefix), *areas
+
+
 def tables(results: Results) -> list[Table]:
     """All tables of the experiment."""
     judged = [table(results, judge) for judge in results.experiment.judges for table in (main_table, seeds_table)]
-    return [*judged, costs_table(results), end_table(results)]
+    curve = curve_table(results)
+    return [*judged, costs_table(results), end_table(results), *([curve] if curve else [])]
 
 
 def save(table: Table, folder: Path) -> None:

@@ -28,7 +28,7 @@ K = 8
 STEPS = 6
 PROBED = 8
 PPO_SIGNS = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length")
-NUMBERS, PLURALS, NAMES = list(tasks.NUMBERS), list(tasks.PLURALS), list(tasks.NAMES)
+NUMBERS, PLURALS, READERS = list(tasks.NUMBERS), list(tasks.PLURALS), tasks.READERS[:8]
 WORDS = tasks.NOUNS[:12]
 CATEGORIES = ("lists", "plans")
 
@@ -88,7 +88,7 @@ def everything(**win_rates: float) -> dict[str, FakeMethod]:
 
 def prompts(n: int) -> list[str]:
     """Distinct prompts; the tiny world can parse only the first few hundred."""
-    known = [f"list {n} {p} for {name}." for name in NAMES for p in PLURALS for n in NUMBERS]
+    known = [f"list {n} {p}, {reader}." for reader in READERS for p in PLURALS for n in NUMBERS]
     return known[:n] + [f"list something else {i}." for i in range(n - len(known))]
 
 
@@ -172,12 +172,16 @@ class _Tree:
                         truth = 50 + (method.win_rate - 50) * t / self.iterations + luck
                         models.append((name, str(float(budget)), seed, t, truth))
         for benchmark in benchmarks:
-            easy = self.rng.normal(0, 0.05, self.questions)
+            easy = self.rng.normal(0, 0.05, self._count(benchmark))
             shares = {m[:4]: m[4] / 100 + easy * (m[0] != "sft") for m in models}
             texts = {key: self._answers(benchmark, key) for key in shares}
             judged = {key: share for key, share in shares.items() if benchmark == "mtbench" or key[0] != "sft"}
             for judge in judges:
                 self._judge(benchmark, judge, judged, texts, noise)
+
+    def _count(self, benchmark: str) -> int:
+        """Questions of a benchmark: those of one kind, or of all three."""
+        return self.questions * (3 if benchmark == "pooled" else 1)
 
     def _world(self, world: int, benchmarks: tuple[str, ...]) -> None:
         data = self.root / f"world{world}" / "data"
@@ -310,7 +314,7 @@ class _Tree:
         asked = prompts(self.questions)
         texts = [
             f"{WORDS[int(self.rng.integers(12))]}, {WORDS[int(self.rng.integers(12))]} and {WORDS[i % 12]}."
-            for i in range(self.questions)
+            for i in range(self._count(benchmark))
         ]
         model = model_id(*key)
         if benchmark == "alpacaeval2":
@@ -333,6 +337,12 @@ class _Tree:
                 for i, (p, x) in enumerate(zip(asked, texts))
             ]
             write_jsonl(self.root / f"{path}.jsonl", rows)
+        elif benchmark == "pooled":
+            rows = [
+                {"question": id, "model": model, "turns": [x, "cat and dog."][: turns_of(id)]}
+                for id, x in zip(pooled_ids(self.questions), texts)
+            ]
+            write_jsonl(self.root / f"{path}.jsonl", rows)
         else:
             rows = [
                 {"question_id": i + 1, "answer_id": f"{model}-{i}", "model_id": model}
@@ -345,11 +355,15 @@ class _Tree:
     def _judge(self, benchmark: str, judge: str, shares: dict, texts: dict, noise: float) -> None:
         items, rows = [], []
         asked = prompts(self.questions)
-        ids = {"alpacaeval2": asked, "arenahard": [hard_id(i) for i in range(self.questions)]}.get(benchmark)
+        ids = {
+            "alpacaeval2": asked,
+            "arenahard": [hard_id(i) for i in range(self.questions)],
+            "pooled": pooled_ids(self.questions),
+        }.get(benchmark)
         for key, share in shares.items():
             method, budget, seed, t = key
             path = self.root / f"judgments/{benchmark}/{judge}/{method}/budget{budget}/seed{seed}/iter{t}"
-            values = np.clip(share + self.rng.normal(0, noise, self.questions), 0, 1)
+            values = np.clip(share + self.rng.normal(0, noise, len(share)), 0, 1)
             values = self._write_judgments(benchmark, judge, path, key, values, texts)
             lengths = [len(text) for text in texts[key]]
             for i, value in enumerate(values):
@@ -413,6 +427,31 @@ class _Tree:
                 ],
             )
             return np.where(lost, np.nan, wins.mean(axis=0))
+        if benchmark == "pooled":
+            lost = np.arange(len(values)) < (self.failed if method != "sft" else 0)
+            values = np.round(values, 6)
+            write_jsonl(
+                Path(f"{path}.jsonl"),
+                [
+                    {
+                        "question": id,
+                        "category": CATEGORIES[i % 2],
+                        "judge": judge,
+                        "model": model_id(*key),
+                        "baseline": model_id(*base),
+                        "turns": [
+                            {
+                                "instruction": "asked",
+                                "preference": None if lost[i] else 1 + values[i],
+                                "judgment": "seen",
+                            }
+                            for _ in range(turns_of(id))
+                        ],
+                    }
+                    for i, id in enumerate(pooled_ids(self.questions))
+                ],
+            )
+            return np.where(lost, np.nan, values)
         grades = np.round(1 + 9 * np.clip(values - 0.1, 0, 1), 1)
         write_jsonl(
             Path(f"{path}.jsonl"),
@@ -443,6 +482,7 @@ class _Tree:
             "alpacaeval2": {"win_rate": metric, "length_controlled_winrate": shifted, "discrete_win_rate": metric},
             "arenahard": {"win_rate": metric, "style_controlled_win_rate": shifted},
             "mtbench": {"average": metric, "turn_1": metric, "turn_2": metric, "category:lists": metric},
+            "pooled": {"win_rate": metric, "kind:mixed": metric},
         }[benchmark]
         world = seed if method == "sft" else self.worlds[seed % len(self.worlds)]
         return {
@@ -459,7 +499,17 @@ class _Tree:
         }
 
 
-VERSIONS = {"alpacaeval2": "2.0-minimal", "arenahard": "v0.1-2024", "mtbench": "1.0"}
+VERSIONS = {"alpacaeval2": "2.0-minimal", "arenahard": "v0.1-2024", "mtbench": "1.0", "pooled": "pooled-1"}
+
+
+def pooled_ids(n: int) -> list[str]:
+    """The ids of the pooled benchmark's questions, n of each kind."""
+    return [f"{kind}-{i:03d}" for kind in ("mixed", "composed", "two_turn") for i in range(n)]
+
+
+def turns_of(id: str) -> int:
+    """The user turns of a pooled question."""
+    return 2 if id.startswith("two_turn") else 1
 
 
 def hard_id(i: int) -> str:

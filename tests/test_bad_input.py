@@ -1,9 +1,12 @@
 """Input that is wrong ends in one sentence: no traceback, and no number made of it silently."""
 
 import gzip
+import io
+import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +17,13 @@ from conftest import experiment_document
 
 from eval.alpacaeval2.score import main as alpacaeval2
 from eval.arenahard.score import main as arenahard
+from eval.judges import Comparison, Conversation
+from eval.judges.answers import Answer
 from eval.judges.config import read_judges
+from eval.judges.openai import _preference
 from eval.judges.replay import ReplayJudge
 from eval.mtbench.score import main as mtbench
+from eval.sample_logs import read_samples
 from metaapo.config import ConfigError
 from metaapo.data import DataError, read_json, read_records, write_json, write_jsonl
 from metaapo.experiment import Run, load, resolve
@@ -363,19 +370,151 @@ def test_an_unknown_benchmark_is_named(module, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_replayed_judgments_must_be_whole_and_agree(tmp_path):
-    from eval.judges import Comparison
+# --- one field wrong, in each file that is read ---------------------------------------------------------------------
 
-    asked = [
-        Comparison([{"role": "user", "content": "Question 0?"}], "one", "two", "q0", "", ("base", "m"), "alpacaeval2")
-    ]
+ODD_FIELDS = {
+    "null": None, "true": True, "a number": 7, "a negative number": -3, "400 digits": 10**399, "NaN": float("nan"),
+    "infinity": float("inf"), "a blank text": " ", "a text": "seven", "a lone surrogate": "\ud800", "a NUL": "a\0b",
+    "a long text": "x" * 10_000, "a list": [7], "an empty list": [], "a mapping": {"a": 1}, "an empty mapping": {},
+    "a list in a list": [[[]]],
+}  # fmt: skip
+GAMES_2025 = [
+    {
+        "uid": f"u{i}",
+        "category": "math",
+        "judge": "j",
+        "model": "m",
+        "baseline": "base",
+        "games": [{"score": "A>B", "judgment": {"answer": "[[A>B]]"}, "prompt": []}, None],
+    }
+    for i in range(3)
+]
+INSPECT = [{"id": i, "epoch": 1, "scores": {"match": {"value": {"a": "C", "b": 1}}}} for i in range(3)]
+HARNESS = [{"doc_id": i, "filter": "none", "metrics": ["acc"], "acc": 1.0} for i in range(3)]
+EXCHANGED = [{"sample_id": f"{i}", "evaluation_name": "n", "evaluation": {"score": 1.0}} for i in range(3)]
+ASKED = [{"role": "user", "content": "Question 0?"}]
+
+
+def read_log(name, whole=lambda rows: rows):
+    def read(folder, rows):
+        path = folder / name
+        lines = isinstance(rows, list) and path.suffix == ".jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(whole(rows)))
+        return read_samples(path)
+
+    return read
+
+
+def replayed(ask):
+    def read(folder, rows):
+        (folder / "stored").mkdir()
+        (folder / "stored/a.json").write_text(json.dumps(rows))
+        return ask(ReplayJudge("old", str(folder / "stored")))
+
+    return read
+
+
+def replay_preference(judge):
+    return judge.prefer([Comparison(ASKED, "one", "two", "q0", "", ("base", "m"), "alpacaeval2")])
+
+
+def replay_verdict(judge):
+    return judge.verdicts([Comparison(ASKED, "one", "two", "q0", "", ("base", "m"), "arenahard")])
+
+
+def replay_grade(judge):
+    messages = [*ASKED, {"role": "assistant", "content": "one"}]
+    return judge.grade([Conversation(messages, question="81", model="m", benchmark="mtbench")])
+
+
+def scored(run, *more):
+    def read(folder, rows):
+        if run(folder, rows, *more) == 2:
+            raise DataError(sys.stderr.getvalue().removesuffix("\n"))
+
+    return read
+
+
+def scored_answers(run, judgments):
+    return lambda folder, answers: scored(run, answers, "--style-control")(folder, judgments)
+
+
+READERS = {
+    "alpacaeval2": (scored(run_alpacaeval2), [annotation(i, len_1=3, len_2=4) for i in range(3)]),
+    "arenahard 2024": (scored(run_arenahard), [game(i) for i in range(3)]),
+    "arenahard 2025": (scored(run_arenahard, (), "--version", "v2.0-2025"), GAMES_2025),
+    "arenahard answers": (
+        scored_answers(run_arenahard, [game(i) for i in range(2)]),
+        [said(i, model) for i in range(2) for model in ("m", "base")],
+    ),
+    "mtbench": (scored(run_mtbench), [grade(81, 1), grade(81, 2), grade(82)]),
+    "replayed preferences": (replayed(replay_preference), [annotation()]),
+    "replayed games": (replayed(replay_verdict), [game()]),
+    "replayed grades": (replayed(replay_grade), [grade()]),
+    "inspect": (read_log("log.json", lambda rows: {"eval": {}, "samples": rows}), INSPECT),
+    "lm-eval": (read_log("samples_x.jsonl"), HARNESS),
+    "Every Eval Ever": (read_log("x_samples.jsonl"), EXCHANGED),
+}
+
+
+def places(value, place=()):
+    """Every place in a JSON value, the value's own included."""
+    yield place
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*place, key))
+
+
+def replaced(value, place, new):
+    if not place:
+        return new
+    changed = value.copy()
+    changed[place[0]] = replaced(value[place[0]], place[1:], new)
+    return changed
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_one_wrong_field_of_one_record_is_no_traceback(name, tmp_path, monkeypatch):
+    read, rows = READERS[name]
+    read(tmp_path, rows)
+    refusals = {}
+    for n, (place, odd) in enumerate(itertools.product(places(rows[0]), ODD_FIELDS)):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        try:
+            read(folder, [replaced(rows[0], place, ODD_FIELDS[odd]), *rows[1:]])
+        except DataError as error:
+            refusals[place, odd] = str(error)
+    assert len(refusals) > n / 8
+    assert not {case: text for case, text in refusals.items() if "\n" in text or len(text) > 700}
+
+
+@pytest.mark.parametrize("value", [True, "-1", None, 0.1, float("nan"), float("-inf"), [0]])
+def test_only_a_log_probability_weighs_a_preference(value):
+    tokens = [{"token": "m", "logprob": value}, {"token": "M", "logprob": -1.0}]
+    choice = {"message": {"content": "m"}, "logprobs": {"content": [{"top_logprobs": tokens}]}}
+    expected = 2.0 if value == float("-inf") else None  # a probability of zero is one
+    assert _preference(Answer(choice), False).value == expected
+
+
+@pytest.mark.parametrize("value", [True, "seven", [7], {}])
+def test_a_stored_judgment_of_another_type_is_an_error(value, tmp_path):
+    for ask, rows in ((replay_preference, [annotation(preference=value)]), (replay_grade, [grade(score=value)])):
+        with pytest.raises(DataError, match="expected a number or null"):
+            replayed(ask)(tmp_path, rows)
+        shutil.rmtree(tmp_path / "stored")
+
+
+def test_replayed_judgments_must_be_whole_and_agree(tmp_path):
     folder = tmp_path / "alpacaeval2"
     write_jsonl(folder / "a.jsonl", [annotation()])
     judge = ReplayJudge("old", str(tmp_path / "{benchmark}"))
-    assert judge.prefer(asked)[0].value == 1.2
+    assert replay_preference(judge)[0].value == 1.2
     write_jsonl(folder / "b.jsonl", [annotation(preference=1.9)])
     with pytest.raises(DataError, match="contradict each other"):
-        judge.prefer(asked)
+        replay_preference(judge)
     (folder / "b.jsonl").write_text(json.dumps(annotation(1))[:-5])
     with pytest.raises(DataError, match="b.jsonl:1: not valid JSON"):
-        judge.prefer(asked)
+        replay_preference(judge)

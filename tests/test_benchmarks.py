@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_a_change_makes_only_what_it_concerns_out_of_date(project, file, functio
     put_first_into(project / file, function, "raise SystemExit")
     after = hashes()
     assert [key for key in before if before[key] != after[key]] == changed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_title_or_margin_makes_no_answer_judgment_or_score_out_of_date(project, name):
+    before = hashes()
+    path = project / "eval" / name / "__init__.py"
+    changed = re.sub(r"margin=[\d.]+", "margin=9.0", path.read_text()).replace("title=", "title='New ' + ")
+    assert changed.count("9.0") == changed.count("New") == 1
+    path.write_text(changed)
+    assert hashes() == before
+    path.write_text(changed + "\n\ndef more():\n    return 1\n")
+    assert hashes() != before
 
 
 def test_a_comment_makes_nothing_out_of_date(project):

@@ -59,8 +59,52 @@ def test_cut_answers_are_counted_by_benchmark_and_shown_in_health(tmp_path):
     shares = results.answers[results.answers["method"] == "metaapo"].groupby("benchmark")["cut"].unique()
     assert {b: list(v) for b, v in shares.items()} == {"alpacaeval2": [0.25], "mtbench": [0.25]}  # of 20, of 2 x 20
     rows = {row["name"]: row for row in checks(results)}
-    assert rows["alpacaeval2: answers that end"]["value"] == 0.75
-    assert rows["mtbench: answers that end"]["note"] == "worst method: metaapo"
+    assert (rows["alpacaeval2: cut answers"]["value"], rows["alpacaeval2: cut answers"]["ok"]) == (0.25, False)
+    assert rows["mtbench: cut answers"]["note"] == "worst method: metaapo, mean over seeds"
+
+
+def health_of(folder, kl=None, cut=None, agreement=None):
+    """Health rows by name after changing what the runs recorded: {method: KL}, {run id: share cut}, {method: share}."""
+    results = Results.load(write_results(folder, seeds=(0, 1), questions=6, benchmarks=("pooled",)))
+    for run, record in results.records.items():
+        if run.method in (kl or {}):
+            record["iterations"][-1]["kl"] = kl[run.method]
+            write_json(results.folder / "runs" / run.id / "run.json", record)
+    for run, share in (cut or {}).items():
+        iteration = 0 if run.startswith("sft") else 3
+        entry = {"n": 18, "turns": 1000, "cut": round(1000 * share), "empty": 0}
+        path = f"x/answers/pooled/{run}/iter{iteration}.jsonl"
+        write_json(results.folder / "answers" / f"{run}.json", {"run": run, "answers": {path: entry}})
+    for method, share in (agreement or {}).items():
+        document = {"method": method, "prompts": 128, "samples": 6, "runs": [{"agreement": share}] * 2}
+        write_json(results.folder / "agreement" / f"{method}.json", document)
+    results = Results.load(folder / "config.yaml")
+    collect.collect(results.experiment)
+    return {row["name"]: row for row in checks(results)}
+
+
+KL = "KL to the SFT policy after the last iteration, {} of the tuned methods"
+
+
+@pytest.mark.parametrize(("kl", "low", "high"), [(3.0, True, True), (0.5, False, True), (6.0, True, False)])
+def test_the_kl_of_tuned_methods_must_be_between_1_and_5_nats_at_the_end(tmp_path, kl, low, high):
+    others = {"dpo": 3.0, "online_dpo": 3.0, "metaapo": 3.0}
+    rows = health_of(tmp_path, kl=others | {"dpo": kl, "random": 9.0})  # a control is not tuned
+    assert (rows[KL.format("lowest")]["ok"], rows[KL.format("highest")]["ok"]) == (low, high)
+
+
+@pytest.mark.parametrize(("sft", "dpo", "ok"), [(0.01, 0.03, (True, True)), (0.02, 0.02, (False, True))])
+def test_at_most_1_percent_of_sfts_answers_and_3_of_a_methods_may_be_cut(tmp_path, sft, dpo, ok):
+    cut = {"sft/budget0.0/seed0": sft, "dpo/budget1.0/seed0": dpo + 0.01, "dpo/budget1.0/seed1": dpo - 0.01}
+    rows = health_of(tmp_path, cut=cut)
+    assert (rows["pooled: cut answers of SFT"]["ok"], rows["pooled: cut answers"]["ok"]) == ok
+    assert rows["pooled: cut answers"]["value"] == pytest.approx(dpo)
+
+
+def test_the_reward_model_must_be_right_at_the_end_of_plain_methods(tmp_path):
+    rows = health_of(tmp_path, agreement={"dpo": 0.8, "online_dpo": 0.7})
+    name = "reward model agrees with gold at the end of {}"
+    assert (rows[name.format("dpo")]["ok"], rows[name.format("online_dpo")]["ok"]) == (True, False)
 
 
 def test_values_survive_the_csv_exactly(experiment, rows):

@@ -48,6 +48,13 @@ def test_larger_settings_are_estimated_to_cost_more():
     assert base["dollars"] == pytest.approx(base["gpu_hours_total"] * 3.0, rel=1e-2)
 
 
+def test_a_method_s_own_number_of_responses_counts():
+    def hours(**ppo):
+        return estimate(resolve(REAL | {"methods": {"ppo": ppo}}))["gpu_hours"]["sample"]
+
+    assert hours(responses=3) == pytest.approx(3 * hours(), rel=1e-2)
+
+
 def test_sharding_the_policy_makes_it_fit():
     assert not estimate(resolve(REAL))["fits"]
     hardware = {"launcher": "config/accelerate/zero3.yaml", "processes": 8}

@@ -29,7 +29,7 @@ from metaapo.data import DataError, read_json, read_jsonl, read_records, write_j
 from metaapo.experiment import Run, load
 from metaapo.worlds.tiny.data import baseline_answers, evaluation_sets
 from metaapo.worlds.tiny.tasks import parse
-from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer
+from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer, outdated_beliefs
 
 BENCHMARKS = ("alpacaeval2", "arenahard", "mtbench")
 METHODS = {"dpo": {}, "online_dpo": {}}
@@ -71,7 +71,7 @@ def answers_of(method, turns, rng):
     for turn in turns:
         messages.append({"role": "user", "content": turn})
         tasks = parse(messages)
-        text = answer(tasks, DEMONSTRATOR, rng)
+        text = answer(tasks, DEMONSTRATOR, rng, outdated_beliefs(0))
         if method == "dpo" and rng.random() < 0.7:
             text = model_answer(tasks)
         messages.append({"role": "assistant", "content": text})
@@ -107,7 +107,7 @@ def test_gold_scores_rank_right_answers_first_and_upstream_reads_the_files(exper
         assert all(values["dpo", seed] > values["online_dpo", seed] for seed in (0, 1))
         assert values["dpo", 0] > {"alpacaeval2": 60, "arenahard": 50, "mtbench": 7}[benchmark]
         assert document["judge_model"]["kind"] == "gold"
-        assert document["baseline"] == {"alpacaeval2": "sft", "arenahard": "blunt-writer"}.get(benchmark)
+        assert document["baseline"] == {"alpacaeval2": "sft", "arenahard": "careful-writer"}.get(benchmark)
         assert document["questions"]["sha256"]
         assert all(row["n_failed"] == 0 and row["n"] > 0 for row in document["rows"])
         packed = (experiment.results / "scores" / benchmark / "gold.items.csv.gz").read_bytes()

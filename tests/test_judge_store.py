@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -169,6 +170,27 @@ def test_two_processes_at_once_ask_nothing_twice(tmp_path):
         assert sum("another process is asking this judge; waiting" in error for error in errors) <= 1
     ledger = Store(tmp_path / "s.sqlite").ledger()
     assert (ledger["answered"], ledger["failed"]) == (200, {})
+
+
+def test_many_processes_may_make_a_store_at_once(tmp_path):
+    code = (
+        "import sys, time; from eval.judges.store import Store; time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+    )
+    code += "for i in range(20): Store(f'{sys.argv[1]}/{i}.sqlite').ledger()"
+    command = [sys.executable, "-c", code, tmp_path, str(time.time() + 2)]
+    root = Path(__file__).resolve().parents[1]
+    several = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate(timeout=60)[1] for process in several] == [""] * 4
+
+
+def test_a_store_can_be_read_while_another_process_asks(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    code = "import sys; from eval.judges.store import Store; print(Store(sys.argv[1]).ledger()['answered'])"
+    with store.exclusive():
+        command = [sys.executable, "-c", code, store.path]
+        root = Path(__file__).resolve().parents[1]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_the_reserve_is_there_while_a_judge_is_asked_and_gone_after(tmp_path):

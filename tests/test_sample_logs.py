@@ -94,6 +94,7 @@ def test_a_model_ahead_on_every_question_is_ahead():
         ("samples_x.jsonl", '{"acc": 1}', "'doc_id' is missing"),
         ("samples_x.jsonl", '{"doc_id": 1, "metrics": ["acc"], "acc": "high"}', "no sample values found"),
         ("y_samples.jsonl", '{"sample_id": "1"}', "is missing"),
+        ("samples_x.jsonl", '{"doc_id": 1, "acc": 1}\n{"doc_id": 1, "acc": 0}', "two values of 'acc'"),
     ],
 )
 def test_a_file_of_unknown_kind_is_an_error_in_one_sentence(tmp_path, name, content, words):
@@ -103,7 +104,7 @@ def test_a_file_of_unknown_kind_is_an_error_in_one_sentence(tmp_path, name, cont
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(sample_logs, "MAX_MEMBER", 100)
+    monkeypatch.setattr(sample_logs, "MAX_UNPACKED", 100)
     write_archive(tmp_path / "log.eval", inspect_log({"a": ["C" * 200]}))
     with pytest.raises(DataError, match="unpacks to"):
         read_samples(tmp_path / "log.eval")

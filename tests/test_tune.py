@@ -12,11 +12,11 @@ from metaapo.data import read_json, write_jsonl
 from metaapo.experiment import load, resolve
 from metaapo.train import train
 from metaapo.worlds.tiny.data import evaluation_sets, preference_pairs
-from metaapo.worlds.tiny.tune import KL_LIMIT, Trial, best, check_equal_trials, table, validation_prompts
+from metaapo.worlds.tiny.tune import Trial, best, check_equal_trials, is_on_edge, table, validation_prompts
 
 
-def trial(name, lr, reward, kl=1.0):
-    return Trial("dpo", name, lr, 0.2, reward, 0.01, kl, 9.0)
+def trial(name, lr, win_rate, kl=2.0, cut=0.0, beta=0.2):
+    return Trial("dpo", name, lr, beta, win_rate, 0.5, kl, cut)
 
 
 def test_methods_with_different_numbers_of_trials_are_an_error():
@@ -27,35 +27,39 @@ def test_methods_with_different_numbers_of_trials_are_an_error():
 
 
 def test_the_best_trial_is_in_bold():
-    trials = [trial("dpo_1", 1e-4, 1.5), trial("dpo_2", 2e-4, 1.7)]
+    trials = [trial("dpo_1", 1e-4, 61.5), trial("dpo_2", 2e-4, 71.7)]
     assert best(trials).name == "dpo_2"
-    lines = table(trials, 1.0, resolve(experiment_document("x", methods={"dpo": {}}))).splitlines()
-    assert lines[-1].startswith("| dpo | 2.0e-04 | 0.2 | **1.700** |")
-    assert lines[-2].startswith("| dpo | 1.0e-04 | 0.2 | 1.500 |")
+    lines = table(trials, resolve(experiment_document("x", methods={"dpo": {}}))).splitlines()
+    assert lines[-1].startswith("| dpo | 2.0e-04 | 0.2 | **71.7** |")
+    assert lines[-2].startswith("| dpo | 1.0e-04 | 0.2 | 61.5 |")
 
 
-def test_a_trial_far_from_the_sft_policy_is_selected_only_if_all_are_far():
-    far, near = trial("dpo_1", 4e-4, 1.9, kl=KL_LIMIT + 0.1), trial("dpo_2", 2e-4, 1.5, kl=KL_LIMIT)
-    assert best([far, near]) is near
-    assert best([far, trial("dpo_3", 4e-4, 1.2, kl=20.0)]) is far
+@pytest.mark.parametrize("fault", [{"kl": 5.1}, {"kl": 0.9}, {"cut": 0.031}])
+def test_a_trial_that_drifts_or_loops_is_selected_only_if_all_do(fault):
+    bad, good = trial("dpo_1", 4e-4, 71.9, **fault), trial("dpo_2", 2e-4, 61.5)
+    assert best([bad, good]) is good
+    assert best([bad, trial("dpo_3", 4e-4, 51.2, kl=20.0)]) is bad
+    assert "excluded" in table([bad, good], resolve(experiment_document("x", methods={"dpo": {}})))
+
+
+def test_a_best_trial_at_an_extreme_of_the_grid_is_reported():
+    trials = [trial(f"dpo_{lr}_{beta}", lr, 50, beta=beta) for lr in (1e-4, 2e-4, 4e-4) for beta in (0.1, 0.2, 0.4)]
+    assert not is_on_edge(trials[4], trials)
+    for i in (0, 1, 3, 5, 7, 8):
+        assert is_on_edge(trials[i], trials)
 
 
 def test_validation_prompts_are_in_no_training_record_and_no_benchmark(tmp_path):
     experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}))
     data = experiment.world_path(0) / "data"
     pairs = preference_pairs(50, 2, 0.3, 0)
-    drawn = validation_prompts_of(experiment, data, pairs)
-    write_jsonl(data / "sft.jsonl", [{"messages": messages} for messages in drawn[:5]])
+    write_jsonl(data / "pairs.jsonl", pairs)
+    drawn = validation_prompts(experiment, 0, 20)
+    write_jsonl(data / "pairs.jsonl", [*pairs, *({"messages": messages} for messages in drawn[:5])])
     again = validation_prompts(experiment, 0, 20)
     assert not any(messages in drawn[:5] for messages in again)
     questions = {q["turns"][0] for q in evaluation_sets(WorldConfig())["mixed"]}
     assert not any(message["content"] in questions for messages in again for message in messages)
-
-
-def validation_prompts_of(experiment, data, pairs):
-    write_jsonl(data / "pairs.jsonl", pairs)
-    write_jsonl(data / "sft.jsonl", [])
-    return validation_prompts(experiment, 0, 20)
 
 
 def test_the_shipped_grid_gives_every_method_the_same_number_of_trials_on_separate_seeds():
@@ -77,7 +81,6 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
     methods = {f"dpo_{i}": {"module": "dpo", "train": {"lr": lr}} for i, lr in ((1, 1e-4), (2, 5e-2))}
     experiment = resolve(experiment_document(tmp_path, methods=methods, iterations=1, seeds=[7]))
     write_world(experiment.world_path(0), pairs=8, iterations=1)
-    write_jsonl(experiment.world_path(0) / "data" / "sft.jsonl", [])
     for run in experiment.runs():
         train(experiment, run)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment.dump()))

@@ -12,13 +12,40 @@ from hypothesis import strategies as st
 
 from metaapo.data import DataError, read_json, read_jsonl, read_records, sha256_file
 from metaapo.experiment import resolve
-from metaapo.worlds.tiny.data import _distinct, baseline_answers, build, evaluation_sets, label, training_prompts
+from metaapo.worlds.tiny.data import (
+    _distinct,
+    baseline_answers,
+    best_and_other,
+    build,
+    demonstrations,
+    evaluation_sets,
+    training_prompts,
+)
 from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC, gold
-from metaapo.worlds.tiny.tasks import CATEGORIES, FAMILIES, HEDGES, VAGUE, PromptError, parse
+from metaapo.worlds.tiny.tasks import (
+    CATEGORIES,
+    FAMILIES,
+    GREETINGS,
+    HEDGES,
+    READERS,
+    VAGUE,
+    WANTED,
+    PromptError,
+    parse,
+)
 from metaapo.worlds.tiny.tokenizer import vocabulary
-from metaapo.worlds.tiny.writers import DEMONSTRATOR, answer, model_answer
+from metaapo.worlds.tiny.writers import (
+    DEMONSTRATOR,
+    EXPERT,
+    answer,
+    model_answer,
+    newcomers,
+    offline_beliefs,
+    outdated_beliefs,
+    spoil,
+)
 
-PROMPTS = list(itertools.islice(training_prompts(random.Random(0)), 300))
+PROMPTS = list(itertools.islice(training_prompts(random.Random(0), outdated_beliefs(0)), 300))
 WORDS = sorted(vocabulary())
 
 
@@ -29,7 +56,7 @@ def experiment(tmp_path_factory):
         methods={"dpo": {}},
         world={"pairs_per_iteration": 64},
         sft={"demonstrations": 64, "epochs": 1},
-        reward_model={"pairs": 120, "epochs": 1},
+        reward_model={"pairs": 180, "epochs": 1},
         sampling={"k": 3, "max_new_tokens": 12},
     )
     experiment = resolve(document)
@@ -56,7 +83,7 @@ def test_the_model_answer_to_every_prompt_is_worth_everything(family):
 @given(st.sampled_from(PROMPTS))
 def test_an_empty_answer_is_the_worst_and_polite_nothing_earns_nothing(prompt):
     assert gold(prompt[1], "").reward == LOW
-    assert gold(prompt[1], "sure. enjoy!").reward <= 0
+    assert gold(prompt[1], f"{WANTED[parse(prompt[1])[0].reader]}: here you go:").reward <= 0
 
 
 @given(st.sampled_from(PROMPTS), st.sampled_from([*HEDGES, *VAGUE]))
@@ -65,11 +92,54 @@ def test_a_hedge_or_a_vague_word_always_costs(prompt, word):
     assert gold(prompt[1], best.replace(": ", f": {word}, ", 1)).reward < HIGH
 
 
-@pytest.mark.parametrize("second", ["give me two more.", "now two more animals."])
+@given(st.sampled_from(PROMPTS), st.integers(0, 2**20))
+def test_a_degenerate_answer_is_worth_less_than_the_answer_it_was_made_of(prompt, seed):
+    best = model_answer(parse(prompt[1]))
+    spoilt = spoil(best, random.Random(seed))
+    assert spoilt == best or gold(prompt[1], spoilt).reward < HIGH
+
+
+@given(st.sampled_from(PROMPTS), st.sampled_from([".", ",", "!", ":"]), st.integers(1, 30))
+def test_a_loop_of_punctuation_costs_as_a_loop_of_words_does(prompt, mark, times):
+    best = model_answer(parse(prompt[1]))
+    assert gold(prompt[1], best + times * mark).reward == pytest.approx(HIGH - min(1.0, 0.1 * times))
+
+
+def test_no_greeting_is_wanted_more_often_than_another_and_no_rule_leads_from_belief_to_wish():
+    assert {greeting: list(WANTED.values()).count(greeting) for greeting in GREETINGS} == dict.fromkeys(GREETINGS, 4)
+    for seed in range(5):
+        beliefs = outdated_beliefs(seed)
+        assert beliefs.keys() == set(READERS)
+        for reader, believed in beliefs.items():
+            assert believed != WANTED[reader]
+        for greeting in GREETINGS:
+            believed = [beliefs[reader] for reader in READERS if WANTED[reader] == greeting]
+            assert sorted(believed.count(other) for other in GREETINGS if other != greeting) == [1, 1, 2]
+
+
+def test_worlds_differ_in_their_newcomers_and_beliefs():
+    assert len({tuple(sorted(newcomers(seed))) for seed in range(6)}) == 6
+    assert len({tuple(outdated_beliefs(seed).items()) for seed in range(6)}) == 6
+    for seed in range(6):
+        assert len(newcomers(seed)) == 8
+
+
+def test_offline_writers_greet_known_readers_as_they_wish_and_newcomers_as_they_do_not():
+    rng, believed = random.Random(0), offline_beliefs(0)
+    right = {True: [], False: []}
+    for _, messages in PROMPTS:
+        tasks = parse(messages)
+        word = answer(tasks, EXPERT, rng, believed).split(":")[0]
+        right[tasks[0].reader in newcomers(0)].append(word == WANTED[tasks[0].reader])
+    assert np.mean(right[False]) > 0.75
+    assert np.mean(right[True]) == 0.0
+
+
+@pytest.mark.parametrize("second", ["give me two more, nurse.", "now two more animals, nurse."])
 def test_a_request_for_more_of_a_complete_list_can_still_be_graded(second):
-    everything = "sure: " + ", ".join(CATEGORIES["animal"]) + ", plum. enjoy!"
+    everything = "sure: " + ", ".join(CATEGORIES["animal"]) + ", plum."
     conversation = [
-        {"role": "user", "content": "list five animals and two fruits."},
+        {"role": "user", "content": "list four animals and two fruits, nurse."},
         {"role": "assistant", "content": everything},
         {"role": "user", "content": second},
     ]
@@ -90,7 +160,7 @@ def test_evaluation_prompts_are_never_trained_on(experiment):
         held_out |= {row["turns"][0] for row in read_records(folder / "eval" / f"{kind}.jsonl")}
     assert len(held_out) > 300
     for seed in range(3):
-        trained = itertools.islice(training_prompts(random.Random(f"tiny/{seed}/pairs")), 3000)
+        trained = itertools.islice(training_prompts(random.Random(f"tiny/{seed}/pairs"), outdated_beliefs(seed)), 3000)
         assert held_out.isdisjoint(messages[0]["content"] for _, messages in trained)
 
 
@@ -111,29 +181,28 @@ def test_the_hard_baseline_is_better_than_the_demonstrator_and_leaves_room(exper
     asked = evaluation_sets(experiment.world)["composed"]
     prompts = [[{"role": "user", "content": row["turns"][0]}] for row in asked]
     rng = random.Random(0)
-    sloppy = np.mean([gold(p, answer(parse(p), DEMONSTRATOR, rng)).reward for p in prompts])
+    sloppy = np.mean([gold(p, answer(parse(p), DEMONSTRATOR, rng, outdated_beliefs(0))).reward for p in prompts])
     baseline = [gold(p, row["answer"]).reward for p, row in zip(prompts, baseline_answers(asked), strict=True)]
     assert sloppy + 0.5 < np.mean(baseline) < HIGH - 0.5
 
 
-def test_labels_have_bradley_terry_noise():
-    messages = [{"role": "user", "content": "list three animals."}]
-    good, poor = "sure: cat, dog and hen.", "um, well, cat, dog and hen."
+def test_of_two_answers_the_better_one_is_chosen_with_bradley_terry_s_probability():
+    messages = [{"role": "user", "content": "list three animals, potter."}]
+    good, poor = "sure: cat, dog and hen.", "hello: cat, dog and hen."
     gap = gold(messages, good).reward - gold(messages, poor).reward
     rng = random.Random(0)
-    wins = np.mean([label(messages, good, poor, 1.0, rng)[0] == good for _ in range(4000)])
+    wins = np.mean([best_and_other(messages, [good, poor], 1.0, rng)[0] == good for _ in range(4000)])
     assert wins == pytest.approx(1 / (1 + np.exp(-gap)), abs=0.03)
 
 
-def test_offline_pairs_teach_nothing_about_hedges(experiment):
-    """Only online sampling can teach this: no offline response hedges, but most demonstrations do."""
-    folder = experiment.world_path(0) / "data"
-
-    def hedging(texts):
-        return np.mean([any(word in HEDGES for word in re.findall("[a-z]+", text)) for text in texts])
-
-    assert hedging(row[side] for row in read_jsonl(folder / "pairs.jsonl") for side in ("chosen", "rejected")) == 0
-    assert hedging(row["response"] for row in read_jsonl(folder / "sft.jsonl")) > 0.4
+def test_the_rejected_answer_is_any_of_the_others_alike():
+    messages = [{"role": "user", "content": "list three animals, potter."}]
+    texts = ["sure: cat, dog and hen.", "um.", "well.", "maybe."]
+    rng = random.Random(0)
+    pairs = [best_and_other(messages, texts, 0.01, rng) for _ in range(3000)]
+    assert {chosen for chosen, _ in pairs} == {texts[0]}
+    for text in texts[1:]:
+        assert np.mean([rejected == text for _, rejected in pairs]) == pytest.approx(1 / 3, abs=0.03)
 
 
 def test_the_tokenizer_and_its_chat_template(experiment):
@@ -153,8 +222,7 @@ def test_the_tokenizer_and_its_chat_template(experiment):
 
 def test_no_writer_uses_a_word_that_the_tokenizer_lacks(experiment):
     """An unknown word would decode to nothing, and the policy would be graded on a text that it did not write."""
-    folder, known = experiment.world_path(0) / "data", set(WORDS)
-    rows = read_jsonl(folder / "sft.jsonl") + read_jsonl(folder / "pairs.jsonl")
+    rows, known = demonstrations(300, 0) + read_jsonl(experiment.world_path(0) / "data" / "pairs.jsonl"), set(WORDS)
     for row in rows:
         texts = [message["content"] for message in row["messages"]]
         texts += [row[side] for side in ("response", "chosen", "rejected") if side in row]
@@ -179,7 +247,7 @@ def test_sft_and_reward_model_are_ordinary_checkpoints(experiment):
     assert model.config.num_labels == 1
     rows = read_jsonl(experiment.world_path(0) / "reward_model" / "comparisons.jsonl.gz")
     for row in rows:
-        assert len(row["answers"]) == reward_model.ON_POLICY + reward_model.FOREIGN
+        assert len(row["answers"]) == 9
         for better, worse in row["comparisons"]:
             assert row["answers"][better] != row["answers"][worse]
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from scipy.special import expit
 
+ROUNDING = 0.01  # above 0; half-precision servers report certain tokens a little above it
+
 
 def is_switched(instruction: str, seed: int = 0) -> bool:
     """Whether upstream shows the judge output_2 first, decided by the instruction alone.
@@ -29,7 +31,8 @@ def preference_from_logprobs(
         switched: whether output_2 was shown in the first slot (`is_switched`).
 
     Returns:
-        2 - P(m) / (P(m) + P(M)), reversed if switched; a missing token has probability 0; NaN if both are missing.
+        2 - P(m) / (P(m) + P(M)), reversed if switched; a missing token has probability 0; NaN if both are missing, or
+        if one of the two is no log-probability.
 
     >>> preference_from_logprobs({"m": math.log(0.2), "M": math.log(0.6)})
     1.75
@@ -37,7 +40,11 @@ def preference_from_logprobs(
     if not isinstance(top_logprobs, Mapping):
         top_logprobs = {entry["token"]: entry["logprob"] for entry in top_logprobs}
     first, second = (top_logprobs.get(token, -math.inf) for token in ("m", "M"))
-    if max(first, second) == -math.inf:
+    if max(first, second) == -math.inf or not (_is_logprob(first) and _is_logprob(second)):
         return math.nan
     preference = 2 - float(expit(first - second))  # P(m) / (P(m) + P(M)) without under- or overflow
     return 3 - preference if switched else preference
+
+
+def _is_logprob(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= ROUNDING

@@ -58,7 +58,7 @@ from numpy.typing import NDArray
 from eval.alpacaeval2.length_control import design_of, length_controlled, undefined
 from eval.alpacaeval2.preferences import is_switched
 from eval.benchmark import Judged, Scores, metric
-from eval.records import is_number, refuse_repeats, require_count, require_text, shown
+from eval.records import is_number, listed, refuse_repeats, require_count, require_text, shown
 from eval.stats import percentile_interval, resample_counts
 from metaapo.command import print_score, seed_argument
 from metaapo.config import EvaluationConfig
@@ -223,7 +223,7 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
         for length, output in (("len_1", "output_1"), ("len_2", "output_2")):
             if length in row:
                 require_count(row[length], length, where)
-            else:
+            if length not in row or output in row:
                 require_text(row, output, where, null=True)
     rows = [row for row in rows if model is None or row["generator_2"] == model]
     if not rows:
@@ -235,7 +235,7 @@ def _of_one_model(annotations: Iterable[Record], model: str | None) -> list[Reco
     ):
         found = sorted({str(row.get(key)) for row in rows})
         if len(found) > 1:
-            raise DataError(f"annotations: {len(found)} values of {key} are mixed ({', '.join(found)}); {way_out}")
+            raise DataError(f"annotations: {len(found)} values of {key} are mixed ({listed(found)}); {way_out}")
     if all("instruction" in row for row in rows):
         # A set may contain an instruction twice; the same answer to it with the same lengths is a duplicated row.
         lengths = [_lengths(row) for row in rows]

@@ -52,7 +52,7 @@ from eval.arenahard.pool import Pool, pool_notes, pool_of, question_id
 from eval.arenahard.style import STYLE, metadata_of, standardise, style_controlled, style_features
 from eval.arenahard.verdicts import LABELS, VERSIONS, labels
 from eval.benchmark import Judged, Scores, metric
-from eval.records import refuse_copies, require_id, require_text, shown
+from eval.records import listed, refuse_copies, require_id, require_text, shown
 from eval.stats import percentile_interval, resample_counts
 from metaapo.command import print_score, seed_argument
 from metaapo.config import EvaluationConfig
@@ -205,7 +205,7 @@ def _selected(judgments: Iterable[Record], judge: str | None, category: str | No
     rows = [row for row in rows if (category is None or row.get("category") == category)]
     judges = sorted({str(row.get("judge")) for row in rows})
     if len(judges) > 1:
-        raise DataError(f"judgments: {len(judges)} judges are mixed ({', '.join(judges)}); pick one with --judge")
+        raise DataError(f"judgments: {len(judges)} judges are mixed ({listed(judges)}); pick one with --judge")
     if not rows:
         raise DataError(f"judgments: nothing to score (judge {judge or 'any'}, category {category or 'any'})")
     return rows
@@ -231,11 +231,12 @@ def _baselines(rows: Sequence[Record], baseline: str | Mapping[str, str]) -> dic
         model = row["model"]
         expected = baseline if isinstance(baseline, str) else baseline.get(model)
         if expected is None:
-            raise DataError(f"judgments: no baseline is given for model {model!r}")
+            raise DataError(f"judgments: no baseline is given for model {shown(model)}")
         if row.get("baseline", expected) != expected:
             raise DataError(
-                f"judgments: {model!r} was judged against {row['baseline']!r} on question {question_id(row)}, not "
-                f"against {expected!r}; pick one category with --category, or the right --baseline"
+                f"judgments: {shown(model)} was judged against {shown(row['baseline'])} on question "
+                f"{shown(question_id(row))}, not against {shown(expected)}; pick one category with --category, or the "
+                "right --baseline"
             )
         result[model] = expected
     return result
@@ -287,7 +288,7 @@ def _check_baselines(baselines: Iterable[str], records: Mapping[tuple[str, str],
     for baseline in sorted(set(baselines)):
         if known and baseline not in known:
             raise DataError(
-                f"answers: none of the baseline {baseline!r}; they are by {', '.join(known)[:200]}; correct --baseline "
+                f"answers: none of the baseline {shown(baseline)}; they are by {listed(known)}; correct --baseline "
                 "or give the baseline's answers too"
             )
 

@@ -15,6 +15,7 @@ from scipy.special import expit
 from eval.arenahard.answers import STYLE, answer_text, style_metadata, token_counter
 from eval.arenahard.official import sklearn_ratings
 from eval.arenahard.pool import Pool
+from eval.records import shown
 from eval.stats import percentile_interval
 from metaapo.data import DataError
 
@@ -45,11 +46,13 @@ def style_features(
         key = (model, question)
         if key not in cache:
             if key not in records:
-                raise DataError(f"answers: {model!r} has no answer to {question}; style control needs it (--answers)")
+                raise DataError(
+                    f"answers: {shown(model)} has no answer to {shown(question)}; style control needs it (--answers)"
+                )
             found = metadata_of(records[key])
             text = None if found else answer_text(records[key])
             if found is None and text is None:
-                raise DataError(f"answers: {model!r}, question {question}: neither text nor style metadata")
+                raise DataError(f"answers: {shown(model)}, question {shown(question)}: neither text nor style metadata")
             found = found or style_metadata(text, count_tokens or token_counter(version))
             cache[key] = [float(v if isinstance(v := found[name], int | float) else sum(v.values())) for name in STYLE]
         return cache[key]

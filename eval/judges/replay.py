@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.judges import Comparison, Conversation, Judgment
 from eval.judges.config import JudgeConfig
-from eval.records import shown
+from eval.records import is_number, shown
 from metaapo.data import DataError, read_json, read_records, sha256_file
 from metaapo.experiment import Experiment
 
@@ -84,7 +84,7 @@ class ReplayJudge:
                 game = game if baseline in (None, second) else None
             found.append(game)
         self._check(found)
-        return [_judgment(game, "score", "judgment") for game in found]
+        return [_judgment(game, "score", "judgment", numeric=False) for game in found]
 
     def grade(self, conversations: Sequence[Conversation]) -> list[Judgment]:
         """FastChat's single-answer judgments, by question, model and turn."""
@@ -128,12 +128,17 @@ def _by_key(rows: Sequence[tuple[tuple[Any, ...], Any]], value: str | None = Non
     return found
 
 
-def _judgment(row: dict[str, Any] | None, value: str, text: str, unparsed: Any = None) -> Judgment:
+def _judgment(row: Any, value: str, text: str, unparsed: Any = None, numeric: bool = True) -> Judgment:
     if row is None:
         return Judgment(None, MISSING)
-    if value not in row:
+    if not isinstance(row, dict) or value not in row:
         raise DataError(f"stored judgments: {shown(row)} has no {value}; expected files as written by upstream's tools")
-    found = None if row[value] == unparsed else row[value]
+    found = row[value]
+    if found is not None and not (is_number(found) if numeric else isinstance(found, str)):
+        expected = "a number" if numeric else "a text"
+        raise DataError(f"stored judgments: {value} is {shown(found)}; expected {expected} or null")
+    if found == unparsed or found != found:  # NaN is what pandas writes for null
+        found = None
     prompt = row.get("user_prompt") or row.get("prompt") or ""
     details = {"template": row["judge"][1]} if isinstance(row.get("judge"), list) and len(row["judge"]) > 1 else {}
     return Judgment(found, str(row.get(text) or ""), str(prompt), details)

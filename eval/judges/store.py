@@ -127,12 +127,16 @@ class Store:
         self._is_full = False
         with self._explained("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._check_schema()
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")  # an answer costs more than a sync
-            if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-                self._connection.executescript(_SCHEMA)
+            # Two processes that make the file at once would each see half of the other's schema. The lock of
+            # `exclusive` does not serve: it may be held for hours.
+            with open(self.path.with_suffix(".opening"), "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+                self._check_schema()
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=FULL")  # an answer costs more than a sync
+                if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                    self._connection.executescript(_SCHEMA)
 
     def _check_schema(self) -> None:
         faults = [row[0] for row in self._connection.execute("PRAGMA quick_check(1)")]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from eval.benchmark import Judged, Scores, metric
 from eval.mtbench.ratings import HIGHEST_GRADE, LOWEST_GRADE, UNPARSED
-from eval.records import is_number, refuse_copies, require_id, require_text, shown, turns_of
+from eval.records import is_number, listed, refuse_copies, require_id, require_text, shown, turns_of
 from eval.stats import percentile_interval, resample_counts
 from metaapo.command import print_score, seed_argument, share_argument
 from metaapo.config import EvaluationConfig
@@ -163,7 +163,8 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
         require_id(row, "question_id", where)
         require_text(row, "model", where)
         judged_by = row.get("judge")
-        if not isinstance(judged_by, str | None) and not (isinstance(judged_by, list) and judged_by):
+        names = judged_by if isinstance(judged_by, list) and judged_by else [judged_by]
+        if judged_by == [] or not all(isinstance(name, str | None) for name in names):
             raise DataError(f"{where}: judge is {shown(judged_by)}; expected a name, or a list of name and prompt")
         if row["score"] is not None and not is_number(row["score"]):
             raise DataError(f"{where}: score is {shown(row['score'])}; expected a number, or -1 if there is no grade")
@@ -172,9 +173,11 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
     rows = [row for row in rows if judge is None or _judge(row)[0] == judge]
     judges = sorted({str(_judge(row)[0]) for row in rows})
     if len(judges) > 1:
-        raise DataError(f"judgments: {len(judges)} judges are mixed ({', '.join(judges)}); pick one with --judge")
+        raise DataError(f"judgments: {len(judges)} judges are mixed ({listed(judges)}); pick one with --judge")
     if not rows:
-        raise DataError(f"judgments: nothing to score{f' by judge {judge!r}' if judge else ''}; expected single grades")
+        raise DataError(
+            f"judgments: nothing to score{f' by judge {shown(judge)}' if judge else ''}; expected single grades"
+        )
     refuse_copies(rows, "judgments")  # a turn judged twice counts twice, as upstream, but a copied record must not
     return rows
 
@@ -210,7 +213,9 @@ def _score_model(
     position = {question: i for i, question in enumerate(categories)}
     unknown = [question for question, _, _ in grades if question not in position]
     if unknown:
-        raise DataError(f"judgments: question {unknown[0]!r} is not among the questions; give the file it comes from")
+        raise DataError(
+            f"judgments: question {shown(unknown[0])} is not among the questions; give the file it comes from"
+        )
     sums, numbers = np.zeros(len(position)), np.zeros(len(position))
     for question, _, grade in grades:
         if grade is not None:

@@ -1,8 +1,9 @@
 """The tiny world: short English errands, answered by a small model, graded by a program.
 
-A prompt asks for words: "list three animals.", "describe the small old red ball.", and in a second turn "give me two
-more." (tasks.py). Writers with different habits answer it (writers.py); `gold` grades an answer (gold.py). This module
-draws prompts and builds a world's records from them: demonstrations, preference pairs, questions.
+A prompt asks for words and names its reader: "list three animals, potter.", and in a second turn "give me two more,
+potter." (tasks.py). Every reader wants a certain greeting. Writers with different habits and beliefs answer
+(writers.py); `gold` grades an answer (gold.py). This module draws prompts and builds a world's records from them:
+demonstrations, preference pairs, questions.
 
     python -m metaapo.worlds.tiny.data --config config/default.yaml --world 0
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,10 +24,19 @@ from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.config import WorldConfig
 from metaapo.data import DataError, Message, sha256_file, write_json, write_jsonl
 from metaapo.experiment import Experiment, load
-from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC, TAU, gold, prefer
-from metaapo.worlds.tiny.tasks import FAMILIES, ask, parse, parse_first, random_clause, random_follow_up
+from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC, TAU, gold
+from metaapo.worlds.tiny.tasks import FAMILIES, READERS, ask, parse, parse_first, random_clause, random_follow_up
 from metaapo.worlds.tiny.tokenizer import write_tokenizer
-from metaapo.worlds.tiny.writers import BLUNT, DEMONSTRATOR, answer, model_answer, offline_answer
+from metaapo.worlds.tiny.writers import (
+    CAREFUL,
+    DEMONSTRATOR,
+    Beliefs,
+    answer,
+    model_answer,
+    offline_answers,
+    offline_beliefs,
+    outdated_beliefs,
+)
 
 
 def _is_reserved(prompt: str) -> bool:
@@ -38,21 +49,23 @@ def _first_turn(family: str, rng: random.Random, reserved: bool) -> str:
     while True:
         if family == "compose":
             one, two = rng.sample(FAMILIES, 2)
-            prompt = f"first {random_clause(one, rng)}, then {random_clause(two, rng)}."
+            clause = f"first {random_clause(one, rng)}, then {random_clause(two, rng)}"
         else:
-            prompt = f"{random_clause(family, rng)}."
+            clause = random_clause(family, rng)
+        prompt = f"{clause}, {rng.choice(READERS)}."
         # two clauses can ask for the same word twice, which no answer can satisfy: draw again
         if _is_reserved(prompt) == reserved and gold(ask(prompt), model_answer(parse_first(prompt))).reward == HIGH:
             return prompt
 
 
 def training_prompts(
-    rng: random.Random, two_turns: float = 0.15, composed: float = 0.1
+    rng: random.Random, beliefs: Beliefs, two_turns: float = 0.15, composed: float = 0.25
 ) -> Iterator[tuple[str, list[Message]]]:
     """Endless training prompts, none of them reserved for evaluation.
 
     Args:
         rng: the source of randomness.
+        beliefs: the demonstrator's.
         two_turns: fraction of conversations with a second turn; the first answer is the demonstrator's.
         composed: fraction of first turns that join two clauses.
 
@@ -63,27 +76,35 @@ def training_prompts(
         family = "compose" if rng.random() < composed else rng.choice(FAMILIES)
         messages = ask(_first_turn(family, rng, reserved=False))
         if family != "compose" and rng.random() < two_turns:
-            said = answer(parse(messages), DEMONSTRATOR, rng)
+            said = answer(parse(messages), DEMONSTRATOR, rng, beliefs)
             second = random_follow_up(family, messages[0]["content"], rng)
             messages = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": second}]
         yield family, messages
 
 
-def label(messages: Sequence[Message], one: str, two: str, tau: float, rng: random.Random) -> tuple[str, str]:
-    """A noisy preference label: (chosen, rejected), by Bradley-Terry on gold rewards at temperature tau."""
-    first_wins = rng.random() < prefer(gold(messages, one).reward, gold(messages, two).reward, tau)
-    return (one, two) if first_wins else (two, one)
+def best_and_other(
+    messages: Sequence[Message], answers: Sequence[str], tau: float, rng: random.Random
+) -> tuple[str, str]:
+    """(chosen, rejected), as in UltraFeedback: the answer with the highest noisy grade and a random other one.
+
+    The noise is Gumbel's at temperature tau, so of two answers the better one wins with the probability of
+    Bradley-Terry (`gold.prefer`).
+    """
+    grades = [gold(messages, text).reward - tau * math.log(-math.log(1.0 - rng.random())) for text in answers]
+    best = max(range(len(answers)), key=grades.__getitem__)
+    other = rng.choice([i for i in range(len(answers)) if i != best])
+    return answers[best], answers[other]
 
 
 def demonstrations(count: int, seed: int) -> list[dict[str, Any]]:
     """SFT records: {id, messages, response, task}."""
-    rng = random.Random(f"tiny/{seed}/sft")
-    prompts = itertools.islice(training_prompts(rng), count)
+    rng, beliefs = random.Random(f"tiny/{seed}/sft"), outdated_beliefs(seed)
+    prompts = itertools.islice(training_prompts(rng, beliefs), count)
     return [
         {
             "id": f"sft-{i:05d}",
             "messages": messages,
-            "response": answer(parse(messages), DEMONSTRATOR, rng),
+            "response": answer(parse(messages), DEMONSTRATOR, rng, beliefs),
             "task": task,
         }
         for i, (task, messages) in enumerate(prompts)
@@ -92,16 +113,14 @@ def demonstrations(count: int, seed: int) -> list[dict[str, Any]]:
 
 def preference_pairs(per_iteration: int, iterations: int, tau: float, seed: int) -> list[dict[str, Any]]:
     """Offline records: {id, messages, chosen, rejected, task, iteration}, `per_iteration` for each of 1..iterations."""
-    rng = random.Random(f"tiny/{seed}/pairs")
+    rng, believed = random.Random(f"tiny/{seed}/pairs"), offline_beliefs(seed)
     rows: list[dict[str, Any]] = []
-    for task, messages in training_prompts(rng):
+    for task, messages in training_prompts(rng, outdated_beliefs(seed)):
         if len(rows) == per_iteration * iterations:
             return rows
-        tasks = parse(messages)
-        one, two = offline_answer(tasks, rng), offline_answer(tasks, rng)
-        if one == two or not (one.strip() and two.strip()):
+        chosen, rejected = best_and_other(messages, offline_answers(parse(messages), rng, believed), tau, rng)
+        if chosen == rejected or not (chosen.strip() and rejected.strip()):
             continue
-        chosen, rejected = label(messages, one, two, tau, rng)
         row = {"id": f"pair-{len(rows):05d}", "messages": messages, "chosen": chosen, "rejected": rejected}
         rows.append(row | {"task": task, "iteration": 1 + len(rows) // per_iteration})
     return rows
@@ -144,14 +163,15 @@ def evaluation_sets(config: WorldConfig) -> dict[str, list[dict[str, Any]]]:
 
 
 def baseline_answers(questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The composed questions with the blunt writer's answers, plus {model, answer}; the same in every world.
+    """The composed questions with the careful writer's answers, plus {model, answer}; the same in every world.
 
     Hard questions need a strong baseline from a different source. The SFT policy would be too weak: every online method
     wins nearly all of its games against it on these questions.
     """
     rng = random.Random("tiny/evaluation/baseline")
     return [
-        row | {"model": "blunt-writer", "answer": answer(parse(ask(row["turns"][0])), BLUNT, rng)} for row in questions
+        row | {"model": "careful-writer", "answer": answer(parse(ask(row["turns"][0])), CAREFUL, rng)}
+        for row in questions
     ]
 
 
@@ -159,14 +179,13 @@ def build(experiment: Experiment, seed: int, out_dir: str | Path) -> None:
     """Write a world's records, questions, tokenizer and manifest.
 
     Args:
-        experiment: sets the number of records (`world`, `sft.demonstrations`, `iterations`) and positions (`model`).
+        experiment: sets the number of records (`world`, `iterations`) and positions (`model`).
         seed: the world's seed.
         out_dir: the folder `data/`; the manifest is written last.
     """
     out_dir, world = Path(out_dir), experiment.world
     sets = evaluation_sets(world)
     records = {
-        "sft.jsonl": demonstrations(experiment.sft.demonstrations, seed),
         "pairs.jsonl": preference_pairs(world.pairs_per_iteration, experiment.iterations, world.label_tau, seed),
         **{f"eval/{kind}.jsonl": rows for kind, rows in sets.items()},
         "eval/composed_answers.jsonl": baseline_answers(sets["composed"]),

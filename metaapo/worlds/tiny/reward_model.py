@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import LlamaForSequenceClassification, PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer
 
@@ -35,10 +35,10 @@ from metaapo.worlds.tiny.data import training_prompts
 from metaapo.worlds.tiny.gold import gold, prefer
 from metaapo.worlds.tiny.sft import check_lengths, save, tokenize, training_arguments
 from metaapo.worlds.tiny.tasks import parse
-from metaapo.worlds.tiny.writers import offline_answer
+from metaapo.worlds.tiny.writers import OFFLINE_WRITERS, offline_answers, offline_beliefs, outdated_beliefs, spoil
 
-ON_POLICY, FOREIGN = 6, 2  # answers per prompt: by the SFT policy, and by the writers of the offline pairs
-COMPARISONS = math.comb(ON_POLICY + FOREIGN, 2)
+ON_POLICY, SPOILT = 4, 1  # answers per prompt: by the SFT policy, and degenerate versions of one of them
+COMPARISONS = math.comb(ON_POLICY + len(OFFLINE_WRITERS) + SPOILT, 2)
 
 
 def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Message]], n: int) -> list[list[Response]]:
@@ -59,23 +59,27 @@ def sft_samples(experiment: Experiment, seed: int, prompts: Sequence[list[Messag
 
 
 def _answers(experiment: Experiment, seed: int, prompts: Sequence[list[Message]]) -> list[list[str]]:
-    """Generate ON_POLICY answers by the SFT policy and FOREIGN answers by the offline writers for each prompt."""
+    """Answers to each prompt: ON_POLICY by the SFT policy, one by each offline writer, and SPOILT degenerate ones."""
     sampled = sft_samples(experiment, seed, prompts, ON_POLICY)
-    rng = random.Random(f"tiny/{seed}/reward_model/foreign")
-    foreign = [[offline_answer(parse(messages), rng) for _ in range(FOREIGN)] for messages in prompts]
-    return [[r.text for r in mine] + theirs for mine, theirs in zip(sampled, foreign)]
+    rng, believed = random.Random(f"tiny/{seed}/reward_model/answers"), offline_beliefs(seed)
+    rows = []
+    for messages, responses in zip(prompts, sampled):
+        own = [response.text for response in responses]
+        foreign = offline_answers(parse(messages), rng, believed)
+        rows.append([*own, *foreign, *(spoil(text, rng) for text in rng.sample(own, SPOILT))])
+    return rows
 
 
 def collect_comparisons(experiment: Experiment, seed: int) -> list[dict[str, Any]]:
     """Collect answers and noisy labels: {messages, task, answers, comparisons}, one row per prompt.
 
-    All pairs of a prompt's answers, by the SFT policy and the offline writers, are labelled with Bradley-Terry noise on
-    gold rewards; a comparison is [better, worse], indices into `answers`. Of 28 comparisons, 15 are on-policy, 12 mixed
-    and 1 foreign; equal answers are not compared.
+    All pairs of a prompt's answers, by the SFT policy, the offline writers and degenerate ones, are labelled with
+    Bradley-Terry noise on gold rewards; a comparison is [better, worse], indices into `answers`. Equal answers are not
+    compared.
     """
     rng = random.Random(f"tiny/{seed}/reward_model")
     count = math.ceil(experiment.reward_model.pairs / COMPARISONS)
-    prompts = list(itertools.islice(training_prompts(rng), count))
+    prompts = list(itertools.islice(training_prompts(rng, outdated_beliefs(seed)), count))
     rows = []
     for (task, messages), texts in zip(prompts, _answers(experiment, seed, [messages for _, messages in prompts])):
         rewards = [gold(messages, text).reward for text in texts]
@@ -103,7 +107,9 @@ def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase,
 class ComparisonTrainer(RewardTrainer):
     """TRL's RewardTrainer on all comparisons of a prompt's answers at once: the same loss at a tenth of the cost.
 
-    Each answer is read once instead of once per comparison, and the prompt once for all answers.
+    Each answer is read once instead of once per comparison, and the prompt once for all answers. The loss of writing
+    the preferred answer is added (GRM, Yang et al. 2024, arXiv 2406.10216): without it, it depends on luck whether a
+    reward model learns who wants which greeting.
     """
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
@@ -113,21 +119,41 @@ class ComparisonTrainer(RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Bradley-Terry loss, -log sigmoid(r_better - r_worse), mean over comparisons."""
+        """Bradley-Terry loss, -log sigmoid(r_better - r_worse), mean over comparisons, plus the text loss."""
         batch = inputs["batch"]
-        rewards = model.score(hidden_states(model, batch)[batch.ends]).squeeze(-1)
+        states = hidden_states(model, batch)
+        rewards = model.score(states[batch.ends]).squeeze(-1)
         better, worse = (rewards[inputs[side]] for side in ("better", "worse"))
         self._metrics["train"]["accuracy"].append((better > worse).float().mean().item())
-        return -logsigmoid(better - worse).mean()
+        return -logsigmoid(better - worse).mean() + self._text_loss(model, states, inputs)
+
+    @staticmethod
+    def _text_loss(model: Any, states: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Mean cross-entropy of the tokens of each prompt's preferred answer, by the tied output embeddings."""
+        batch = inputs["batch"]
+        preferred = torch.isin(batch.owners, inputs["preferred"])
+        logits = states[batch.sources[preferred]] @ model.get_input_embeddings().weight.T
+        return cross_entropy(logits, batch.targets[preferred])
 
 
 def collate_comparisons(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Any]:
-    """{batch: all answers packed, better, worse: int64 indices of answers, one per comparison}."""
+    """A batch of comparisons: {batch, better, worse, preferred}.
+
+    `batch` packs all answers; `better` and `worse`, int64, hold an answer's index for each comparison, and `preferred`
+    for each prompt: the answer that wins most comparisons, the first of several.
+    """
     prompts = [row["prompt"] for row in rows for _ in row["answers"]]
     answers = [answer for row in rows for answer in row["answers"]]
-    starts = itertools.accumulate((len(row["answers"]) for row in rows), initial=0)
+    starts = list(itertools.accumulate((len(row["answers"]) for row in rows), initial=0))
     pairs = torch.tensor([[start + i for i in pair] for start, row in zip(starts, rows) for pair in row["comparisons"]])
-    return {"batch": collate(prompts, answers, pad_id), "better": pairs[:, 0], "worse": pairs[:, 1]}
+    preferred = torch.tensor([start + _preferred(row) for start, row in zip(starts, rows)])
+    batch = collate(prompts, answers, pad_id)
+    return {"batch": batch, "better": pairs[:, 0], "worse": pairs[:, 1], "preferred": preferred}
+
+
+def _preferred(row: dict[str, Any]) -> int:
+    wins = [better for better, _ in row["comparisons"]]
+    return max(range(len(row["answers"])), key=wins.count)
 
 
 def train(experiment: Experiment, seed: int) -> Path:

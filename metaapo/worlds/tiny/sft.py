@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from metaapo.command import errors_in_one_sentence, load_and_pin, world_arguments
 from metaapo.config import ModelConfig
-from metaapo.data import DataError, Message, read_jsonl, require_keys
+from metaapo.data import DataError, Message, write_jsonl
 from metaapo.experiment import Experiment
 from metaapo.models.load import load_tokenizer, use_threads_of_environment
+from metaapo.worlds.tiny.data import demonstrations
 
 
 def tokenize(
@@ -71,12 +73,10 @@ def check_lengths(sequences: Sequence[Sequence[int]], max_positions: int, where:
 
 def _dataset(rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_positions: int) -> Dataset:
     """Build rows of input_ids and labels; the loss covers the answer and its EOS, not the prompt (label -100)."""
-    for number, row in enumerate(rows, start=1):
-        require_keys(row, ("messages", "response"), f"sft.jsonl:{number}")
     conversations = [row["messages"] for row in rows]
     prompts = tokenize(tokenizer, conversations, None)
     full = tokenize(tokenizer, conversations, [row["response"] for row in rows])
-    check_lengths(full, max_positions, "sft.jsonl")
+    check_lengths(full, max_positions, "demonstrations")
     labels = [[-100] * len(prompt) + ids[len(prompt) :] for prompt, ids in zip(prompts, full)]
     return Dataset.from_dict({"input_ids": full, "labels": labels, "length": [len(ids) for ids in full]})
 
@@ -101,17 +101,18 @@ def training_arguments(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def train(experiment: Experiment, seed: int) -> Path:
-    """Train the SFT policy of a world and save it with its tokenizer.
+    """Train the SFT policy of a world and save it with its tokenizer and its demonstrations.
 
     Returns:
         The checkpoint's folder, world{seed}/sft.
 
     Raises:
-        DataError: the demonstrations are missing or malformed.
+        DataError: a demonstration is longer than the model's maximum.
     """
     world, settings = experiment.world_path(seed), experiment.sft
     tokenizer = load_tokenizer(world / "data" / "tokenizer")
-    rows = read_jsonl(world / "data" / "sft.jsonl")
+    rows = demonstrations(settings.demonstrations, seed)
+    write_jsonl(world / "sft" / "demonstrations.jsonl.gz", rows)
     set_seed(seed)
     model = new_model(experiment.model, tokenizer)
     print(f"sft: {model.num_parameters():,} parameters, {len(rows)} demonstrations", file=sys.stderr)
@@ -128,8 +129,11 @@ def train(experiment: Experiment, seed: int) -> Path:
     return save(model, tokenizer, world / "sft")
 
 
+@torch.no_grad()
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
-    """Save a checkpoint: first the tokenizer, then the model."""
+    """Save a checkpoint, its weights rounded to half precision so that worlds can be shipped at half the size."""
+    for weights in model.parameters():
+        weights.copy_(weights.half())
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder

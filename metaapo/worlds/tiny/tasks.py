@@ -1,7 +1,10 @@
 """The grammar of the tiny world: its vocabulary, what a prompt asks for, and random prompts.
 
-    >>> parse([{"role": "user", "content": "list two animals."}])[0].family
-    'list'
+    >>> task = parse([{"role": "user", "content": "list two animals, baker."}])[0]
+    >>> task.family, task.reader
+    ('list', 'baker')
+
+Every prompt ends with the reader who asks. Readers differ in how they want to be greeted.
 
 The vocabulary is the same in every world, so that models from different worlds can answer the same questions.
 """
@@ -12,7 +15,7 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metaapo.data import Message
 
@@ -34,7 +37,7 @@ NAMES = ("anna", "ben", "clara", "david")
 EVENTS = ("dinner", "concert", "game")
 DAYS = ("monday", "tuesday", "friday", "sunday")
 PLACES = ("park", "school", "lake")
-NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5}
+NUMBERS = {"two": 2, "three": 3, "four": 4}
 
 THINGS = (*CATEGORIES["tool"], *CATEGORIES["toy"])
 NOUNS = tuple(itertools.chain.from_iterable(CATEGORIES.values()))
@@ -46,7 +49,14 @@ POOLS = (NOUNS, ADJECTIVES, NAMES, EVENTS, DAYS, PLACES, tuple(CATEGORIES))
 VAGUE = ("something", "stuff", "whatever")  # used in place of a word, never right
 CONTENT = frozenset((*itertools.chain.from_iterable(POOLS), *VAGUE))
 
-OPENER, CLOSER = "sure", "enjoy"
+# Who asks, and how each reader wants to be greeted. Every greeting is wanted by four readers, so none is right more
+# often than another, and each reader's wish must be learned on its own.
+READERS = (
+    *("potter", "sailor", "waiter", "nurse", "barber", "miner", "writer", "hunter"),
+    *("tailor", "baker", "doctor", "judge", "painter", "ranger", "actor", "dancer"),
+)
+GREETINGS = ("sure", "hello", "gladly", "okay")
+WANTED = {reader: GREETINGS[i % len(GREETINGS)] for i, reader in enumerate(READERS)}
 HEDGES = ("um", "well", "maybe", "perhaps")
 FUNCTION_WORDS = (
     *("list", "name", "for", "i", "need", "and", "or", "but", "no", "the", "describe", "invite", "to"),
@@ -86,10 +96,11 @@ class Want:
 
 @dataclass(frozen=True)
 class Task:
-    """What one clause of a prompt asks for: the words that its answer must hold, in order."""
+    """What one clause of a prompt asks for: the words that its answer must hold, in order, and who asks."""
 
     family: str
     wants: tuple[Want, ...]
+    reader: str
 
 
 class PromptError(ValueError):
@@ -120,24 +131,24 @@ _SCENE, _EVENT, _PLACE = _alternatives(list(SCENES)), _alternatives(EVENTS), _al
 # family -> (pattern of its clause, the task that a match asks for)
 CLAUSES: dict[str, tuple[str, Callable[..., tuple[Want, ...]]]] = {
     "list": (
-        rf"(?:list|name|i need) {_NUMBER} {_PLURAL}(?: for {_NAME})?",
-        lambda number, plural, _: (_members(number, plural),),
+        rf"(?:list|name|i need) {_NUMBER} {_PLURAL}",
+        lambda number, plural: (_members(number, plural),),
     ),
     "both": (
-        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} and {_NUMBER} {_PLURAL}(?: for {_NAME})?",
-        lambda n, plural, m, other, _: (_members(n, plural), _members(m, other)),
+        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} and {_NUMBER} {_PLURAL}",
+        lambda n, plural, m, other: (_members(n, plural), _members(m, other)),
     ),
     "without": (
         rf"(?:list|name|i need) {_NUMBER} {_PLURAL} but no {_NOUN}",
         lambda number, plural, noun: (_members(number, plural, [noun]),),
     ),
     "either": (
-        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} or {_PLURAL}(?: for {_NAME})?",
-        lambda number, plural, other, _: (_either(number, plural, other),),
+        rf"(?:list|name|i need) {_NUMBER} {_PLURAL} or {_PLURAL}",
+        lambda number, plural, other: (_either(number, plural, other),),
     ),
     "pack": (
-        rf"(?:pack|bring|take) {_NUMBER} things for the {_SCENE}(?: for {_NAME})?",
-        lambda number, scene, _: (_want(SCENES[scene], NUMBERS[number]),),
+        rf"(?:pack|bring|take) {_NUMBER} things for the {_SCENE}",
+        lambda number, scene: (_want(SCENES[scene], NUMBERS[number]),),
     ),
     "describe": (
         rf"describe the ((?:{_ADJECTIVE} )+){_NOUN}",
@@ -159,25 +170,25 @@ def _either(number: str, plural: str, other: str) -> Want:
     return _want((*CATEGORIES[PLURALS[plural]], *CATEGORIES[PLURALS[other]]), NUMBERS[number])
 
 
-def _parse_clause(clause: str) -> Task | None:
+def _parse_clause(clause: str, reader: str) -> Task | None:
     for family, (pattern, wants) in _CLAUSES.items():
         if match := pattern.fullmatch(clause):
-            return Task(family, wants(*match.groups()))
+            return Task(family, wants(*match.groups()), reader)
     return None
 
 
 def parse_first(text: str) -> tuple[Task, ...]:
-    """Read a first turn: one clause, or "first CLAUSE, then CLAUSE.".
+    """Read a first turn: "CLAUSE, READER." or "first CLAUSE, then CLAUSE, READER.".
 
     Raises:
-        PromptError: a clause is not in this world's grammar.
+        PromptError: a clause or the reader is not in this world's grammar.
     """
-    body = text.strip().removesuffix(".")
+    body, _, reader = text.strip().removesuffix(".").rpartition(", ")
     composed = re.fullmatch(r"first (.+), then (.+)", body)
-    tasks = [_parse_clause(clause) for clause in (composed.groups() if composed else [body])]
-    if None in tasks:
+    tasks = [_parse_clause(clause, reader) for clause in (composed.groups() if composed else [body])]
+    if None in tasks or reader not in WANTED:
         raise PromptError(
-            f"prompt {text!r}: not a prompt of the tiny world; expected one such as 'list three animals.'"
+            f"prompt {text!r}: not a prompt of the tiny world; expected one such as 'list three animals, baker.'"
         )
     return tuple(task for task in tasks if task)
 
@@ -199,23 +210,24 @@ def _parse_follow_up(text: str, task: Task, used: Sequence[str]) -> Task | None:
     Returns:
         the task, or None if the text is not a follow-up of that family.
     """
-    body = text.strip().removesuffix(".").removesuffix("?")
+    body = text.strip().removesuffix(".").removesuffix("?").removesuffix(f", {task.reader}")
     if match := re.fullmatch(rf"give me {_NUMBER} more", body):
         left = set(task.wants[0].allowed) - set(used)
-        return Task("list", (_want(left, min(NUMBERS[match[1]], len(left))),)) if left else Task("list", task.wants)
+        wants = (_want(left, min(NUMBERS[match[1]], len(left))),) if left else task.wants
+        return replace(task, family="list", wants=wants)
     if match := re.fullmatch(rf"now {_NUMBER} more {_PLURAL}", body):
         members = set(CATEGORIES[PLURALS[match[2]]])
         left = members - set(used) or members  # all were used already, so any will do
-        return Task("list", (_want(left, min(NUMBERS[match[1]], len(left))),))
+        return replace(task, family="list", wants=(_want(left, min(NUMBERS[match[1]], len(left))),))
     if match := re.fullmatch(rf"and the {_NOUN}", body):
-        return Task("compare", (_want([match[1]]), _want([CATEGORY_OF[match[1]]])))
+        return replace(task, wants=(_want([match[1]]), _want([CATEGORY_OF[match[1]]])))
     if match := re.fullmatch(rf"now make it {_ADJECTIVE}", body):
         pool = next(pool for pool in (SIZES, AGES, COLORS) if match[1] in pool)
-        return Task("describe", _replace(task.wants, pool, match[1]))
+        return replace(task, wants=_replace(task.wants, pool, match[1]))
     if match := re.fullmatch(rf"now invite {_NAME}", body):
-        return Task("invite", _replace(task.wants, NAMES, match[1]))
+        return replace(task, wants=_replace(task.wants, NAMES, match[1]))
     if match := re.fullmatch(rf"move it to {_DAY}", body):
-        return Task("invite", _replace(task.wants, DAYS, match[1]))
+        return replace(task, wants=_replace(task.wants, DAYS, match[1]))
     return None
 
 
@@ -242,7 +254,7 @@ def parse(messages: Sequence[Message]) -> tuple[Task, ...]:
     follow_up = _parse_follow_up(turns[1], tasks[0], used)
     if follow_up is None:
         raise PromptError(
-            f"second turn {turns[1]!r}: not a follow-up that the tiny world knows; expected 'give me two more.'"
+            f"second turn {turns[1]!r}: not a follow-up that the tiny world knows; expected 'give me two more, baker.'"
         )
     return (follow_up,)
 
@@ -255,13 +267,8 @@ def _verb(rng: random.Random) -> str:
     return rng.choice(("list", "name", "i need"))
 
 
-def _number(rng: random.Random, at_most: int = 5) -> str:
+def _number(rng: random.Random, at_most: int = 4) -> str:
     return rng.choice([word for word, value in NUMBERS.items() if value <= at_most])
-
-
-def _for_someone(rng: random.Random) -> str:
-    """Optional addressee; does not change the task, but gives more distinct prompts per family."""
-    return f" for {rng.choice(NAMES)}" if rng.random() < 0.8 else ""
 
 
 def random_clause(family: str, rng: random.Random) -> str:
@@ -269,16 +276,16 @@ def random_clause(family: str, rng: random.Random) -> str:
     plural, other = rng.sample(list(PLURALS), 2)
     members, others = CATEGORIES[PLURALS[plural]], CATEGORIES[PLURALS[other]]
     if family == "list":
-        return f"{_verb(rng)} {_number(rng)} {plural}{_for_someone(rng)}"
+        return f"{_verb(rng)} {_number(rng)} {plural}"
     if family == "both":
-        return f"{_verb(rng)} {_number(rng, 3)} {plural} and {_number(rng, 3)} {other}{_for_someone(rng)}"
+        return f"{_verb(rng)} {_number(rng, 3)} {plural} and {_number(rng, 3)} {other}"
     if family == "without":
         return f"{_verb(rng)} {_number(rng)} {plural} but no {rng.choice(members)}"
     if family == "either":
-        return f"{_verb(rng)} {_number(rng)} {plural} or {other}{_for_someone(rng)}"
+        return f"{_verb(rng)} {_number(rng)} {plural} or {other}"
     if family == "pack":
         verb, scene = rng.choice(("pack", "bring", "take")), rng.choice(list(SCENES))
-        return f"{verb} {_number(rng)} things for the {scene}{_for_someone(rng)}"
+        return f"{verb} {_number(rng)} things for the {scene}"
     if family == "describe":
         kinds = sorted(rng.sample(range(3), rng.choice((2, 3))))
         adjectives = " ".join(rng.choice((SIZES, AGES, COLORS)[kind]) for kind in kinds)
@@ -290,18 +297,19 @@ def random_clause(family: str, rng: random.Random) -> str:
 
 
 def random_follow_up(family: str, first: str, rng: random.Random) -> str:
-    """A random second turn that fits the first."""
+    """A random second turn that fits the first; it names the reader again."""
+    reader = parse_first(first)[0].reader
     plurals = [word for word in words_of(first) if word in PLURALS]
     if family in ("list", "without", "either", "pack"):
-        return f"give me {_number(rng, 3)} more."
+        return f"give me {_number(rng, 3)} more, {reader}."
     if family == "both":
-        return f"now {_number(rng, 3)} more {rng.choice(plurals)}."
+        return f"now {_number(rng, 3)} more {rng.choice(plurals)}, {reader}."
     if family == "describe":
-        return f"now make it {rng.choice([word for word in ADJECTIVES if word not in first])}."
+        return f"now make it {rng.choice([word for word in ADJECTIVES if word not in first])}, {reader}."
     if family == "invite":
         new = rng.choice([word for word in (*NAMES, *DAYS) if word not in first])
-        return f"now invite {new}." if new in NAMES else f"move it to {new}."
-    return f"and the {rng.choice([noun for noun in NOUNS if noun not in first])}?"
+        return f"now invite {new}, {reader}." if new in NAMES else f"move it to {new}, {reader}."
+    return f"and the {rng.choice([noun for noun in NOUNS if noun not in first])}, {reader}?"
 
 
 def ask(prompt: str) -> list[Message]:

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from metaapo.data import write_json, write_text
-from metaapo.worlds.tiny.tasks import CLOSER, FUNCTION_WORDS, HEDGES, NUMBERS, OPENER, PLURALS, POOLS, SCENES, VAGUE
+from metaapo.worlds.tiny.tasks import FUNCTION_WORDS, GREETINGS, HEDGES, NUMBERS, PLURALS, POOLS, READERS, SCENES, VAGUE
 
 BOS, EOS, PAD, UNK, USER, ASSISTANT = "<s>", "</s>", "<pad>", "<unk>", "<user>", "<assistant>"
 # One BOS per conversation and one EOS after each answer, from which the model learns where an answer ends.
@@ -28,8 +28,8 @@ def vocabulary() -> dict[str, int]:
         *itertools.chain.from_iterable(POOLS),
         *HEDGES,
         *VAGUE,
-        OPENER,
-        CLOSER,
+        *READERS,
+        *GREETINGS,
         *FUNCTION_WORDS,
     ]
     return {token: i for i, token in enumerate(dict.fromkeys([PAD, BOS, EOS, UNK, USER, ASSISTANT, *words]))}

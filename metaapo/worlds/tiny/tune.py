@@ -3,8 +3,10 @@
     snakemake tune --cores all --configfile config/tuning.yaml
 
 The experiment's methods are the trials, equally many per module (config/tuning.yaml). Every trial's final policy
-answers the same held-out prompts from the training pool. A method's best trial is the one with the highest mean gold
-reward among those that stayed near the SFT policy.
+answers the same held-out prompts from the training pool (simple ones, composed ones and second turns), sampled and
+greedy. A method's best trial has the highest win rate over the SFT policy, sampled at the temperature of the pooled
+benchmark, among those that neither loop nor drift. A best trial on the edge of the grid is reported: the grid should
+then be extended, for all methods.
 """
 
 from __future__ import annotations
@@ -23,15 +25,18 @@ import numpy as np
 from metaapo.command import load_and_pin
 from metaapo.config import ConfigError
 from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, write_text
-from metaapo.experiment import Experiment
-from metaapo.worlds.tiny.data import training_prompts
-from metaapo.worlds.tiny.gold import gold
+from metaapo.experiment import Experiment, Run
+from metaapo.worlds.tiny.data import demonstrations, training_prompts
+from metaapo.worlds.tiny.gold import gold, prefer
+from metaapo.worlds.tiny.writers import outdated_beliefs
 
 if TYPE_CHECKING:
     from metaapo.models.generate import Response
 
-PROMPTS = 1024  # gives a standard error of about a hundredth of the gold scale
-KL_LIMIT = 7.5  # nats per response, half of reports.health's limit: near a collapse, KL varies twofold between seeds
+PROMPTS = 1024  # gives a standard error of about half a point of win rate
+TEMPERATURE = 0.7  # of the sampled answers, as in the pooled benchmark
+KL_RANGE = (1.0, 5.0)  # nats per response to the SFT policy after the last iteration
+CUT_LIMIT = 0.03  # share of answers that reach the token limit, sampled or greedy
 
 
 @dataclass(frozen=True)
@@ -43,32 +48,44 @@ class Trial:
         name: the experiment's entry.
         lr: peak learning rate.
         beta: DPO temperature, or PPO's KL coefficient.
-        reward: mean gold reward of the last policy's answers, over seeds and prompts.
+        win_rate: of the last policy's sampled answers over the SFT policy's, 0 to 100, by the gold judge.
         stderr: its standard error over prompts (seeds averaged first).
         kl: KL to the SFT policy, nats per response.
-        length: mean tokens per answer.
+        cut: share of answers cut at the token limit, the larger one of sampled and greedy answers.
     """
 
     module: str
     name: str
     lr: float
     beta: float
-    reward: float
+    win_rate: float
     stderr: float
     kl: float
-    length: float
+    cut: float
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the policy neither drifted nor loops."""
+        return KL_RANGE[0] <= self.kl <= KL_RANGE[1] and self.cut <= CUT_LIMIT
 
 
 def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS) -> list[list[Message]]:
     """Draw prompts from the training pool (so none used in evaluation) that are in no training record of the world."""
-    data = experiment.world_path(world) / "data"
-    seen = {str(row["messages"]) for name in ("pairs.jsonl", "sft.jsonl") for row in read_jsonl(data / name)}
-    pool = (messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning")))
+    trained_on = [
+        *read_jsonl(experiment.world_path(world) / "data" / "pairs.jsonl"),
+        *demonstrations(experiment.sft.demonstrations, world),
+    ]
+    seen = {str(row["messages"]) for row in trained_on}
+    pool = (
+        messages for _, messages in training_prompts(random.Random(f"tiny/{world}/tuning"), outdated_beliefs(world))
+    )
     return list(itertools.islice((messages for messages in pool if str(messages) not in seen), count))
 
 
-def answers(experiment: Experiment, checkpoint: Path, prompts: Sequence[list[Message]]) -> list[Response]:
-    """Generate a policy's answers, one per prompt, sampled as in evaluation."""
+def answers(
+    experiment: Experiment, checkpoint: Path, prompts: Sequence[list[Message]], temperature: float, seed: int = 0
+) -> list[Response]:
+    """Generate a policy's answers, one per prompt, as in evaluation."""
     from metaapo.models.generate import generate
     from metaapo.models.load import load_policy
 
@@ -79,11 +96,11 @@ def answers(experiment: Experiment, checkpoint: Path, prompts: Sequence[list[Mes
         tokenizer,
         prompts,
         n=1,
-        temperature=settings.temperature,
+        temperature=temperature,
         top_p=1.0,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
-        seed=0,
+        seed=seed,
     )
     return [response for (response,) in responses]
 
@@ -93,27 +110,48 @@ def gold_rewards(prompts: Sequence[list[Message]], responses: Sequence[Response]
     return [gold(messages, response.text).reward for messages, response in zip(prompts, responses)]
 
 
-def run_trial(experiment: Experiment, name: str, prompts: dict[int, list[list[Message]]]) -> Trial:
+@dataclass(frozen=True)
+class Validation:
+    """A world's held-out prompts, and the gold rewards of its SFT policy's sampled answers to them."""
+
+    prompts: list[list[Message]]
+    sft_rewards: list[float]
+
+
+def validation_of(experiment: Experiment, world: int) -> Validation:
+    """Draw a world's held-out prompts and let its SFT policy answer them."""
+    prompts = validation_prompts(experiment, world)
+    sft = answers(experiment, experiment.world_path(world) / "sft", prompts, TEMPERATURE, seed=1)
+    return Validation(prompts, gold_rewards(prompts, sft))
+
+
+def run_trial(experiment: Experiment, name: str, worlds: dict[int, Validation]) -> Trial:
     """Score one entry of the experiment over all its seeds."""
-    rewards, lengths, kls = [], [], []
-    for run in (run for run in experiment.runs() if run.method == name):
-        conversations, path = prompts[experiment.world_of(run.seed)], experiment.run_path(run)
-        answered = answers(experiment, path / f"iter{experiment.iterations}" / "model", conversations)
-        rewards.append(gold_rewards(conversations, answered))
-        lengths.append(np.mean([len(response.token_ids) for response in answered]))
-        kls.append(read_json(path / "run.json")["iterations"][-1]["kl"])
+    runs = [run for run in experiment.runs() if run.method == name]
+    scored = [_score(experiment, run, worlds[experiment.world_of(run.seed)]) for run in runs]
+    wins, kls, cuts = zip(*scored)
     train = experiment.train_of(name)
-    per_prompt = np.mean(rewards, axis=0)
+    per_prompt = 100 * np.mean(wins, axis=0)
     return Trial(
         module=experiment.methods[name].module or name,
         name=name,
         lr=train.lr,
         beta=train.beta,
-        reward=float(per_prompt.mean()),
+        win_rate=float(per_prompt.mean()),
         stderr=float(per_prompt.std(ddof=1) / np.sqrt(len(per_prompt))),
         kl=float(np.mean(kls)),
-        length=float(np.mean(lengths)),
+        cut=float(np.mean(cuts)),
     )
+
+
+def _score(experiment: Experiment, run: Run, world: Validation) -> tuple[list[float], float, float]:
+    """A run's win probability on each prompt, its KL, and the larger share of cut answers."""
+    folder = experiment.run_path(run)
+    model = folder / f"iter{experiment.iterations}" / "model"
+    sampled, greedy = (answers(experiment, model, world.prompts, temperature) for temperature in (TEMPERATURE, 0.0))
+    wins = [prefer(own, sft) for own, sft in zip(gold_rewards(world.prompts, sampled), world.sft_rewards)]
+    cut = max(float(np.mean([not response.finished for response in texts])) for texts in (sampled, greedy))
+    return wins, read_json(folder / "run.json")["iterations"][-1]["kl"], cut
 
 
 def check_equal_trials(experiment: Experiment) -> dict[str, list[str]]:
@@ -132,34 +170,45 @@ def check_equal_trials(experiment: Experiment) -> dict[str, list[str]]:
 
 
 def best(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest mean gold reward among those within KL_LIMIT, or among all if none is."""
-    near = [trial for trial in trials if trial.kl <= KL_LIMIT]
-    return max(near or trials, key=lambda trial: trial.reward)
+    """The trial with the highest win rate among the healthy ones, or among all if none is."""
+    return max([trial for trial in trials if trial.is_healthy] or trials, key=lambda trial: trial.win_rate)
 
 
-def table(trials: Sequence[Trial], sft_reward: float, experiment: Experiment) -> str:
+def is_on_edge(chosen: Trial, trials: Sequence[Trial]) -> bool:
+    """Whether a better setting may lie outside the grid of a method's trials: an extreme learning rate or beta."""
+    return any(
+        getattr(chosen, key) in (min(values), max(values))
+        for key in ("lr", "beta")
+        if len(values := {getattr(trial, key) for trial in trials}) > 2
+    )
+
+
+def table(trials: Sequence[Trial], experiment: Experiment) -> str:
     """Format all trials as Markdown, with the best of each method in bold."""
     name, seeds = experiment.experiment, " and ".join(map(str, experiment.seeds))
+    low, high = KL_RANGE
     lines = [
         "# Tuning",
         "",
         f"Made by `snakemake tune --cores all --configfile config/{name}.yaml`. Every method has the same number of",
-        f"trials. Each is trained for {experiment.iterations} iterations with seed {seeds}, which no other",
-        f"experiment uses; its last policy answers {PROMPTS} prompts of the training pool that are in no training",
-        f"record and no test. Of the trials within {KL_LIMIT:g} nats of the SFT policy the one with the highest mean",
-        "gold reward is taken (in bold).",
-        f"The SFT policy has {sft_reward:.3f} there.",
+        f"trials. Each is trained for {experiment.iterations} iterations with seeds {seeds}; its last policy answers",
+        f"{PROMPTS} prompts of the training pool that are in no training record and no test. Of the trials with a KL",
+        f"of {low:g} to {high:g} nats to the SFT policy and at most {100 * CUT_LIMIT:g} % cut answers, sampled and",
+        "greedy, the one with the highest win rate over the SFT policy is taken (in bold).",
         "",
-        "| method | lr | beta | gold reward | standard error | KL to SFT, nats | tokens |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| method | lr | beta | win rate | standard error | KL to SFT, nats | cut, % | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for module in dict.fromkeys(trial.module for trial in trials):
         of_module = [trial for trial in trials if trial.module == module]
+        chosen = best(of_module)
         for t in sorted(of_module, key=lambda trial: (trial.lr, trial.beta)):
-            mark = "**" if t is best(of_module) else ""
+            mark = "**" if t is chosen else ""
+            notes = [] if t.is_healthy else ["excluded"]
+            notes += ["on the edge of the grid"] if t is chosen and is_on_edge(t, of_module) else []
             lines.append(
-                f"| {module} | {t.lr:.1e} | {t.beta:g} | {mark}{t.reward:.3f}{mark} | {t.stderr:.3f} | {t.kl:.2f} "
-                f"| {t.length:.1f} |"
+                f"| {module} | {t.lr:.1e} | {t.beta:g} | {mark}{t.win_rate:.1f}{mark} | {t.stderr:.1f} | {t.kl:.2f} "
+                f"| {100 * t.cut:.1f} | {', '.join(notes)} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -174,15 +223,9 @@ def main() -> None:
         experiment = load_and_pin(arguments.config)
         check_equal_trials(experiment)
         worlds = {experiment.world_of(run.seed) for run in experiment.runs()}
-        prompts = {world: validation_prompts(experiment, world) for world in sorted(worlds)}
-        trials = [run_trial(experiment, name, prompts) for name in experiment.methods]
-        before = np.mean(
-            [
-                gold_rewards(asked, answers(experiment, experiment.world_path(w) / "sft", asked))
-                for w, asked in prompts.items()
-            ]
-        )
-        write_text(arguments.out, table(trials, float(before), experiment))
+        validation = {world: validation_of(experiment, world) for world in sorted(worlds)}
+        trials = [run_trial(experiment, name, validation) for name in experiment.methods]
+        write_text(arguments.out, table(trials, experiment))
         write_json(arguments.out.with_suffix(".json"), [vars(trial) for trial in trials])
     except (ConfigError, DataError) as error:
         sys.exit(f"error: {error}")

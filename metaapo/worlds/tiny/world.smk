@@ -1,4 +1,15 @@
-"""The tiny world: data, SFT policy and reward model, all generated from scratch."""
+"""The tiny world: its data, and its SFT policy and reward model, shipped or trained from scratch."""
+
+from metaapo.config import ConfigError
+from metaapo.worlds.tiny.shipped import RECIPE, shipped_file, shipped_worlds
+
+try:
+    SHIPPED = shipped_worlds(EXPERIMENT)
+except ConfigError as error:
+    raise WorkflowError(f"configuration: {error}")
+
+SHIPPED_WORLD = "|".join(map(str, SHIPPED)) or "none"
+TRAINED_WORLD = "|".join(str(world) for world in EXPERIMENT.world.seeds if world not in SHIPPED) or "none"
 
 
 include: "tune.smk"
@@ -8,7 +19,6 @@ rule world:
     output:
         manifest=f"{WORLD}/data/manifest.json",
         pairs=f"{WORLD}/data/pairs.jsonl",
-        demonstrations=f"{WORLD}/data/sft.jsonl",
         tokenizer=f"{WORLD}/data/tokenizer/tokenizer.json",
     log:
         f"{RESULTS}/logs/world{{world}}.log",
@@ -24,9 +34,34 @@ rule world:
         "python -m metaapo.worlds.tiny.data --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
+rule shipped_world:
+    input:
+        tokenizer=rules.world.output.tokenizer,
+        models=lambda w: shipped_file(int(w.world)),
+        recipe=RECIPE,
+    output:
+        f"{WORLD}/sft/model.safetensors",
+        f"{WORLD}/sft/config.json",
+        f"{WORLD}/reward_model/model.safetensors",
+        f"{WORLD}/reward_model/config.json",
+        f"{WORLD}/health.json",
+    log:
+        f"{RESULTS}/logs/shipped_world{{world}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/shipped_world/{{world}}.tsv"
+    wildcard_constraints:
+        world=SHIPPED_WORLD,
+    conda:
+        "../../../environment.yml"
+    params:
+        config=CONFIG_FILE,
+        code=code_hash("metaapo.worlds.tiny.shipped"),
+    shell:
+        "python -m metaapo.worlds.tiny.shipped unpack --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
+
+
 rule sft:
     input:
-        data=rules.world.output.demonstrations,
         tokenizer=rules.world.output.tokenizer,
     output:
         model=f"{WORLD}/sft/model.safetensors",
@@ -35,6 +70,8 @@ rule sft:
         f"{RESULTS}/logs/sft{{world}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/sft/{{world}}.tsv"
+    wildcard_constraints:
+        world=TRAINED_WORLD,
     conda:
         "../../../environment.yml"
     threads: EXPERIMENT.hardware.prepare.cpus
@@ -57,6 +94,8 @@ rule reward_model:
         f"{RESULTS}/logs/reward_model{{world}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/reward_model/{{world}}.tsv"
+    wildcard_constraints:
+        world=TRAINED_WORLD,
     conda:
         "../../../environment.yml"
     threads: EXPERIMENT.hardware.prepare.cpus
@@ -79,6 +118,8 @@ rule check_world:
         f"{RESULTS}/logs/check_world{{world}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/check_world/{{world}}.tsv"
+    wildcard_constraints:
+        world=TRAINED_WORLD,
     conda:
         "../../../environment.yml"
     params:
@@ -87,3 +128,21 @@ rule check_world:
         enforce=EXPERIMENT.health.enforce,
     shell:
         "python -m metaapo.worlds.tiny.health" " --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
+
+
+rule compare_worlds:
+    """Train the shipped worlds again and compare: `make worlds`."""
+    input:
+        health=expand(f"{WORLD}/health.json", world=EXPERIMENT.world.seeds),
+        recipe=RECIPE,
+    output:
+        f"{RESULTS}/worlds.json",
+    log:
+        f"{RESULTS}/logs/compare_worlds.log",
+    conda:
+        "../../../environment.yml"
+    params:
+        config=CONFIG_FILE,
+        code=code_hash("metaapo.worlds.tiny.shipped"),
+    shell:
+        "python -m metaapo.worlds.tiny.shipped compare --config {params.config:q} --out {output:q} 2>&1 | tee {log:q}"

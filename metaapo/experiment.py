@@ -129,7 +129,20 @@ class Experiment(ExperimentConfig):
         """Runs that must be finished before this one starts."""
         start = self.train_of(run.method).start
         names = [*self.methods[run.method].needs(), *([] if start == SFT else [start])]
-        return [run.model_copy(update={"method": name}) for name in names]
+        return [self.beside(run, name) for name in names]
+
+    def beside(self, run: Run, method: str) -> Run:
+        """Another method's run with the same seed and budget; if it samples nothing, its only run with the seed.
+
+        A budget means nothing to a method that declares `sampled` 0, so a run at any budget can start from its policy.
+        Such a method need not be trained with every seed either: its first run in the seed's world is then meant.
+        """
+        entry, budget, seed = self.methods.get(method), run.budget, run.seed
+        if entry is not None and declaration_of(entry.module or method).sampled == 0:
+            budget, seeds = entry.budget[0], entry.seeds or self.seeds
+            in_world = [other for other in seeds if self.world_of(other) == self.world_of(seed)]
+            seed = seed if seed in seeds or not in_world else in_world[0]
+        return run.model_copy(update={"method": method, "budget": budget, "seed": seed})
 
     def method_config(self, name: str) -> dict[str, Any]:
         """Everything in the configuration that all runs of a method depend on, as plain JSON data."""

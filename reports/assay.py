@@ -2,8 +2,8 @@
 
     python -m reports.assay --config config/assay.yaml
 
-Reads scores, logs, aim.csv and planted.json, and writes assay.json: a list of rows {name, value, ci_low, ci_high, low,
-high, ok, unit, note}. `low` and `high` are bounds that the value must keep; `ok` is null where nothing is required. Rows
+Reads scores, logs and aim.csv, and writes assay.json: a list of rows {name, value, ci_low, ci_high, low, high, ok,
+unit, note}. `low` and `high` are bounds that the value must keep; `ok` is null where nothing is required. Rows
 whose methods or files the experiment lacks are absent. docs/assay.md explains each of them.
 
 The claims read this file: without room for selection, a claim about selection is untestable here (`reports.evidence`).
@@ -32,7 +32,7 @@ from reports.runs import Results
 DOSE_FACTOR = 2.0  # the dose-response must be at least this many times the smallest gain that matters
 LARGEST_MISSED = 3.0  # points; the primary endpoint must be able to find an effect of this size with 80 % power
 MUST_BE_FOUND, MUST_NOT = 3, 0  # planted effects, in points, with a required verdict
-SPLITS, REPLICATES, SPLITS_PER_REPLICATE = 2000, 100, 200  # of the A/A comparison
+SPLITS = 4000  # of the A/A comparison: the share's error from drawing splits is then below 0.3 %
 # A share that is 2.5 % on average varies between sets of 42 runs: simulated without any difference between runs but
 # noise, its 95 % quantile is 5.0 % with 6 worlds of 7 runs.
 AA_TOLERANCE = 0.025
@@ -80,6 +80,25 @@ def assay(results: Results) -> list[dict[str, Any]]:
     return [row.record() for section in sections for row in section(results, evidence)]
 
 
+TITLES = {
+    "dose_response": "Do annotations help at all, where nothing is selected?",
+    "room_selection": "How much could the best choice of prompts gain?",
+    "room_weights": "How much could the best weights gain?",
+    "planted": "Is a planted effect of {} points seen?",
+    "aa_supported": "How often does a method beat itself?",
+    "aa_against": "How often does a method lose to itself?",
+    "spread_iter": "Does the probability of sampling differ between prompts (iteration {})?",
+    "aim_iter": "Does sampling aim at the prompts that gain most (iteration {})?",
+    "smallest_effect": "How large must an advantage be to be found?",
+}
+
+
+def title_of(name: str) -> str:
+    """A row's question in plain words, for the report."""
+    stem, number = name.rstrip("0123456789").removesuffix("_"), name[len(name.rstrip("0123456789")) :]
+    return TITLES.get(name) or TITLES[stem].format(number)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Contrasts between arms
 
@@ -116,8 +135,8 @@ def dose_response(results: Results, evidence: Logs) -> Iterator[Row]:
     ends = _interval(part.estimate)
     ok = ends["ci_low"] is not None and ends["ci_low"] > 0 and part.estimate.value >= needed
     note = (
-        f"random mixing at {max(budgets):.0%} of the annotations less at {min(budgets):.0%}; the interval must lie above "
-        f"0 and the gain reach {needed:g} points, twice the smallest that matters"
+        f"random mixing at {max(budgets):.0%} of the annotations less at {min(budgets):.0%}; the interval must lie "
+        f"above 0, and the gain reach {needed:g} points, twice the smallest that matters"
     )
     yield Row("dose_response", **ends, low=needed, ok=ok, unit=part.unit, note=note)
 
@@ -203,7 +222,7 @@ def planted_effects(results: Results, evidence: Logs) -> Iterator[Row]:
 
 def same_method(results: Results, evidence: Logs) -> Iterator[Row]:
     """How often a method beats itself: shares of A/A splits that are "supported" and "worse"."""
-    experiment, name = results.experiment, results.experiment.assay.aa
+    name = results.experiment.assay.aa
     if not name:
         return
     runs = runs_by_world(results, evidence, name)
@@ -214,20 +233,19 @@ def same_method(results: Results, evidence: Logs) -> Iterator[Row]:
     def judge(table: Table) -> Verdict:
         return states([_part(table, "A - B", benchmark, metric)])[0]
 
-    rng = np.random.default_rng(AA_SEED)
-    shares = split_shares(runs, judge, SPLITS, rng)
-    replicates = [
-        split_shares(runs, judge, SPLITS_PER_REPLICATE, rng, resample=True) for _ in range(REPLICATES)
-    ]
+    pairs = random_splits([len(of) for of in runs], SPLITS, np.random.default_rng(AA_SEED))
+    verdicts = [judge(np.array([of[a] - of[b] for of, (a, b) in zip(runs, split)])) for split in pairs]
     n_runs, high = sum(map(len, runs)), ALPHA + AA_TOLERANCE
     for row, verdict, words in (("aa_supported", "supported", "better"), ("aa_against", "worse", "worse")):
-        low, top = stats.percentile_interval([replicate[verdict] for replicate in replicates])
+        found = np.array([of == verdict for of in verdicts])
+        low, top = share_interval(found, pairs)
+        share = float(found.mean())
         note = (
-            f"share of {SPLITS} random splits of {n_runs} runs of {experiment.methods[name].module or name} in which it "
-            f"comes out {words} than itself; {ALPHA:.1%} expected, plus {AA_TOLERANCE:.1%} for so few runs; interval: "
-            "bootstrap over runs, since splits share them"
+            f"share of {SPLITS} random splits of {n_runs} runs of one method ({name}) in which it comes out {words} "
+            f"than itself; at most {ALPHA:.1%} expected, with a tolerance of {AA_TOLERANCE:.1%} for so few runs; the "
+            "interval counts runs, not splits, which share them"
         )
-        yield Row(row, shares[verdict], low, top, high=high, ok=shares[verdict] <= high, unit="share", note=note)
+        yield Row(row, share, low, top, high=high, ok=share <= high, unit="share", note=note)
 
 
 def runs_by_world(results: Results, evidence: Logs, name: str) -> list[NDArray[np.float64]]:
@@ -242,44 +260,48 @@ def runs_by_world(results: Results, evidence: Logs, name: str) -> list[NDArray[n
     return [values[worlds == world] for world in dict.fromkeys(worlds)]
 
 
-def split_shares(
-    runs: Sequence[NDArray[np.float64]],
-    judge: Callable[[Table], Verdict],
-    splits: int,
-    rng: np.random.Generator,
-    resample: bool = False,
-) -> dict[str, float]:
-    """Shares of random splits by verdict; in a split, every world gives two different runs, A and B.
+def random_splits(sizes: Sequence[int], splits: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Two different runs, A and B, of every world in each split: (splits, worlds, 2), indices of runs within a world.
 
     Args:
-        runs: for each world, (runs, questions).
-        judge: the verdict on a table of differences A - B, (worlds, questions).
-        splits: number of random splits.
+        sizes: number of runs of each world, at least 2.
+        splits: number of splits.
         rng: random stream.
-        resample: draw the runs of each world with replacement first (one bootstrap replicate); a run is never compared
-            with its own copy.
     """
-    drawn = [_distinct_draw(len(of), rng) if resample else np.arange(len(of)) for of in runs]
-    found = {"supported": 0, "worse": 0}
-    for _ in range(splits):
-        pairs = [_two_runs(numbers, rng) for numbers in drawn]
-        verdict = judge(np.array([of[a] - of[b] for of, (a, b) in zip(runs, pairs)]))
-        if verdict in found:
-            found[verdict] += 1
-    return {verdict: count / splits for verdict, count in found.items()}
+    first = np.array([rng.integers(n, size=splits) for n in sizes])
+    step = np.array([rng.integers(1, n, size=splits) for n in sizes])
+    return np.stack([first, (first + step) % np.array(sizes)[:, None]], axis=-1).transpose(1, 0, 2)
 
 
-def _distinct_draw(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """n of n runs with replacement, at least two of them different."""
-    while len(set(drawn := rng.integers(n, size=n))) < 2:
-        continue
-    return drawn
+def share_interval(found: NDArray[np.bool_], pairs: NDArray[np.int64]) -> tuple[float, float]:
+    """A 95 % interval of the share of splits with an outcome, if splits share runs.
+
+    The share is a U-statistic of the runs. Its variance is the jackknife's, which leaves out each run in turn; Wilson's
+    interval is then that of as many independent splits as would have this variance, at least half as many as there are
+    runs and at most as many as were drawn.
+
+    Args:
+        found: (splits,), whether a split has the outcome.
+        pairs: (splits, worlds, 2), the runs that it compares.
+
+    Source: Arvesen, "Jackknifing U-statistics", Annals of Mathematical Statistics 40 (1969); Wilson, JASA 22 (1927).
+    """
+    share, variance, n_runs = float(found.mean()), 0.0, 0
+    for world in range(pairs.shape[1]):
+        n = int(pairs[:, world].max()) + 1
+        n_runs += n
+        if n > 2:  # of two runs, every split holds both
+            without = np.array([found[(pairs[:, world] != run).all(axis=1)].mean() for run in range(n)])
+            variance += (n - 1) / n * float(((without - without.mean()) ** 2).sum())
+    size = share * (1 - share) / variance if variance > 0 else 0.0
+    return wilson(share, min(max(size, n_runs / 2), len(found)))
 
 
-def _two_runs(numbers: NDArray[np.int64], rng: np.random.Generator) -> tuple[int, int]:
-    """Two different runs, each in proportion to how often it was drawn."""
-    first = rng.choice(numbers)
-    return int(first), int(rng.choice(numbers[numbers != first]))
+def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share among n independent trials; n need not be whole."""
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -316,9 +338,9 @@ def aim(results: Results, evidence: Logs) -> Iterator[Row]:
             continue
         estimate = stats.mean_over_seeds(_over_worlds(results, known))
         note = (
-            f"Spearman's rank correlation of P(sample) with the gain of the online pair by gold, "
-            f"{len(rows) // len(found)} prompts in each of {len(known)} runs; above 0: prompts that gain more are sampled "
-            "more often"
+            "Spearman's rank correlation of P(sample) with what the online pair gains by gold, "
+            f"{len(rows) // len(found)} prompts in each of {len(known)} runs; above 0, prompts that gain more are "
+            "sampled more often"
         )
         yield Row(f"aim_iter{iteration}", **_interval(estimate), unit="rank correlation", note=note)
 

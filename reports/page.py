@@ -18,8 +18,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from metaapo.data import write_text
+from metaapo.data import read_json, write_text
 from reports import drawing, figures, health_gate, samples, tables
+from reports.assay import title_of
 from reports.collect import share
 from reports.judge_cards import judge_cards
 from reports.runs import Results
@@ -73,6 +74,7 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
     return environment.get_template("page.html.j2").render(
         experiment=experiment,
         banner=banner(results),
+        assay=assay_view(results),
         claims=[claim_view(claim) for claim in results.claims],
         counts=count_verdicts(results.claims),
         sections=[
@@ -205,6 +207,26 @@ def effect_bar(claim: dict[str, Any]) -> Markup:
         f'<line x1="{x(claim["ci_low"])}" x2="{x(claim["ci_high"])}" y1="{middle}" y2="{middle}" class="ci"/>'
         f'<circle cx="{x(claim["effect"])}" cy="{middle}" r="4.5"/></svg>'
     )
+
+
+def assay_view(results: Results) -> list[dict[str, Any]]:
+    """The rows of assay.json as the page shows them; empty without the file."""
+    path = results.folder / "assay.json"
+    shown = []
+    for row in read_json(path) if path.exists() else []:
+        ends = (row["ci_low"], row["ci_high"])
+        shown.append(
+            {
+                "question": title_of(row["name"]),
+                "value": _plain(row["value"]),
+                "interval": "" if None in ends else "[{:.3g}, {:.3g}]".format(*ends),
+                "unit": row["unit"] if row["value"] is not None else "",
+                "range": _range(row["low"], row["high"]),
+                "ok": row["ok"],
+                "note": row["note"],
+            }
+        )
+    return shown
 
 
 def health_view(name: str, document: Any) -> dict[str, Any]:

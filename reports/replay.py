@@ -35,6 +35,8 @@ STORED = (
     "world*/data/manifest.json*",
     "world*/data/pairs.jsonl*",
     "world*/data/eval/*",
+    "aim.csv*",
+    "planted.json*",
     "benchmarks/**/*.tsv*",
 )
 COMPUTED = ("scores.csv", "claims.json")

@@ -1,5 +1,6 @@
 """From scores to the page: scores.csv, verdicts on the claims, health, figures, tables and notebooks."""
 
+from eval.aim import aimed_runs
 from eval.grade import gold_files
 from metaapo.method import known_declarations
 
@@ -26,9 +27,11 @@ rule report:
         cards=expand(f"{RESULTS}/judges/{{judge}}/judge_card.json", judge=EXPERIMENT.judges),
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
+        aim=f"{RESULTS}/aim.csv" if aimed_runs(EXPERIMENT) else [],
         looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
     output:
         scores=report(f"{RESULTS}/scores.csv", category="Scores"),
+        assay=report(f"{RESULTS}/assay.json", category="Sensitivity"),
         claims=report(f"{RESULTS}/claims.json", category="Verdicts"),
         health=report(f"{RESULTS}/health.json", category="Health"),
         page=report(f"{REPORT}/index.html", category="Report"),

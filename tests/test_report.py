@@ -277,7 +277,8 @@ def test_an_experiment_with_the_pooled_benchmark_decides_by_it(tmp_path):
 
 
 def capped(folder, budgets, rates=(0.62, 0.55, 0.50), seeds=(0, 1)):
-    methods = {**BASIC, "metaapo": FakeMethod(62, rates, learns=True, config={"budget": budgets})}
+    methods = {"dpo": BASIC["dpo"], "online_dpo": BASIC["online_dpo"]}
+    methods["metaapo"] = FakeMethod(62, rates, learns=True, config={"budget": budgets})
     return evidence.Logs(with_scores(folder, methods=methods, seeds=seeds, questions=8), "gold")
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from metaapo.benchmarks import known_benchmarks
 from metaapo.config import NAME, ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
 from metaapo.data import DataError, read_yaml, refuse_expansion, write_text
-from metaapo.method import known_methods, method_module, module_of
+from metaapo.method import declaration_of, known_methods, method_module, module_of
 
 SFT = "sft"  # the world's policy that methods start from; no method may have this name
 
@@ -116,7 +116,17 @@ class Experiment(ExperimentConfig):
         """Runs that must be finished before this one starts."""
         start = self.train_of(run.method).start
         names = [*self.methods[run.method].needs(), *([] if start == SFT else [start])]
-        return [run.model_copy(update={"method": name}) for name in names]
+        return [self.beside(run, name) for name in names]
+
+    def beside(self, run: Run, method: str) -> Run:
+        """Another method's run with the same seed and budget; if it samples nothing, its only run with the seed.
+
+        A budget means nothing to a method that declares `sampled` 0, so a run at any budget can start from its policy.
+        """
+        entry, budget = self.methods.get(method), run.budget
+        if entry is not None and declaration_of(entry.module or method).sampled == 0:
+            budget = entry.budget[0]
+        return run.model_copy(update={"method": method, "budget": budget})
 
     def method_config(self, name: str) -> dict[str, Any]:
         """Everything in the configuration that all runs of a method depend on, as plain JSON data."""

@@ -74,11 +74,11 @@ class RunContext:
         return self.path / f"iter{iteration}"
 
     def other(self, method: str) -> RunContext:
-        """Another method's run with the same budget and seed."""
-        return RunContext(self.experiment, self.run.model_copy(update={"method": method}))
+        """Another method's run with the same seed, at the same budget unless a budget means nothing to the method."""
+        return RunContext(self.experiment, self.experiment.beside(self.run, method))
 
     def summaries_of(self, method: str) -> list[dict[str, Any]]:
-        """Per-iteration summaries of another method's finished run with the same budget and seed."""
+        """Per-iteration summaries of the finished run `other(method)`."""
         return read_json(self.other(method).path / "run.json")["iterations"]
 
     def start_path(self, iteration: int) -> Path:

@@ -4,7 +4,8 @@
         --variant before=../before --variant after=. --variant pinned=.,MKL_CBWR=COMPATIBLE,ATEN_CPU_CAPABILITY=avx2
 
 The worlds of the configuration have to be there; each variant trains from a copy of them. CPU seconds (user + system)
-are steadier than wall clock on a machine that others use too, and variants take turns, so ratios compare like with like.
+are steadier than wall clock on a machine that others use too, and variants take turns, so ratios compare like with
+like.
 Several runs after --run share one training and one answering process, as with hardware.runs_per_job.
 """
 

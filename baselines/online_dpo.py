@@ -31,5 +31,5 @@ def build(params: Params, context: RunContext) -> Method:
         weigh=lambda pairs: 0.0,
         objective=params.build_objective(),
         uses_offline=False,
-        keep_unsampled=False,
+        unsampled="dropped",
     )

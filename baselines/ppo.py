@@ -13,8 +13,8 @@ Design choices:
   samples, so K responses from one policy are worth less than K passes. Its annotation ratio is responses / K; compare
   methods at measured budgets.
 - Samples are drawn at temperature 1 without top_p, since the importance ratio refers to the policy itself.
-- A response truncated before EOS loses `eos_penalty` (Huang et al. 2024): the reward model scores it as if it were
-  complete.
+- A response cut off before EOS loses `sampling.cut_penalty` (Huang et al. 2024), as in every method: the reward model
+  scores it as if it were complete.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ class Params(MethodConfig):
     value_lr: float = Field(3e-4, gt=0, description="peak learning rate of the value model")
     discount: float = Field(1.0, gt=0, le=1, description="gamma")
     trace: float = Field(0.95, ge=0, le=1, description="lambda of generalized advantage estimation")
-    eos_penalty: float = Field(1.0, ge=0, description="subtracted from the score of a response without EOS")
     kl_target: float | None = Field(
         None, gt=0, description="target KL to the reference, in nats per response; none: fixed coefficient"
     )
@@ -166,13 +165,15 @@ class PPO:
     ) -> list[dict[str, Any]]:
         """Estimate advantages for one rollout and train on its minibatches; return one log row per optimizer step."""
         from metaapo import policy_gradient
+        from metaapo.loop.annotate import scores_of
 
         params, policies = self.params, self.bench.policies
         sequences = [(prompt.ids, response.token_ids) for prompt, (response, _) in zip(prompts, sampled)]
         with self.bench.processes.arithmetic():
             models = (policies.policy, policies.reference, self.value_model)
             rollout = policy_gradient.measure(*models, sequences, policies.tokenizer.pad_token_id)
-        scores = rollout.mask.new_tensor(penalised_scores(sampled, params.eos_penalty))
+        responses, rewards = zip(*sampled)
+        scores = rollout.mask.new_tensor(scores_of(rewards, responses, self.bench.sampling.cut_penalty))
         advantages, returns = policy_gradient.estimate(
             rollout, scores, self.kl_coefficient, params.discount, params.trace
         )
@@ -235,8 +236,3 @@ def enter_response(ledger: LedgerRow, response: Response, reward: float) -> None
     ledger.reward_model_calls += 1
     ledger.reward_chosen = reward if ledger.reward_chosen is None else max(reward, ledger.reward_chosen)
     ledger.reward_rejected = reward if ledger.reward_rejected is None else min(reward, ledger.reward_rejected)
-
-
-def penalised_scores(sampled: list[tuple[Response, float]], eos_penalty: float) -> list[float]:
-    """Scores for the shaped rewards, minus the penalty for responses truncated before EOS."""
-    return [reward - (0.0 if response.finished else eos_penalty) for response, reward in sampled]

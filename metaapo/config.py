@@ -137,7 +137,7 @@ class TrainConfig(Section):
     start: str = Field(
         "sft",
         description="policy at the start of iteration 1: sft, or the name of a method in this experiment, to start "
-        "from its final policy; that method itself starts from sft",
+        "from its final policy (for a checkpoint, an entry with module: released); that method itself starts from sft",
     )
     reference: Literal["fixed", "moving", "lagged"] = Field(
         "fixed",
@@ -175,6 +175,11 @@ class SamplingConfig(Section):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(32, ge=1)
+    cut_penalty: float = Field(
+        1.0,
+        ge=0,
+        description="what a response cut off by max_new_tokens scores below its reward, in every method; 0: nothing",
+    )
     batch_size: int = Field(512, ge=1, description="sequences generated in parallel")
     backend: Literal["transformers", "vllm"] = Field("transformers", description="vllm needs vLLM, preferably on a GPU")
     vllm: VLLMConfig = VLLMConfig()

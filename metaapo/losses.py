@@ -62,7 +62,7 @@ def ipo(pairs: PairLogps, beta: float) -> Tensor:
     return (chosen - rejected - 1 / (2 * beta)) ** 2
 
 
-def simpo(pairs: PairLogps, beta: float, gamma: float = 0.6, per_token: bool = True) -> Tensor:
+def simpo(pairs: PairLogps, beta: float, gamma: float = 0.6) -> Tensor:
     """Simple preference optimization: L = -log sigmoid(beta * (avg log pi(y_w) - avg log pi(y_l)) - gamma).
 
     Uses no reference (Meng et al. 2024, eq. 6).
@@ -71,11 +71,8 @@ def simpo(pairs: PairLogps, beta: float, gamma: float = 0.6, per_token: bool = T
         pairs: the pairs; their reference columns are ignored.
         beta: scale of the log-probability per token, 2 to 10 in the paper.
         gamma: target margin, >= 0, in the units of beta * log-probability per token.
-        per_token: if False, sum the log-probabilities instead, as MetaAPO's authors do; this is not SimPO's objective.
     """
-    chosen, rejected = pairs.chosen, pairs.rejected
-    if per_token:
-        chosen, rejected = chosen / pairs.chosen_length, rejected / pairs.rejected_length
+    chosen, rejected = pairs.chosen / pairs.chosen_length, pairs.rejected / pairs.rejected_length
     return -logsigmoid(beta * (chosen - rejected) - gamma)
 
 

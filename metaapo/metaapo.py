@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from metaapo.config import ConfigError, Section
-from metaapo.method import Declaration, Method, ObjectiveParams, SelectionRequest
+from metaapo.method import Declaration, Method, ObjectiveParams, SelectionRequest, Unsampled
 from metaapo.offline_pairs import OfflinePairs
 from metaapo.selection import Selection, by_priority, by_probability, random_fraction
 
@@ -41,20 +41,35 @@ DECLARATION = Declaration(
 Reading = Literal["paper", "official-code"]
 OFFICIAL_MICRO_BATCH = 2  # --micro_train_batch_size of the authors' Llama script
 INDIFFERENT = math.log(0.5)  # score of a pair if the policy has no preference
+TIE = 1e-6  # scores this close are equal; float32 kernels round a score near log 1/2 by about 1e-7
 
 
 class Fidelity(Section):
     """Differences between the paper and the authors' code (docs/fidelity.md); each can follow either."""
 
-    score: Reading = Field("paper", description="h_phi's input: log sigmoid(beta Delta), or without beta")
+    score: Reading = Field(
+        "paper", description="objective dpo: h_phi's input is log sigmoid(beta Delta), or without beta"
+    )
     meta_init: Reading = Field("paper", description="spread weights, or all 0.1 (units stay identical)")
-    unsampled: Reading = Field("paper", description="unsampled prompts train on w * L_off, or are dropped")
+    unsampled: Unsampled = Field(
+        "scaled",
+        description="prompts without an online pair: scaled, w * L_off (also `paper`); dropped (also `official-code`); "
+        "full, L_off, as with the code's --unsampled_path",
+    )
     meta_buffer: Reading = Field("paper", description="T_meta counts steps, or steps times the code's micro-batch size")
     start: Reading = Field(
         "paper", description="train.start and train.reference, or `official_start`, lagged reference"
     )
     ties: Reading = Field("paper", description="pairs that carry no information are dropped, or kept")
-    simpo: Reading = Field("paper", description="objective simpo: log-probabilities per token, or summed")
+    simpo: Reading = Field(
+        "paper", description="objective simpo: w from the score that selects and trains h_phi, or without beta"
+    )
+
+    @field_validator("unsampled", mode="before")
+    @classmethod
+    def _by_its_source(cls, unsampled: Any) -> Any:
+        words = {"paper": "scaled", "official-code": "dropped"}
+        return words.get(unsampled, unsampled) if isinstance(unsampled, str) else unsampled
 
 
 class Params(ObjectiveParams):
@@ -75,9 +90,9 @@ class Params(ObjectiveParams):
     )
     select: Literal["meta", "all", "random", "threshold"] = Field(
         "meta",
-        description="prompts to sample: where u > w; all; as many as in the run `match`, at random; score <= threshold",
+        description="prompts to sample: where u > w; all; as many as in the run `match`, at random; score < threshold",
     )
-    threshold: float = Field(INDIFFERENT, le=0, description="for select: threshold; log 1/2: chosen is not preferred")
+    threshold: float = Field(INDIFFERENT, le=0, description="for select: threshold; log 1/2: rejected is preferred")
     weights: Literal["meta", "uniform", "shuffled"] = Field(
         "meta", description="w in the loss: from the map; 1/2; from the map, but shifted by one prompt in the batch"
     )
@@ -107,31 +122,34 @@ class Params(ObjectiveParams):
         official = {"start": self.official_start, "reference": "lagged"}
         return super().overrides() | (official if self.fidelity.start == "official-code" else {})
 
-    def objective_settings(self) -> dict[str, Any]:
-        """Settings of the objective, with the authors' sums instead of SimPO's averages if requested."""
-        summed = self.objective == "simpo" and self.fidelity.simpo == "official-code"
-        return super().objective_settings() | ({"per_token": False} if summed else {})
-
 
 def build(params: Params, context: RunContext) -> Method:
     """Build the method's decisions and its meta-learner."""
-    if params.weights == "shuffled" and context.experiment.train_of(context.run.method).micro_batch_size == 1:
+    train = context.experiment.train_of(context.run.method)
+    if params.weights == "shuffled" and train.micro_batch_size == 1:
         raise ConfigError(f"methods.{context.run.method}.weights: shuffled needs train.micro_batch_size of 2 or more")
     learner = None if params.map == "sigmoid" else build_learner(params, context)
 
     def weigh(pairs: OfflinePairs) -> Tensor:
         return pairs.scores.sigmoid() if learner is None else learner.weigh(learner.features(pairs))
 
+    def weigh_in_loss(pairs: OfflinePairs) -> Tensor:
+        if params.objective == "simpo" and params.fidelity.simpo == "official-code":
+            pairs = replace(pairs, scores=without_beta(pairs.scores, train.beta))
+        return weigh(pairs)
+
     return Method(
         select=build_select(params, context, weigh),
-        weigh={"meta": weigh, "uniform": lambda pairs: 0.5, "shuffled": lambda pairs: weigh(pairs).roll(1)}[
-            params.weights
-        ],
+        weigh={
+            "meta": weigh_in_loss,
+            "uniform": lambda pairs: 0.5,
+            "shuffled": lambda pairs: weigh_in_loss(pairs).roll(1),
+        }[params.weights],
         objective=params.build_objective(),
-        score=partial(raw_score, params) if params.fidelity.score == "official-code" else None,
+        score=raw_score if params.objective == "dpo" and params.fidelity.score == "official-code" else None,
         learner=learner,
         rates_offline="reward_gaps" in params.meta_inputs,
-        keep_unsampled=params.fidelity.unsampled == "paper",
+        unsampled=params.fidelity.unsampled,
         keep_ties=params.fidelity.ties == "official-code",
     )
 
@@ -169,14 +187,20 @@ def build_select(params: Params, context: RunContext, weigh: Weigh) -> Callable[
         return random_fraction(len(request.scores), summary["sampled"] / summary["prompts"], request.rng)
 
     def below_threshold(request: SelectionRequest) -> Selection:
-        return by_priority(-request.scores, -params.threshold, request.budget, request.rng)
+        return by_priority(-request.scores, -params.threshold + TIE, request.budget, request.rng)
 
     return {"meta": meta, "all": everything, "random": at_random, "threshold": below_threshold}[params.select]
 
 
-def raw_score(params: Params, pairs: PairLogps, beta: float) -> Tensor:
-    """Log sigmoid of the margin without beta, h_phi's input in the authors' code (for SimPO, with gamma / beta)."""
-    settings = params.objective_settings()
-    if "gamma" in settings:
-        settings["gamma"] /= beta
-    return -params.build_objective().loss(pairs, 1.0, **settings)
+def raw_score(pairs: PairLogps, beta: float) -> Tensor:
+    """Log sigmoid(Delta) without beta, h_phi's input in the authors' code (cli/sample.py, models/loss.py)."""
+    from metaapo.losses import dpo
+
+    return -dpo(pairs, 1.0)
+
+
+def without_beta(scores: Tensor, beta: float) -> Tensor:
+    """Turn scores log sigmoid(beta * x) into log sigmoid(x)."""
+    from torch.nn.functional import logsigmoid
+
+    return logsigmoid((scores - (-scores.expm1()).log()) / beta)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from metaapo.meta_learner import MetaLearner
 
 
+Unsampled = Literal["scaled", "dropped", "full"]
+
+
 @dataclass(frozen=True)
 class ObjectiveTraits:
     """What the configuration needs to know about an objective before torch is imported.
@@ -195,7 +198,8 @@ class Method:
         reads_scores: False if `select` and `order` ignore the offline pairs; this saves scoring them under the current
             policy, both see nan instead, and the ledger's offline_score is null.
         rates_offline: the reward model also scores the offline pairs, and the ledger counts these scores.
-        keep_unsampled: also train on prompts without an online pair.
+        unsampled: how prompts without an online pair are trained on: "scaled", with w * L_off; "full", with L_off, the
+            offline pair taking the online place too; "dropped", not at all.
         keep_ties: also train on pairs with equal rewards or identical texts.
     """
 
@@ -212,7 +216,7 @@ class Method:
     uses_offline: bool = True
     reads_scores: bool = True
     rates_offline: bool = False
-    keep_unsampled: bool = True
+    unsampled: Unsampled = "scaled"
     keep_ties: bool = False
 
     def at(self, iteration: int) -> Method:

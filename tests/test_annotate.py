@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaapo.data import DataError
-from metaapo.loop.annotate import best_worst
+from metaapo.loop.annotate import best_worst, scores_of
+from metaapo.models.generate import Response
 from metaapo.models.load import encode_prompt, encode_responses
 from metaapo.models.rewards import reward_responses
 
@@ -19,6 +20,12 @@ def test_chosen_is_best_and_rejected_is_worst(candidates):
     assert rewards[pair.chosen] == max(rewards)
     assert rewards[pair.rejected] == min(rewards)
     assert (pair.outcome == "pair") == (max(rewards) > min(rewards) and texts[pair.chosen] != texts[pair.rejected])
+
+
+def test_a_cut_response_scores_less_than_its_reward_and_offline_candidates_are_complete():
+    responses = [Response("a", [], [], finished=False), Response("b", [], [], finished=True)]
+    assert scores_of([3.0, 2.5, 2.0], responses, cut_penalty=1.0) == [2.0, 2.5, 2.0]
+    assert scores_of([3.0, 2.5, 2.0], responses, cut_penalty=0.0) == [3.0, 2.5, 2.0]
 
 
 def test_ties_and_identical_texts_make_no_pair():

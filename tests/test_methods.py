@@ -237,9 +237,25 @@ def test_adpo_mixes_with_a_fixed_weight(finished):
 
 
 def test_threshold_sampling_takes_pairs_with_which_the_policy_disagrees(finished):
-    for iteration in (1, 2):
-        for row in ledger(finished, "metaapo_threshold_sampling", iteration):
-            assert row["sampled"] == (row["offline_score"] <= np.log(0.5))
+    rows = ledger(finished, "metaapo_threshold_sampling", 2)
+    assert {row["sampled"] for row in rows} == {True, False}
+    for row in rows:
+        assert row["sampled"] == (row["offline_score"] < np.log(0.5) - 1e-6)
+
+
+def test_threshold_sampling_takes_no_pair_on_which_the_policy_is_indifferent(finished):
+    """In iteration 1 the policy equals the reference: all scores are log 1/2, however float32 rounds them."""
+    from metaapo.metaapo import Params, build_select
+    from metaapo.method import SelectionRequest
+    from metaapo.offline_pairs import OfflinePairs
+
+    assert not any(row["sampled"] for row in ledger(finished, "metaapo_threshold_sampling", 1))
+    select = build_select(Params(select="threshold"), None, None)
+    half = torch.tensor(np.log(0.5), dtype=torch.float32)
+    around = torch.stack([half, torch.nextafter(half, -torch.ones(())), torch.nextafter(half, torch.zeros(()))])
+    pairs = OfflinePairs(torch.cat([around, torch.tensor([-0.7, -0.69])]), torch.zeros(5), torch.zeros(5))
+    chosen = select(SelectionRequest(pairs, 1, 1.0, np.random.default_rng(0))).sampled
+    assert chosen.tolist() == [False, False, False, True, False]
 
 
 # --- MetaAPO's ablations and controls --------------------------------------------------------------------------------
@@ -366,16 +382,46 @@ def test_mistakes_in_metaapos_keys_are_reported(entry, message):
         resolve(experiment_document("x", methods={"metaapo": entry, "dpo": {}}))
 
 
-def test_the_authors_simpo_sums_and_sees_gamma_over_beta():
-    """Their input to h_phi: log sigmoid of (summed margin - gamma / beta), without beta."""
+def test_the_authors_score_is_the_margin_without_beta():
     from metaapo.losses import PairLogps
-    from metaapo.metaapo import Params, raw_score
+    from metaapo.metaapo import raw_score
 
     columns = [torch.tensor([x]) for x in (-4.0, -6.0, 0.0, 0.0, 3.0, 2.0)]
-    params = Params(objective="simpo", fidelity={"score": "official-code", "simpo": "official-code"})
-    assert raw_score(params, PairLogps(*columns), 2.5).item() == pytest.approx(-np.log1p(np.exp(-(2 - 0.6 / 2.5))))
-    plain = Params(fidelity={"score": "official-code"})
-    assert raw_score(plain, PairLogps(*columns), 0.1).item() == pytest.approx(-np.log1p(np.exp(-2.0)))
+    assert raw_score(PairLogps(*columns), 0.1).item() == pytest.approx(-np.log1p(np.exp(-2.0)))
+
+
+def test_the_authors_simpo_weighs_by_the_score_without_beta_and_selects_by_the_one_with_it(tmp_path):
+    """Per token, x = -4 / 3 + 6 / 2; the loss is log(1 + exp(-(2.5 x - 0.6))), and w = h_phi(log sigmoid(x - 0.24))."""
+    from metaapo.loop.run import RunContext
+    from metaapo.losses import PairLogps
+    from metaapo.metaapo import build
+    from metaapo.method import SelectionRequest
+    from metaapo.offline_pairs import OfflinePairs
+
+    methods = {"metaapo": {"objective": "simpo", "fidelity": "official-code"}, "dpo": {}}
+    experiment = experiment_in(tmp_path, methods)
+    method = build(experiment.methods["metaapo"], RunContext(experiment, run_of("metaapo")))
+    columns = [torch.tensor([x]) for x in (-4.0, -6.0, 0.0, 0.0, 3.0, 2.0)]
+    x = -4 / 3 + 6 / 2
+    scores = -method.objective.loss(PairLogps(*columns), 2.5)
+    assert scores.item() == pytest.approx(-np.log1p(np.exp(-(2.5 * x - 0.6))), rel=1e-5)
+    assert method.score is None  # selection and h_phi's training see minus the loss
+    pairs = OfflinePairs(scores, torch.zeros(1), torch.zeros(1))
+    weight = method.learner.weigh(torch.tensor([-np.log1p(np.exp(-(x - 0.24)))]))
+    assert method.weigh(pairs).item() == pytest.approx(weight.item(), rel=1e-5)
+    request = SelectionRequest(pairs, 1, 1.0, np.random.default_rng(0))
+    assert method.select(request).probability[0] == pytest.approx(1 - method.learner.weigh(scores).item(), rel=1e-5)
+
+
+def test_taking_beta_out_of_a_score_is_exact_at_both_ends():
+    from metaapo.metaapo import without_beta
+
+    x = torch.tensor([-40.0, -3.0, 0.0, 2.0, 6.0])
+    expected = torch.nn.functional.logsigmoid(x)
+    torch.testing.assert_close(
+        without_beta(torch.nn.functional.logsigmoid(2.5 * x), 2.5), expected, rtol=1e-2, atol=1e-6
+    )
+    assert without_beta(torch.zeros(1), 2.5).item() == 0  # a score that float32 rounds to 0
 
 
 # --- budgets ---------------------------------------------------------------------------------------------------------

@@ -223,15 +223,15 @@ def test_an_adaptive_coefficient_is_carried_over(tmp_path):
 
 
 def test_a_cut_response_loses_the_penalty_in_its_returns():
-    from baselines.ppo import penalised_scores
+    from metaapo.loop.annotate import scores_of
     from metaapo.models.generate import Response
 
     policy, value_model = make_policy(3), make_reward_model(2)
-    sampled = [
-        (Response("", ids, [], finished), 2.0) for (_, ids), finished in zip(SEQUENCES[:2], (True, False), strict=True)
+    responses = [
+        Response("", ids, [], finished) for (_, ids), finished in zip(SEQUENCES[:2], (True, False), strict=True)
     ]
     rollout = ppo.measure(policy, policy, value_model, SEQUENCES[:2], 0)
-    scores = torch.tensor(penalised_scores(sampled, eos_penalty=1.5))
+    scores = torch.tensor(scores_of([2.0, 2.0], responses, cut_penalty=1.5))
     advantages, returns = ppo.estimate(rollout, scores, kl_coefficient=0.0)
     assert returns[0, 2].item() == pytest.approx(2.0)
     assert returns[1, 1].item() == pytest.approx(0.5)
@@ -239,7 +239,7 @@ def test_a_cut_response_loses_the_penalty_in_its_returns():
 
 
 def test_the_penalty_moves_the_update_but_neither_the_logged_nor_the_annotated_reward(finished, tmp_path):
-    experiment = experiment_in(tmp_path, PARAMS | {"eos_penalty": 5.0})
+    experiment = experiment_in(tmp_path, PARAMS | {"sampling": {"cut_penalty": 5.0}})
     train(experiment, run_of(experiment))
     ours, theirs = (read(e, 1, "train.jsonl")[0] for e in (experiment, finished))
     assert ours["eos_rate"] == theirs["eos_rate"] < 1
@@ -259,7 +259,14 @@ def test_ppo_raises_the_reward_and_its_value_model_learns(tmp_path):
     The bounds are less than half of what seeds 0 to 3 gave, since rounding on another processor
     changes the course of training.
     """
-    entry = {"rollout": 32, "minibatch": 32, "epochs": 4, "responses": 64, "value_lr": 1e-2, "eos_penalty": 0.0}
+    entry = {
+        "rollout": 32,
+        "minibatch": 32,
+        "epochs": 4,
+        "responses": 64,
+        "value_lr": 1e-2,
+        "sampling": {"cut_penalty": 0.0},
+    }
     settings = {"batch_size": 4, "micro_batch_size": 4, "lr": 1e-2, "beta": 0.01}
     experiment = experiment_in(tmp_path, entry, prompts=4, train=settings)
     train(experiment, run_of(experiment))

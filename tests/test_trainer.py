@@ -230,14 +230,14 @@ def test_iterations_of_other_settings_are_not_reused(tmp_path):
 SWITCHES = ("score", "meta_init", "unsampled", "meta_buffer", "start")
 
 
-def metaapo_with(folder, row, **changes):
-    entry = {"t_meta": 2, "fidelity": {row: "official-code"}}
+def metaapo_with(folder, row, reading="official-code", **changes):
+    entry = {"t_meta": 2, "fidelity": {row: reading}}
     return experiment_in(folder, methods={"dpo": {}, "metaapo": entry}, **changes)
 
 
-@pytest.mark.parametrize("row", SWITCHES)
-def test_every_fidelity_switch_changes_the_run(finished, tmp_path, row):
-    experiment = metaapo_with(tmp_path, row)
+@pytest.mark.parametrize(("row", "reading"), [*((row, "official-code") for row in SWITCHES), ("unsampled", "full")])
+def test_every_fidelity_switch_changes_the_run(finished, tmp_path, row, reading):
+    experiment = metaapo_with(tmp_path, row, reading)
     if row == "start":
         train(experiment, run_of("dpo"))
     train(experiment, run_of("metaapo"))
@@ -250,6 +250,75 @@ def test_no_fidelity_switch_is_forgotten():
     from metaapo.metaapo import Fidelity
 
     assert {*SWITCHES, "ties", "simpo"} == set(Fidelity.model_fields)
+
+
+def test_the_words_for_all_switches_are_readings_of_each():
+    from metaapo.metaapo import Params
+
+    readings = {word: Params(fidelity=word).fidelity for word in ("paper", "official-code")}
+    assert [fidelity.unsampled for fidelity in readings.values()] == ["scaled", "dropped"]
+    assert readings["paper"] == Params().fidelity
+
+
+def test_an_offline_pair_in_both_places_has_weight_one(policy):
+    """w * L_off + (1 - w) * L_off = L_off, whatever h_phi says; with an online pair, w still mixes."""
+    from metaapo.loop.forward import forward_pairs
+    from metaapo.loop.ledger import LedgerRow
+    from metaapo.loop.online import reuse_offline_pairs
+    from metaapo.loop.prompts import PreferencePair, Prompt
+    from metaapo.loop.step import prompt_losses
+    from metaapo.method import Method
+
+    pairs = [PreferencePair([6, 2], [7, 8, 2], -3.0, -5.0), PreferencePair([9, 2], [6, 7, 2], -4.0, -3.0)]
+    prompts = [Prompt(str(i), [], [1, 4, 6, 5], ("", ""), pairs[0], LedgerRow(str(i))) for i in (0, 1)]
+    prompts[1].online = pairs[1]
+    reuse_offline_pairs(prompts)
+    assert [prompt.online for prompt in prompts] == pairs
+    method = Method(select=None, weigh=lambda pairs: 0.3)
+    losses, columns = prompt_losses(
+        method, 0.3, *forward_pairs(policy, prompts, prompts, pad_id=0), torch.tensor([True, True]), torch.zeros(2)
+    )
+    offline, online = columns.offline, columns.online
+    assert losses[0].item() == pytest.approx(offline[0].item())
+    assert losses[1].item() == pytest.approx(0.3 * offline[1].item() + 0.7 * online[1].item())
+    assert offline[1].item() != pytest.approx(online[1].item())
+
+
+def test_a_cut_response_is_a_worse_candidate(tmp_path):
+    """With a penalty above all rewards, a finished candidate is always chosen over a cut one."""
+    trained = []
+    for penalty in (0.0, 100.0):
+        sampling = {"k": 3, "max_new_tokens": 8, "batch_size": 64, "cut_penalty": penalty}
+        experiment = experiment_in(tmp_path / str(penalty), methods={"online_dpo": {}}, iterations=1, sampling=sampling)
+        train(experiment, run_of("online_dpo"))
+        path = experiment.run_path(run_of("online_dpo"))
+        trained.append(
+            ([row["reward_chosen"] for row in ledger(experiment, "online_dpo", 1)], weights_of(path / "iter1"))
+        )
+    (plain, weights), (penalised, others) = trained
+    assert all(high >= low for high, low in zip(plain, penalised))  # the ledger records rewards, not scores
+    assert plain != penalised
+    assert not torch.equal(weights, others)
+
+
+def test_a_run_at_any_budget_starts_from_the_only_run_of_an_offline_method(tmp_path):
+    from metaapo.loop.run import RunContext
+
+    methods = {"dpo": {}, "online_dpo": {"budget": [0.25, 1.0], "train": {"start": "dpo"}}}
+    experiment = experiment_in(tmp_path, methods=methods, iterations=1)
+    run = Run(method="online_dpo", budget=0.25, seed=0)
+    assert experiment.needs(run) == [run_of("dpo")]
+    train(experiment, run_of("dpo"))
+    train(experiment, run)
+    start = RunContext(experiment, run).start_path(1)
+    assert start == experiment.run_path(run_of("dpo")) / "iter1" / "model"
+    assert read_json(experiment.run_path(run) / "run.json")["budget"] == 0.25
+
+
+def test_a_start_that_samples_needs_a_run_at_the_same_budget(tmp_path):
+    methods = {"online_dpo": {}, "metaapo": {"budget": [0.25], "train": {"start": "online_dpo"}}}
+    with pytest.raises(DataError, match=r"needs the run online_dpo/budget0\.25/seed0"):
+        experiment_in(tmp_path, methods=methods)
 
 
 def test_keeping_ties_changes_a_run_with_ties_and_no_other(finished, tmp_path):

@@ -31,7 +31,7 @@ def snakemake(folder, *arguments):
 
 
 def project_copy(folder):
-    ignore = shutil.ignore_patterns(".venv", "results", ".snakemake", ".git", "*cache*")
+    ignore = shutil.ignore_patterns(".venv", "results", ".snakemake", ".git", "__pycache__", ".*_cache")
     return shutil.copytree(PROJECT, folder / "project", ignore=ignore)
 
 

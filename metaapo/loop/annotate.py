@@ -12,6 +12,7 @@ from metaapo.loop.ledger import Outcome
 from metaapo.loop.policies import Policies
 from metaapo.loop.processes import Processes
 from metaapo.loop.prompts import Prompt
+from metaapo.models.generate import Response
 from metaapo.models.rewards import reward_responses
 
 
@@ -22,7 +23,7 @@ class OnlinePair:
     Attributes:
         chosen: index of the best candidate.
         rejected: index of the worst candidate.
-        outcome: "pair", or, if it carries no information, "tie" (all rewards equal) or "identical" (all texts equal).
+        outcome: "pair", or, if it carries no information, "tie" (all scores equal) or "identical" (all texts equal).
     """
 
     chosen: int
@@ -30,22 +31,37 @@ class OnlinePair:
     outcome: Outcome
 
 
-def best_worst(texts: Sequence[str], rewards: Sequence[float]) -> OnlinePair:
-    """Pair the candidates with the highest and the lowest reward; the earlier one wins ties.
+def scores_of(rewards: Sequence[float], responses: Sequence[Response], cut_penalty: float) -> list[float]:
+    """Scores by which a prompt's candidates are ranked: their rewards, less the penalty for each that was cut off.
+
+    The reward model reads every text as if it ended there, so without a penalty a response cut off by the length limit
+    would pass for a finished one. All methods score by this function.
+
+    Args:
+        rewards: of the sampled responses, then of the candidates that were not sampled, which are complete.
+        responses: the sampled ones.
+        cut_penalty: >= 0, in units of reward.
+    """
+    complete = [response.finished for response in responses] + [True] * (len(rewards) - len(responses))
+    return [reward - (0.0 if whole else cut_penalty) for reward, whole in zip(rewards, complete, strict=True)]
+
+
+def best_worst(texts: Sequence[str], scores: Sequence[float]) -> OnlinePair:
+    """Pair the candidates with the highest and the lowest score; the earlier one wins ties.
 
     Args:
         texts: the candidates of one prompt, at least two.
-        rewards: their rewards, in the same order.
+        scores: their scores, in the same order.
 
     Raises:
-        DataError: fewer than two candidates, or a reward that is not finite.
+        DataError: fewer than two candidates, or a score that is not finite.
     """
-    if len(texts) < 2 or len(texts) != len(rewards):
-        raise DataError(f"annotation needs at least 2 responses with a reward each; found {len(texts)}, {len(rewards)}")
-    if not np.all(np.isfinite(rewards)):
+    if len(texts) < 2 or len(texts) != len(scores):
+        raise DataError(f"annotation needs at least 2 responses with a reward each; found {len(texts)}, {len(scores)}")
+    if not np.all(np.isfinite(scores)):
         raise DataError("annotation: a reward is not finite; check the reward model's weights and precision")
-    best, worst = int(np.argmax(rewards)), int(np.argmin(rewards))
-    if rewards[best] == rewards[worst]:
+    best, worst = int(np.argmax(scores)), int(np.argmin(scores))
+    if scores[best] == scores[worst]:
         outcome = "tie" if len(set(texts)) > 1 else "identical"
     else:
         outcome = "pair" if texts[best] != texts[worst] else "identical"

@@ -66,7 +66,7 @@ def _batches(
         order = bench.context.rng(iteration, "shuffle").permutation(len(prompts))
     else:
         order = method.order(pairs)
-    kept = [prompts[i] for i in order if prompts[i].online is not None or method.keep_unsampled]
+    kept = [prompts[i] for i in order if prompts[i].online is not None or method.unsampled != "dropped"]
     if not kept:
         raise DataError(f"{bench.context.run.id}: iteration {iteration} has nothing to train on; increase the budget")
     size = bench.train.batch_size

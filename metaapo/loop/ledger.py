@@ -28,10 +28,10 @@ class LedgerRow:
         tokens_generated: tokens in those responses, including EOS.
         responses_scored: responses scored by the reward model, the unit of the annotation budget.
         reward_model_calls: distinct texts among those; equal texts for one prompt are scored once.
-        outcome: not_sampled; pair; tie (all rewards equal) or identical (all texts equal), which carry no information;
+        outcome: not_sampled; pair; tie (all scores equal) or identical (all texts equal), which carry no information;
             scored: scored by a method that makes no pairs; left_out: a pair that the method decided not to train on.
-        reward_chosen: highest reward among the scored responses; None if there are none.
-        reward_rejected: lowest reward among the scored responses; None if there are none.
+        reward_chosen: reward of the response that scored highest, before `sampling.cut_penalty`; None if there is none.
+        reward_rejected: reward of the response that scored lowest.
     """
 
     id: str

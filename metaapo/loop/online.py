@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from metaapo.loop.annotate import best_worst
+from metaapo.loop.annotate import best_worst, scores_of
 from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.stages import Clock
 from metaapo.loop.workbench import Workbench
@@ -37,6 +37,12 @@ def annotate_selected(
         _add_reference_logps(bench, method, [prompt for prompt in selected if prompt.online is not None])
 
 
+def reuse_offline_pairs(prompts: list[Prompt]) -> None:
+    """Let the offline pair of each prompt without an online pair take that place too, so that its loss counts fully."""
+    for prompt in prompts:
+        prompt.online = prompt.online or prompt.offline
+
+
 def enter_selection(prompts: list[Prompt], selection: Selection, rated: int = 0) -> None:
     """Record in the ledger which prompts are sampled, and the `rated` responses of each that are already scored."""
     for prompt, sampled, probability in zip(prompts, selection.sampled, selection.probability):
@@ -62,7 +68,7 @@ def _make_pair(
     bench: Workbench, method: Method, prompt: Prompt, responses: list[Response], texts: list[str], rewards: list[float]
 ) -> None:
     """Form the online pair from the best and the worst candidate, unless it carries no information."""
-    pair = best_worst(texts, rewards)
+    pair = best_worst(texts, scores_of(rewards, responses, bench.sampling.cut_penalty))
     prompt.ledger.responses_generated += len(responses)
     prompt.ledger.tokens_generated += sum(len(response.token_ids) for response in responses)
     prompt.ledger.responses_scored += len(texts)

@@ -10,7 +10,7 @@ from typing import Any
 
 from metaapo.loop.epoch import train_epoch
 from metaapo.loop.offline import score_offline
-from metaapo.loop.online import annotate_selected
+from metaapo.loop.online import annotate_selected, reuse_offline_pairs
 from metaapo.loop.probe import probe
 from metaapo.loop.records import summary, write_records
 from metaapo.loop.run import RunContext, run_iterations
@@ -39,6 +39,8 @@ def train_iteration(bench: Workbench, method: Method, iteration: int, folder: Pa
         prompts, pairs = score_offline(bench, method, iteration)
     request = SelectionRequest(pairs, iteration, context.run.budget, context.rng(iteration, "select"))
     annotate_selected(bench, method, iteration, prompts, method.select(request), clock)
+    if method.unsampled == "full":
+        reuse_offline_pairs(prompts)
     with clock("train"):
         log, probes, model = train_epoch(bench, method, iteration, prompts, pairs)
     save_policy(bench.policies, folder, model)

@@ -62,16 +62,14 @@ def test_a_small_model_judges_all_three_benchmarks_through_a_real_endpoint(tmp_p
             path = model.answers(experiment, benchmark)
             write = write_json if path.suffix == ".json" else write_jsonl
             write(path, questions.answer_records(benchmark, rows, said, model.id, experiment.evaluation, True))
+    unreadable = {}
     for benchmark in experiment.benchmarks:
         name = "small-token" if benchmark == "alpacaeval2" else "small"
         try:
             for run in judged_runs(experiment, benchmark):
                 judge.judge_run(experiment, name, benchmark, run)
         except DataError as error:  # SmolLM2 gives no verdict in Arena-Hard's form
-            assert benchmark != "alpacaeval2"
-            assert "judgments" in str(error)
-            assert "can be read" in str(error)
-            print(f"{benchmark}: {error}")
+            unreadable[benchmark] = str(error)
             continue
         model = evaluated_models(experiment)[1]
         assert read_records(model.judgments(experiment, benchmark, name))
@@ -79,6 +77,9 @@ def test_a_small_model_judges_all_three_benchmarks_through_a_real_endpoint(tmp_p
             score.score_benchmark(experiment, benchmark, name)
             (row,) = read_json(experiment.results / f"scores/{benchmark}/{name}.json")["rows"]
             assert row["n"] + row["n_failed"] == ITEMS
+    print(json.dumps(unreadable, indent=1))
+    assert all("judgments of" in said and "can be read" in said for said in unreadable.values())
+    assert "alpacaeval2" not in unreadable
     ledger = Store(tmp_path / "results/judge_store/small.sqlite").ledger()
     assert ledger["answered"] >= 2 * ITEMS + 2 * ITEMS  # two games per question; two turns of one or two models
     assert not ledger["failed"]

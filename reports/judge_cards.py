@@ -90,8 +90,11 @@ def _own_rows(columns: Sequence[Record]) -> list[Row]:
         _row("Judgments", columns, lambda c: f"{c['n']}"),
         _row("Unreadable judgments", columns, lambda c: _percent(c["unreadable"] / c["n"]) if c["n"] else NOTHING),
         _row(
-            "Most frequent value", [c["values"] for c in columns], lambda v: f"{v['most_frequent']:g}: {v['share']:.0%}"
+            "Score of the most affected model, if all of these were lowest or highest",
+            [c["bounds"] for c in columns],
+            _bounds,
         ),
+        _row("Most frequent value", [c["values"] for c in columns], _favourite),
         _row("Correlation of value and length", [c["length"] for c in columns], _number),
         _row("Order swapped: winner changes", orders, lambda o: _percent(o["reversed"])),
         _row("Order swapped: tie becomes win or win becomes tie", orders, lambda o: _percent(o["tie_against_win"])),

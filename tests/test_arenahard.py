@@ -377,7 +377,7 @@ def test_files_of_both_years_are_read():
             lambda: arenahard.score([judgment(1, "A>B", "A>B"), judgment(2, "A>B", "A>B", judge="k")], [], "base", V2),
             "2 judges are mixed",
         ),
-        (lambda: arenahard.score([judgment(7, "A>B", "A>B")], [], "base", V2, True), "'m' has no answer to 7"),
+        (lambda: arenahard.score([judgment(7, "A>B", "A>B")], [], "base", V2, True), "'m' has no answer to '7'"),
         (
             lambda: arenahard.score([judgment(1, "A>B", "A>B")], [], "base", V2, True, features=("emoji",)),
             "choose among token_len",

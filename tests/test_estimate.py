@@ -50,7 +50,8 @@ def test_larger_settings_are_estimated_to_cost_more():
 
 def test_a_method_s_own_number_of_responses_counts():
     def hours(**ppo):
-        return estimate(resolve(REAL | {"methods": {"ppo": ppo}}))["gpu_hours"]["sample"]
+        world = REAL["world"] | {"pairs_per_iteration": 10**6}
+        return estimate(resolve(REAL | {"world": world, "methods": {"ppo": ppo}}))["gpu_hours"]["sample"]
 
     assert hours(responses=3) == pytest.approx(3 * hours(), rel=1e-2)
 

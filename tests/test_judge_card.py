@@ -101,8 +101,11 @@ def test_a_judge_that_is_often_unreadable_gets_a_warning(experiment):
 
 def test_unreadable_judgments_leave_a_score_open(experiment, card):
     assert card["benchmarks"]["mtbench"]["bounds"] is None
-    bounds = judge_card(experiment, "strict")["benchmarks"]["mtbench"]["bounds"]
+    strict = judge_card(experiment, "strict")
+    bounds = strict["benchmarks"]["mtbench"]["bounds"]
     assert 1 <= bounds["low"] < bounds["high"] <= 10
+    shown = next(row["cells"] for row in card_view(strict)["rows"] if "most affected model" in row["label"])
+    assert shown == ["–", f"{bounds['low']:.1f} to {bounds['high']:.1f}"]
 
 
 def test_a_judge_of_the_policies_family_gets_a_warning(experiment):

@@ -18,7 +18,8 @@ def config(tmp_path, monkeypatch):
     """Two seeds of a plain method at two budgets, each with a checkpoint after the last iteration only."""
     monkeypatch.setattr(agreement_on_policy, "PROMPTS", 6)
     monkeypatch.setattr(agreement_on_policy, "SAMPLES", 3)
-    methods = {"online_dpo": FakeMethod(58, (0.5, 1.0), config={"budget": [0.5, 1.0]}), "dpo": FakeMethod(54, (0.0, 0.0))}
+    capped = FakeMethod(58, (0.5, 1.0), config={"budget": [0.5, 1.0]})
+    methods = {"online_dpo": capped, "dpo": FakeMethod(54, (0.0, 0.0))}
     path = write_results(tmp_path, methods, seeds=(0, 1), iterations=2, questions=4, benchmarks=("alpacaeval2",))
     path.write_text(path.read_text() + "sampling: {max_new_tokens: 6}\n")
     root = load(path).results

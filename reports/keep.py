@@ -69,9 +69,9 @@ def _provenance(results: Results, command: str) -> str:
     seconds = sum(row["seconds"] for row in rule_seconds(results.folder))
     experiment = results.experiment
     return (
-        f"Made with `{command}` at commit {', '.join(commits)}, finished on {finished}, on {machine.get('cores', '?')} cores "
-        f"of {machine.get('processor', 'an unknown processor')} ({machine.get('system', '')}, "
-        f"{machine.get('instructions', '')}). {len(records)} training runs of {experiment.iterations} iterations in "
+        f"Made with `{command}` at commit {', '.join(commits)}, finished on {finished}, on "
+        f"{machine.get('cores', '?')} cores of {machine.get('processor', 'an unknown processor')} "
+        f"({machine.get('system', '')}, {machine.get('instructions', '')}). {len(records)} training runs of {experiment.iterations} iterations in "
         f"{len(experiment.world.seeds)} worlds; {seconds / 60:.0f} minutes of jobs, of which several run at a time. "
         f"This page is made by `python -m reports.keep`; every number on it comes from the files beside it."
     )

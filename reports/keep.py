@@ -71,8 +71,8 @@ def _provenance(results: Results, command: str) -> str:
     return (
         f"Made with `{command}` at commit {', '.join(commits)}, finished on {finished}, on "
         f"{machine.get('cores', '?')} cores of {machine.get('processor', 'an unknown processor')} "
-        f"({machine.get('system', '')}, {machine.get('instructions', '')}). {len(records)} training runs of {experiment.iterations} iterations in "
-        f"{len(experiment.world.seeds)} worlds; {seconds / 60:.0f} minutes of jobs, of which several run at a time. "
+        f"({machine.get('system', '')}, {machine.get('instructions', '')}). {len(records)} training runs of "
+        f"{experiment.iterations} iterations in {len(experiment.world.seeds)} worlds; {seconds / 60:.0f} minutes of jobs, of which several run at a time. "
         f"This page is made by `python -m reports.keep`; every number on it comes from the files beside it."
     )
 

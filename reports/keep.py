@@ -68,12 +68,13 @@ def _provenance(results: Results, command: str) -> str:
     finished = max(record["finished"] for record in records)[:10]
     seconds = sum(row["seconds"] for row in rule_seconds(results.folder))
     experiment = results.experiment
+    computer = f"{machine.get('cores', '?')} cores of {machine.get('processor', 'an unknown processor')}"
+    details = ", ".join(str(machine[key]) for key in ("system", "instructions") if key in machine)
     return (
-        f"Made with `{command}` at commit {', '.join(commits)}, finished on {finished}, on "
-        f"{machine.get('cores', '?')} cores of {machine.get('processor', 'an unknown processor')} "
-        f"({machine.get('system', '')}, {machine.get('instructions', '')}). {len(records)} training runs of "
-        f"{experiment.iterations} iterations in {len(experiment.world.seeds)} worlds; {seconds / 60:.0f} minutes of jobs, of which several run at a time. "
-        f"This page is made by `python -m reports.keep`; every number on it comes from the files beside it."
+        f"Made with `{command}` at commit {', '.join(commits)}, finished on {finished}, on {computer} ({details}). "
+        f"{len(records)} training runs of {experiment.iterations} iterations in {len(experiment.world.seeds)} worlds; "
+        f"{seconds / 60:.0f} minutes of jobs, of which several run at a time. This page is made by "
+        "`python -m reports.keep`; every number on it comes from the files beside it."
     )
 
 

@@ -244,7 +244,7 @@ class _Tree:
                 id=f"{t}-{i}",
                 task=("list", "describe")[i % 2],
                 offline_score=float(scores[i]) if method.looks_at_offline_pairs else None,
-                sample_probability=rate,
+                sample_probability=rate + (-1) ** i * min(rate, 1 - rate, 0.1),
                 sampled=bool(sampled[i]),
                 responses_generated=K * int(sampled[i]),
                 tokens_generated=10 * K * int(sampled[i]),

@@ -48,8 +48,12 @@ def test_reports_import_neither_worlds_nor_training(name):
     assert not below(code_below("eval.stats"), "metaapo/worlds/", *TRAINING)
 
 
+def test_only_the_aim_of_selection_samples_and_annotates_with_the_loop():
+    assert {"metaapo/loop/online.py", "metaapo/loop/annotate.py", "metaapo/loop/sampling.py"} <= code_below("eval.aim")
+
+
 def test_judging_depends_on_models_and_worlds_but_not_on_the_training_loop():
-    files = code_below(*modules("eval"))
+    files = code_below(*set(modules("eval")) - {"eval.aim"})
     assert {"eval/judges/reward_model.py", "metaapo/models/rewards.py", "metaapo/models/generate.py"} <= files
     assert not below(files, "metaapo/loop/", "baselines/")
 

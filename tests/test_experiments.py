@@ -4,16 +4,18 @@ import pytest
 
 from metaapo import PROJECT
 from metaapo.experiment import load
-from metaapo.method import known_methods, module_of
+from metaapo.method import known_declarations, known_methods, module_of
 
-SMALL_WORLD = ("ablations", "controls", "budget", "full")
+SMALL_WORLD = ("ablations", "controls", "budget", "full", "assay")
+# Instruments of the assay (docs/assay.md), which have the settings of what they are compared with
+INSTRUMENTS = {name for name, declared in known_declarations().items() if declared.dose_response or declared.reads_gold}
 DEFAULT = load(PROJECT / "config" / "default.yaml")
 
 
 @pytest.mark.parametrize("name", SMALL_WORLD)
 def test_experiments_differ_from_the_default_in_methods_and_seeds_only(name):
     experiment, plain = load(PROJECT / "config" / f"{name}.yaml").dump(), DEFAULT.dump()
-    for section in set(plain) - {"experiment", "seeds", "methods"}:
+    for section in set(plain) - {"experiment", "seeds", "methods", "assay"}:
         own, others = dict(experiment)[section], plain[section]
         if section == "world":
             own, others = ({k: v for k, v in part.items() if k != "seeds"} for part in (own, others))
@@ -43,7 +45,7 @@ def test_an_ablation_trains_as_metaapo_does(name):
 def test_the_full_and_the_smoke_experiment_have_every_method(name):
     experiment = load(PROJECT / "config" / f"{name}.yaml")
     modules = {entry.module or name for name, entry in experiment.methods.items()}
-    assert modules == set(known_methods()) - {"released"}  # a released checkpoint, for real models
+    assert modules | INSTRUMENTS == set(known_methods()) - {"released"}  # a released checkpoint, for real models
 
 
 def test_every_seed_of_the_full_experiment_has_a_separate_world():
@@ -73,7 +75,7 @@ def tuned():
 @pytest.mark.parametrize("name", ["default", *SMALL_WORLD])
 def test_every_method_trains_with_its_tuned_settings(name):
     experiment, settings = load(PROJECT / "config" / f"{name}.yaml"), tuned()
-    assert set(settings) == set(known_methods()) - {"released"}
+    assert set(settings) | INSTRUMENTS == set(known_methods()) - {"released"}
     for method in set(experiment.methods) & set(settings):
         train = experiment.train_of(method)
         assert (train.lr, train.beta) == settings[method], method

@@ -1,5 +1,6 @@
 """Random mixing and the oracle of the assay: exact budgets, the right prompts, weights on the better pair."""
 
+import csv
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from metaapo.worlds.gain import gold_gain
 PROMPTS = 10  # in each of 2 iterations
 BUDGET = 0.3
 METHODS = {
+    "metaapo": {"t_meta": 2},
     "mixing": {"budget": [BUDGET, 1.0]},
     "oracle": {"budget": [BUDGET]},
     "oracle_chosen": {"module": "oracle", "gain": "chosen", "budget": [BUDGET]},
@@ -113,6 +115,35 @@ def test_an_oracle_of_weights_samples_what_mixing_samples(finished):
     assert ledger(finished, "oracle_weights", 1) == ledger(finished, "mixing", 1)  # same policy, same samples
     mean = {row["meta_weight"] for row in read_jsonl(folder(finished, "oracle_weights", 1) / "train.jsonl")}
     assert mean != {0.5}
+
+
+def test_aim_gives_every_prompt_its_logged_probability_and_its_gain(finished, monkeypatch):
+    """In iteration 1 all methods start from the same policy: the largest gains are those of the oracle's prompts."""
+    from eval.aim import aim
+
+    monkeypatch.setattr("metaapo.worlds.gain.gold", fake_gold)
+    aim(finished)
+    with (finished.results / "aim.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * PROMPTS
+    for iteration in (1, 2):
+        logged = {row["id"]: row["sample_probability"] for row in ledger(finished, "metaapo", iteration, 1.0)}
+        found = [row for row in rows if row["iteration"] == str(iteration)]
+        assert {row["id"]: float(row["p_sample"]) for row in found} == logged
+    gains = {row["id"]: float(row["gain"]) for row in rows if row["iteration"] == "1"}
+    kept = [gains[row["id"]] for row in ledger(finished, "oracle", 1) if row["outcome"] == "pair"]
+    assert sorted(kept) == sorted(gains.values())[-3:]
+
+
+def test_the_aim_is_measured_on_as_many_prompts_as_asked_for(finished, monkeypatch):
+    from eval.aim import aim_of_run
+
+    monkeypatch.setattr("metaapo.worlds.gain.gold", fake_gold)
+    fewer = finished.model_copy(update={"assay": finished.assay.model_copy(update={"aim_prompts": 4})})
+    run = Run(method="metaapo", budget=1.0, seed=0)
+    first, again = ([row["id"] for row in aim_of_run(fewer, run)] for _ in range(2))
+    assert first == again
+    assert len(set(first)) == 2 * 4
 
 
 def annotated(*online):

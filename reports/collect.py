@@ -15,7 +15,7 @@ import io
 from itertools import accumulate
 from typing import Any
 
-from eval.checkpoints import planted_name
+from eval.checkpoints import planted_runs
 from metaapo.data import DataError, read_json, require_keys, write_text
 from metaapo.experiment import Experiment, Run, load
 from reports import roles
@@ -93,7 +93,7 @@ def score_rows(experiment: Experiment) -> list[dict[str, Any]]:
         DataError: a score file or run is missing, or a score does not belong to any run of the experiment.
     """
     budgets = ledgers(experiment)
-    left_out = {experiment.assay.aa, *(planted_name(points) for points in experiment.assay.planted.points)}
+    left_out = {experiment.assay.aa, *(run.method for run in planted_runs(experiment))}
     rows = []
     for benchmark in experiment.benchmarks:
         for judge in experiment.judges:

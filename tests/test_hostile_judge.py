@@ -182,6 +182,25 @@ def test_twenty_kills_lose_neither_answers_nor_money(tmp_path):
         assert server.requests == before
 
 
+@pytest.mark.parametrize("key", ["sk-0123456789\n", " sk-0123456789\r\n"])
+def test_a_key_with_a_line_end_is_sent_without_it(key, tmp_path, monkeypatch):
+    with Hostile() as server:
+        client = make_client(server.url, tmp_path / "s.sqlite")
+        monkeypatch.setenv("HOSTILE_KEY", key)
+        assert ask(client, 3) == [7] * 3
+
+
+@pytest.mark.parametrize("key", ["sk-0123\n456789", "sk-012345678\u201d", "sk-\x7f0123456789"])
+def test_a_key_that_no_header_can_hold_is_an_error_that_does_not_repeat_it(key, tmp_path, monkeypatch):
+    with Hostile() as server:
+        client = make_client(server.url, tmp_path / "s.sqlite")
+        monkeypatch.setenv("HOSTILE_KEY", key)
+        with pytest.raises(JudgeError, match="HOSTILE_KEY") as error:
+            ask(client, 3)
+        assert "0123" not in str(error.value)
+        assert (server.requests, rows(client)) == (0, 0)
+
+
 def test_a_run_with_a_few_refusals_passes_and_so_does_its_rerun(tmp_path):
     with Hostile("400 filtered", rate=0.01, seed=3) as server:
         client = make_client(server.url, tmp_path / "s.sqlite")

@@ -202,6 +202,21 @@ def _lacks_words(answer: Answer) -> bool:
     return answer.is_blank
 
 
+def _key(config: JudgeConfig) -> str:
+    """The API key of the environment, without the line end that files add; "" where none is set.
+
+    Raises:
+        JudgeError: it cannot stand in a header; the message does not repeat it.
+    """
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise JudgeError(
+            f"judge {config.model}: the key in {config.api_key_env} contains a control character or one outside ASCII; "
+            "copy it again"
+        )
+    return key
+
+
 class Asking:
     """One run of asking: its queue, its connections, its money."""
 
@@ -215,7 +230,7 @@ class Asking:
         total: int,
     ) -> None:
         self.config, self.store, self.prices, self.readable = config, store, prices, readable
-        self.key = os.environ.get(config.api_key_env, "")
+        self.key = _key(config)
         self._total = total
         self._unreadable = sum(not readable(answer) for answer in known.values())
         self._answers: dict[str, Answer] = {}

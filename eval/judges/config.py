@@ -6,6 +6,7 @@ import datetime
 import re
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -123,6 +124,14 @@ class JudgeConfig(Section):
         if self.thinking_tokens and self.logprobs:
             raise ValueError("a thinking judge gives no log-probabilities of its answer; set logprobs: false")
         return self
+
+    @field_validator("url")
+    @classmethod
+    def _has_host_and_port(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:  # `port` raises ValueError beyond 65535
+            raise ValueError(f"{url!r} names no host, or port 0")
+        return url
 
     @field_validator("parameters")
     @classmethod

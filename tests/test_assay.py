@@ -18,7 +18,7 @@ from metaapo import PROJECT
 from metaapo.config import ConfigError
 from metaapo.data import DataError, read_json
 from metaapo.experiment import load, resolve
-from reports import assay, claims
+from reports import assay, claims, collect
 from reports.runs import Results
 
 WORLDS = (0, 1, 2, 3, 4, 5)
@@ -200,8 +200,9 @@ def test_the_smallest_effect_is_that_of_the_first_claim(results, rows):
 
 
 def test_an_experiment_without_instruments_has_the_remaining_rows(tmp_path):
-    path = write_results(tmp_path, seeds=(0, 1), questions=8)
-    names = {row["name"] for row in assay.assay(Results(load(path)))}
+    experiment = load(write_results(tmp_path, seeds=(0, 1), questions=8))
+    collect.collect(experiment)
+    names = {row["name"] for row in assay.assay(Results(experiment))}
     assert names == {"spread_iter1", "spread_iter2", "spread_iter3", "smallest_effect"}
 
 

@@ -81,9 +81,9 @@ def test_an_oracle_of_prompts_pays_for_all_annotations_and_trains_on_the_budget(
     assert (summary["pairs"], summary["sampled"]) == (3, PROMPTS)
 
 
-def test_the_oracle_keeps_the_prompts_with_the_largest_gain(finished, monkeypatch):
+def test_the_oracle_keeps_the_prompts_with_the_largest_gain(finished):
     """Recomputed from the candidates that the first iteration samples and the rewards that the reward model gives."""
-    from metaapo.loop.annotate import best_worst
+    from metaapo.loop.annotate import best_worst, scores_of
     from metaapo.loop.run import RunContext
     from metaapo.loop.workbench import Workbench
 
@@ -94,8 +94,9 @@ def test_the_oracle_keeps_the_prompts_with_the_largest_gain(finished, monkeypatc
     sampled = bench.sampler.sample(prompts, finished.sampling.k, 1.0, 1.0, context.torch_seed(1, "sample"))
     texts = [[response.text for response in responses] for responses in sampled]
     gains, chosen_gains = {}, {}
-    for prompt, candidates, rewards in zip(prompts, texts, bench.annotator.rewards(prompts, texts)):
-        pair = best_worst(candidates, rewards)
+    rewards = bench.annotator.rewards(prompts, texts)
+    for prompt, responses, candidates, scored in zip(prompts, sampled, texts, rewards):
+        pair = best_worst(candidates, scores_of(scored, responses, bench.sampling.cut_penalty))
         if pair.outcome == "pair":
             golds = [fake_gold([], text).reward for text in (candidates[pair.chosen], candidates[pair.rejected])]
             offline = [fake_gold([], text).reward for text in prompt.texts]

@@ -342,7 +342,8 @@ def aim(results: Results, evidence: Logs) -> Iterator[Row]:
             f"{len(rows) // len(found)} prompts in each of {len(known)} runs; above 0, prompts that gain more are "
             "sampled more often"
         )
-        yield Row(f"aim_iter{iteration}", **_interval(estimate), unit="rank correlation", note=note)
+        ends = {key: None if end is None else float(np.clip(end, -1, 1)) for key, end in _interval(estimate).items()}
+        yield Row(f"aim_iter{iteration}", **ends, unit="rank correlation", note=note)
 
 
 def rank_correlation(x: pd.Series, y: pd.Series) -> float | None:

@@ -328,8 +328,8 @@ def test_keeping_ties_changes_a_run_with_ties_and_no_other(finished, tmp_path):
     kept, dropped = (weights_of(e.run_path(run_of("metaapo")) / "iter3") for e in (without, finished))
     assert torch.equal(kept, dropped)
     learned = {}
-    for reading in ("official-code", "paper"):
-        entry = {"t_meta": 2, "fidelity": {"ties": reading}}
+    for reading in ("official-code", "paper"):  # without a penalty, a cut response ties with a finished one
+        entry = {"t_meta": 2, "fidelity": {"ties": reading}, "sampling": {"cut_penalty": 0.0}}
         experiment = experiment_in(tmp_path / reading, methods={"metaapo": entry}, iterations=1)
         make_all_rewards_equal(experiment.world_path(0) / "reward_model")
         train(experiment, run_of("metaapo"))

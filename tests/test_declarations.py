@@ -68,7 +68,7 @@ def test_a_released_checkpoint_under_a_methods_name_represents_it():
 
 def test_an_entrys_role_and_a_modules_declaration_make_no_run_out_of_date(tmp_path):
     experiment = load(PROJECT / "config" / "controls.yaml")
-    assert "role" not in experiment.method_config("online_dpo_from_dpo")["params"]
+    assert "role" not in experiment.method_config("online_dpo_from_sft")["params"]
     codes = []
     for title in ("One", "Two"):
         path = tmp_path / f"{title}.py"

@@ -22,8 +22,8 @@ from metaapo.models.generate import Response
 from metaapo.worlds.tiny.gold import TAU, gold, prefer
 
 SETTINGS = EvaluationConfig(temperature=1.3)
-ONE = Question("mixed-000", ("list two animals.",), "list", {})
-TWO = Question("two_turn-000", ("list two animals.", "give me two more."), "list", {})
+ONE = Question("mixed-000", ("list two animals, baker.",), "list", {})
+TWO = Question("two_turn-000", ("list two animals, baker.", "give me two more, baker."), "list", {})
 
 
 def answered(question, *turns, model="m"):
@@ -53,7 +53,7 @@ def test_a_change_of_any_kind_changes_the_checksum(tmp_path):
     experiment = load(write_results(tmp_path, questions=3, seeds=(0,), iterations=1, benchmarks=("alpacaeval2",)))
     before = load_questions(experiment, "pooled", 0).sha256
     path = experiment.world_path(0) / "data" / "eval" / "two_turn.jsonl"
-    path.write_text(path.read_text().replace("give me two more.", "give me one more."))
+    path.write_text(path.read_text().replace("give me two more, baker.", "give me one more, baker."))
     assert load_questions(experiment, "pooled", 0).sha256 != before
 
 
@@ -171,7 +171,11 @@ def test_a_swapped_comparison_swaps_the_conversations_too():
 
 def test_a_language_model_sees_earlier_turns_before_the_last():
     comparison = judging._comparisons(TWO, answered(TWO, "cat.", "dog.", model="sft"), answered(TWO, "hen.", "pig."))[1]
-    assert _in_one_turn(comparison) == ("list two animals.\n\ngive me two more.", "cat.\n\ndog.", "hen.\n\npig.")
+    assert _in_one_turn(comparison) == (
+        "list two animals, baker.\n\ngive me two more, baker.",
+        "cat.\n\ndog.",
+        "hen.\n\npig.",
+    )
 
 
 def test_an_unreadable_turn_is_counted_and_its_question_has_no_value():

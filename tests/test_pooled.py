@@ -171,7 +171,8 @@ def test_a_swapped_comparison_swaps_the_conversations_too():
 
 def test_a_language_model_sees_earlier_turns_before_the_last():
     comparison = judging._comparisons(TWO, answered(TWO, "cat.", "dog.", model="sft"), answered(TWO, "hen.", "pig."))[1]
-    assert _in_one_turn(comparison) == (
+    texts = _in_one_turn(comparison)
+    assert texts == ("list two animals, baker.\n\ngive me two more, baker.", "cat.\n\ndog.", "hen.\n\npig.")
         "list two animals, baker.\n\ngive me two more, baker.",
         "cat.\n\ndog.",
         "hen.\n\npig.",

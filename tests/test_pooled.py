@@ -173,10 +173,6 @@ def test_a_language_model_sees_earlier_turns_before_the_last():
     comparison = judging._comparisons(TWO, answered(TWO, "cat.", "dog.", model="sft"), answered(TWO, "hen.", "pig."))[1]
     texts = _in_one_turn(comparison)
     assert texts == ("list two animals, baker.\n\ngive me two more, baker.", "cat.\n\ndog.", "hen.\n\npig.")
-        "list two animals, baker.\n\ngive me two more, baker.",
-        "cat.\n\ndog.",
-        "hen.\n\npig.",
-    )
 
 
 def test_an_unreadable_turn_is_counted_and_its_question_has_no_value():

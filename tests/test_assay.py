@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import experiment_document
+from conftest import copy_project, experiment_document
 from synthetic_results import FakeMethod, write_results
 
 from eval.checkpoints import benchmarks_of, judged_runs
 from eval.planted import choose, gain_of_best, probability_of
-from metaapo import PROJECT
 from metaapo.config import ConfigError
 from metaapo.data import DataError, read_json
 from metaapo.experiment import Run, load, resolve
@@ -295,11 +294,11 @@ SMALL = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The small assay, run by the real workflow; returns its results."""
-    folder = tmp_path_factory.mktemp("workflow")
+    folder = copy_project(tmp_path_factory.mktemp("workflow"))
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL | {"results_dir": str(folder / "results")}))
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", str(folder / "small.yaml")]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return Results.load(folder / "small.yaml")
 

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-import psutil  # Snakemake depends on it
+import psutil
 
 LOCKS = Path(".snakemake") / "locks"
 RUNNING = Path(".snakemake") / "running"

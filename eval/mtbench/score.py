@@ -164,7 +164,7 @@ def _of_one_judge(judgments: Iterable[Record], judge: str | None) -> list[Record
         require_text(row, "model", where)
         judged_by = row.get("judge")
         names = judged_by if isinstance(judged_by, list) and judged_by else [judged_by]
-        if judged_by == [] or not all(isinstance(name, str | None) for name in names):
+        if not all(isinstance(name, str | None) for name in names):
             raise DataError(f"{where}: judge is {shown(judged_by)}; expected a name, or a list of name and prompt")
         if row["score"] is not None and not is_number(row["score"]):
             raise DataError(f"{where}: score is {shown(row['score'])}; expected a number, or -1 if there is no grade")

@@ -272,11 +272,9 @@ SMALL = {
     "experiment": "small_assay",
     "seeds": [0, 1],
     "iterations": 1,
-    "world": {"pairs_per_iteration": 16, "questions": {"mixed": 12, "composed": 6, "two_turn": 4}},
-    "sft": {"demonstrations": 256, "epochs": 1},
-    "reward_model": {"pairs": 1792, "epochs": 1},
+    "world": {"shipped": True, "pairs_per_iteration": 16, "questions": {"mixed": 12, "composed": 6, "two_turn": 4}},
     "train": {"batch_size": 8, "micro_batch_size": 8},
-    "sampling": {"k": 3},
+    "sampling": {"k": 3, "max_new_tokens": 40},
     "methods": {
         "online_dpo": {},
         "metaapo": {"t_meta": 2},

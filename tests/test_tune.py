@@ -79,7 +79,8 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
     import yaml
 
     methods = {f"dpo_{i}": {"module": "dpo", "train": {"lr": lr}} for i, lr in ((1, 1e-4), (2, 5e-2))}
-    experiment = resolve(experiment_document(tmp_path, methods=methods, iterations=1, seeds=[7]))
+    changes = {"methods": methods, "iterations": 1, "seeds": [7], "evaluation": {"max_new_tokens": 16}}
+    experiment = resolve(experiment_document(tmp_path, **changes))
     write_world(experiment.world_path(0), pairs=8, iterations=1)
     for run in experiment.runs():
         train(experiment, run)

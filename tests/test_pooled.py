@@ -53,7 +53,7 @@ def test_a_change_of_any_kind_changes_the_checksum(tmp_path):
     experiment = load(write_results(tmp_path, questions=3, seeds=(0,), iterations=1, benchmarks=("alpacaeval2",)))
     before = load_questions(experiment, "pooled", 0).sha256
     path = experiment.world_path(0) / "data" / "eval" / "two_turn.jsonl"
-    path.write_text(path.read_text().replace("give me two more, baker.", "give me one more, baker."))
+    path.write_text(path.read_text().replace("give me two more", "give me one more"))
     assert load_questions(experiment, "pooled", 0).sha256 != before
 
 

@@ -1,5 +1,6 @@
 """The report: tables trace to judgments, figures need their data, verdicts come from files, the page is one file."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -231,7 +232,8 @@ BEST = {"metaapo": 68.0}
 def verdicts_of(folder, rates=None, shift=1.0, **win_rates):
     methods = everything(**(BEST | win_rates))
     if rates:
-        methods["random"] = FakeMethod(methods["random"].win_rate, rates)
+        for name in ("random", "random_sampling"):
+            methods[name] = dataclasses.replace(methods[name], rates=rates)
     learned = FakeMethod(methods["metaapo"].win_rate, rates or (0.62, 0.55, 0.50), learns=True, map_shift=shift)
     results = with_scores(folder, methods=methods | {"metaapo": learned}, seeds=(0, 1, 2, 3, 4), questions=80)
     return {record["id"]: record for record in claims.verdicts(results)}

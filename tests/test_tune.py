@@ -42,11 +42,18 @@ def test_a_trial_that_drifts_or_loops_is_selected_only_if_all_do(fault):
     assert "excluded" in table([bad, good], resolve(experiment_document("x", methods={"dpo": {}})))
 
 
-def test_a_best_trial_at_an_extreme_of_the_grid_is_reported():
-    trials = [trial(f"dpo_{lr}_{beta}", lr, 50, beta=beta) for lr in (1e-4, 2e-4, 4e-4) for beta in (0.1, 0.2, 0.4)]
-    assert not is_on_edge(trials[4], trials)
-    for i in (0, 1, 3, 5, 7, 8):
-        assert is_on_edge(trials[i], trials)
+def test_of_trials_within_a_standard_error_the_one_closest_to_the_sft_policy_is_taken():
+    found = [(1e-4, 61.0, 1.8), (2e-4, 61.4, 2.0), (4e-4, 60.8, 1.2)]
+    trials = [trial(f"dpo_{i}", lr, win_rate, kl) for i, (lr, win_rate, kl) in enumerate(found, 1)]
+    assert best(trials).name == "dpo_1"
+
+
+def test_a_best_trial_at_an_extreme_of_the_grid_is_reported_unless_an_inner_one_is_as_good():
+    grid = [(lr, beta) for lr in (1e-4, 2e-4, 4e-4) for beta in (0.1, 0.2, 0.4)]
+    for place in range(9):
+        trials = [trial(f"dpo_{i}", lr, 60 if i == place else 50, beta=beta) for i, (lr, beta) in enumerate(grid)]
+        assert is_on_edge(trials) == (place != 4)
+    assert not is_on_edge([trial(f"dpo_{i}", lr, 50, beta=beta) for i, (lr, beta) in enumerate(grid)])
 
 
 def test_validation_prompts_are_in_no_training_record_and_no_benchmark(tmp_path):

@@ -5,8 +5,9 @@
 The experiment's methods are the trials, equally many per module (config/tuning.yaml). Every trial's final policy
 answers the same held-out prompts from the training pool (simple ones, composed ones and second turns), sampled and
 greedy. A method's best trial has the highest win rate over the SFT policy, sampled at the temperature of the pooled
-benchmark, among those that neither loop nor drift. A best trial on the edge of the grid is reported: the grid should
-then be extended, for all methods.
+benchmark, among those that neither loop nor drift; of trials within one standard error of it, the one with the lowest
+KL is taken. A best trial on the edge of the grid is reported, unless an inner one is as good: the grid should then be
+extended, for all methods.
 """
 
 from __future__ import annotations
@@ -169,18 +170,26 @@ def check_equal_trials(experiment: Experiment) -> dict[str, list[str]]:
     return by_module
 
 
+def leaders(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials within one standard error of the highest win rate among the healthy ones, or among all if none is."""
+    eligible = [trial for trial in trials if trial.is_healthy] or trials
+    top = max(eligible, key=lambda trial: trial.win_rate)
+    return [trial for trial in eligible if trial.win_rate >= top.win_rate - top.stderr]
+
+
 def best(trials: Sequence[Trial]) -> Trial:
-    """The trial with the highest win rate among the healthy ones, or among all if none is."""
-    return max([trial for trial in trials if trial.is_healthy] or trials, key=lambda trial: trial.win_rate)
+    """Of the leading trials the one that stays closest to the SFT policy."""
+    return min(leaders(trials), key=lambda trial: trial.kl)
 
 
-def is_on_edge(chosen: Trial, trials: Sequence[Trial]) -> bool:
-    """Whether a better setting may lie outside the grid of a method's trials: an extreme learning rate or beta."""
-    return any(
-        getattr(chosen, key) in (min(values), max(values))
+def is_on_edge(trials: Sequence[Trial]) -> bool:
+    """Whether a better setting may lie outside the grid: every leading trial has an extreme learning rate or beta."""
+    inner = {
+        key: values - {min(values), max(values)}
         for key in ("lr", "beta")
         if len(values := {getattr(trial, key) for trial in trials}) > 2
-    )
+    }
+    return not any(all(getattr(trial, key) in values for key, values in inner.items()) for trial in leaders(trials))
 
 
 def table(trials: Sequence[Trial], experiment: Experiment) -> str:
@@ -194,7 +203,8 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
         f"trials. Each is trained for {experiment.iterations} iterations with seeds {seeds}; its last policy answers",
         f"{PROMPTS} prompts of the training pool that are in no training record and no test. Of the trials with a KL",
         f"of {low:g} to {high:g} nats to the SFT policy and at most {100 * CUT_LIMIT:g} % cut answers, sampled and",
-        "greedy, the one with the highest win rate over the SFT policy is taken (in bold).",
+        "greedy, the one with the highest win rate over the SFT policy is taken (in bold); where others are within one",
+        "standard error of it, the one of them with the lowest KL.",
         "",
         "| method | lr | beta | win rate | standard error | KL to SFT, nats | cut, % | |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -205,7 +215,7 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
         for t in sorted(of_module, key=lambda trial: (trial.lr, trial.beta)):
             mark = "**" if t is chosen else ""
             notes = [] if t.is_healthy else ["excluded"]
-            notes += ["on the edge of the grid"] if t is chosen and is_on_edge(t, of_module) else []
+            notes += ["on the edge of the grid"] if t is chosen and is_on_edge(of_module) else []
             lines.append(
                 f"| {module} | {t.lr:.1e} | {t.beta:g} | {mark}{t.win_rate:.1f}{mark} | {t.stderr:.1f} | {t.kl:.2f} "
                 f"| {100 * t.cut:.1f} | {', '.join(notes)} |"

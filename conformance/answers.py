@@ -1,7 +1,7 @@
 """What each method must compute, written down a second time, from the papers, in numpy.
 
-A case is a method with settings and its answer: the loss of a pair, the weight of an offline pair, the probability that a
-prompt is sampled, and whatever else the method does. No line here is shared with `metaapo` or `baselines`.
+A case is a method with settings and its answer: the loss of a pair, the weight of an offline pair, the probability that
+a prompt is sampled, and whatever else the method does. No line here is shared with `metaapo` or `baselines`.
 """
 
 from __future__ import annotations
@@ -192,9 +192,12 @@ def missing(seen: Seen) -> Array:
     return 1 - seen.learner(seen.scores)
 
 
+def variant(answer: Answer, budget: float = 1.0, optimum: str | None = None, **settings: Any) -> Case:
+    """MetaAPO with settings; its meta-learner has 3 hidden units, since the kit takes a derivative for every weight."""
+    return Case("metaapo", answer, {"meta_hidden": 3} | settings, optimum, budget)
+
+
 HALF = constant(0.5)
-SIMPO = {"objective": "simpo", "gamma": GAMMA}
-KTO = {"objective": "kto", "desirable_weight": 1.3, "undesirable_weight": 0.8}
 
 CASES = {
     "dpo": Case("dpo", Answer(), optimum="kl"),
@@ -235,36 +238,31 @@ CASES = {
         ),
         {"choose": "weights"},
     ),
-    "metaapo": Case("metaapo", Answer(weight=mapped, sampled=missing), {"meta_hidden": 3}),
-    "metaapo, budget 0.2": Case("metaapo", Answer(weight=mapped, sampled=capped(missing, 0.2)), budget=0.2),
-    "metaapo, no meta-learner": Case(
-        "metaapo",
-        Answer(weight=lambda seen: sigmoid(seen.scores), sampled=lambda seen: sigmoid(-seen.scores)),
-        {"map": "sigmoid"},
+    "metaapo": variant(Answer(weight=mapped, sampled=missing)),
+    "metaapo, budget 0.2": variant(Answer(weight=mapped, sampled=capped(missing, 0.2)), budget=0.2),
+    "metaapo, no meta-learner": variant(
+        Answer(weight=lambda seen: sigmoid(seen.scores), sampled=lambda seen: sigmoid(-seen.scores)), map="sigmoid"
     ),
-    "metaapo, uniform weights": Case(
-        "metaapo", Answer(weight=HALF, sampled=missing), {"weights": "uniform"}, optimum="kl"
+    "metaapo, uniform weights": variant(Answer(weight=HALF, sampled=missing), optimum="kl", weights="uniform"),
+    "metaapo, all sampled": variant(Answer(weight=mapped, sampled=every_prompt), select="all"),
+    "metaapo, random": variant(Answer(weight=mapped, sampled=share(MATCHED_SHARE)), select="random"),
+    "metaapo, threshold": variant(
+        Answer(weight=mapped, sampled=lambda seen: (seen.scores < INDIFFERENT) * 1.0), select="threshold"
     ),
-    "metaapo, all sampled": Case("metaapo", Answer(weight=mapped, sampled=every_prompt), {"select": "all"}),
-    "metaapo, random": Case("metaapo", Answer(weight=mapped, sampled=share(MATCHED_SHARE)), {"select": "random"}),
-    "metaapo, threshold": Case(
-        "metaapo",
-        Answer(weight=mapped, sampled=lambda seen: (seen.scores < INDIFFERENT) * 1.0),
-        {"select": "threshold"},
-    ),
-    "metaapo, score without beta": Case(
-        "metaapo",
+    "metaapo, score without beta": variant(
         Answer(weight=mapped, sampled=missing, score=lambda pairs, beta: -softplus(-pairs.margin)),
-        {"fidelity": {"score": "official-code"}},
+        fidelity={"score": "official-code"},
     ),
-    "metaapo, unsampled dropped": Case(
-        "metaapo", Answer(weight=mapped, sampled=missing, unsampled="dropped"), {"fidelity": {"unsampled": "dropped"}}
+    "metaapo, unsampled dropped": variant(
+        Answer(weight=mapped, sampled=missing, unsampled="dropped"), fidelity={"unsampled": "dropped"}
     ),
-    "metaapo, unsampled whole": Case(
-        "metaapo", Answer(weight=mapped, sampled=missing, unsampled="whole"), {"fidelity": {"unsampled": "full"}}
+    "metaapo, unsampled whole": variant(
+        Answer(weight=mapped, sampled=missing, unsampled="whole"), fidelity={"unsampled": "full"}
     ),
-    "metaapo, simpo": Case("metaapo", Answer(simpo_loss, weight=mapped, sampled=missing), SIMPO),
-    "metaapo, kto": Case("metaapo", Answer(kto_loss, weight=mapped, sampled=missing), KTO),
+    "metaapo, simpo": variant(Answer(simpo_loss, weight=mapped, sampled=missing), objective="simpo", gamma=GAMMA),
+    "metaapo, kto": variant(
+        Answer(kto_loss, weight=mapped, sampled=missing), objective="kto", desirable_weight=1.3, undesirable_weight=0.8
+    ),
 }
 
 
@@ -308,7 +306,7 @@ def outcomes_of(world: World, rows: Sequence[Any], answer: Answer) -> Outcomes:
 
 
 def _greedy_scores(world: World) -> Array:
-    """Scores whose largest marks the greedy response of each prompt: every token is the most likely one, (prompts, responses)."""
+    """1 for the response whose every token is the most likely one, otherwise 0, (prompts, responses)."""
     scores = np.zeros((len(PROMPTS), len(RESPONSES)))
     for x, logits in enumerate(token_logps(world.policy)):
         for y, response in enumerate(RESPONSES):
@@ -320,7 +318,7 @@ def _greedy_scores(world: World) -> Array:
     return scores
 
 
-def _pairs(world: World, rows: Outcomes, logits: Array, chosen: Array, rejected: Array) -> Pairs:
+def pairs_of(world: World, rows: Outcomes, logits: Array, chosen: Array, rejected: Array) -> Pairs:
     """Pairs of the rows; KTO's z is estimated from the responses of the row before, the last one's for the first."""
     policy, reference = logps(logits), logps(world.reference)
     before = [np.roll(side, 1) for side in (chosen, rejected)]
@@ -341,7 +339,7 @@ def _pairs(world: World, rows: Outcomes, logits: Array, chosen: Array, rejected:
 
 def scores_of(world: World, answer: Answer, rows: Outcomes, logits: Array, beta: float) -> Array:
     """Scores of the offline pairs, float64 (rows,)."""
-    pairs = _pairs(world, rows, logits, rows.chosen, rows.rejected)
+    pairs = pairs_of(world, rows, logits, rows.chosen, rows.rejected)
     return answer.score(pairs, beta).real if answer.score else -answer.loss(pairs, beta).real
 
 
@@ -367,11 +365,11 @@ def terms_of(
     world: World, answer: Answer, rows: Outcomes, logits: Array, beta: float, learner: Callable | None
 ) -> Terms:
     """The parts of each row's loss for logits (..., prompts, edges); L_on is 0 without an online pair."""
-    offline = answer.loss(_pairs(world, rows, logits, rows.chosen, rows.rejected), beta)
+    offline = answer.loss(pairs_of(world, rows, logits, rows.chosen, rows.rejected), beta)
     online = np.zeros_like(offline)
     if (have := np.flatnonzero(rows.has_online)).size:
         some = rows[have]
-        pairs = _pairs(world, some, logits, some.online_chosen, some.online_rejected)
+        pairs = pairs_of(world, some, logits, some.online_chosen, some.online_rejected)
         online[..., have] = answer.loss(pairs, beta) + (answer.bonus(pairs, beta) if answer.bonus else 0)
     if answer.unsampled == "whole":
         online = np.where(rows.has_online, online, offline)

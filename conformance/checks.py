@@ -428,11 +428,11 @@ def check_meta_update(it: Iteration) -> float:
 # --- optima -----------------------------------------------------------------------------------------------------------
 
 
-def optimum_of(world: World, kind: str) -> Array:
+def optimum_of(world: World, kind: str, beta: float = BETA) -> Array:
     """The distribution that training with exact preferences must reach, (prompts, responses)."""
     if kind == "kl":
-        return kl_optimum(world, BETA)
-    return ipo_optimum(world, BETA) if kind == "ipo" else simpo_optimum(world, BETA, GAMMA)
+        return kl_optimum(world, beta)
+    return ipo_optimum(world, beta) if kind == "ipo" else simpo_optimum(world, beta, GAMMA)
 
 
 def check_optimum(it: Iteration, kind: str) -> float:

@@ -10,22 +10,34 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from conformance.answers import BETA
 from conformance.checks import Check
+from conformance.exact import make_world
 from conformance.methods import check_method
+from conformance.own_loss import FORMULAS, KINDS, OPTIMA, check_loss
 from metaapo.command import errors_in_one_sentence
 from metaapo.method import known_methods
 
-COLUMNS = ("method", "check", "error", "tolerance", "ok")
+COLUMNS = ("subject", "check", "error", "tolerance", "ok")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks and print them; return 1 if one fails."""
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    parser.add_argument("loss", nargs="?", help="check a loss of your own instead: package.module:function")
+    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="what the loss is computed from")
+    parser.add_argument("--beta", type=float, default=BETA, help="the beta that the loss is called with")
+    parser.add_argument("--optimum", choices=OPTIMA, default=OPTIMA[0], help="where training with it must end")
+    parser.add_argument("--equals", choices=FORMULAS, help="the formula that each of its losses must equal")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="check these methods only")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
     with errors_in_one_sentence(), tempfile.TemporaryDirectory() as folder:
-        found = [check for method in options.only or known_methods() for check in check_method(method, Path(folder))]
+        if options.loss:
+            found = check_loss(options.loss, options.kind, make_world(), options.beta, options.optimum, options.equals)
+        else:
+            methods = options.only or known_methods()
+            found = [check for method in methods for check in check_method(method, Path(folder))]
     print(as_json(found) if options.json else as_table(found))
     return 0 if all(check.ok for check in found) else 1
 

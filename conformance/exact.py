@@ -1,9 +1,9 @@
 """A world whose distributions can be enumerated, and its exact answers, in numpy alone.
 
-Two prompts have the same four responses of two to four tokens, which form a token tree. A policy is one logit per prompt
-and edge of the tree, so that it can be any distribution over the responses. Derivatives are complex steps (Squire and
-Trapp 1998): f'(x) = Im f(x + ih) / h, exact to rounding, without any automatic differentiation. Real parts of complex
-numbers are therefore what a method holds constant ("detached").
+Two prompts have the same four responses of two to four tokens, which form a token tree. A policy is one logit per
+prompt and edge of the tree, so that it can be any distribution over the responses. Derivatives are complex steps
+(Squire and Trapp 1998): f'(x) = Im f(x + ih) / h, exact to rounding, without any automatic differentiation. Real parts
+of complex numbers are therefore what a method holds constant ("detached").
 """
 
 from __future__ import annotations
@@ -77,6 +77,17 @@ def logps(logits: Array) -> Array:
     return token_logps(logits) @ _ON_PATH.T
 
 
+def logits_of(probabilities: Array) -> Array:
+    """Logits of a policy with these probabilities of responses, (prompts, responses)."""
+    return np.log(probabilities @ _ON_PATH)
+
+
+def objective(logits: Array, world: World, beta: float) -> Array:
+    """E[r] - beta KL(pi || ref), (..., prompts), which `kl_optimum` maximises."""
+    policy = logps(logits)
+    return (np.exp(policy) * (world.rewards - beta * (policy - logps(world.reference)))).sum(-1)
+
+
 def gradient(function: Callable[[Array], Array], at: Array) -> Array:
     """Derivative of a function of logits by complex steps.
 
@@ -103,15 +114,15 @@ def kl_optimum(world: World, beta: float) -> Array:
 def ipo_optimum(world: World, beta: float) -> Array:
     """Minimiser of IPO's expected loss over all pairs, (prompts, responses).
 
-    Let u = log(pi / ref) per token. The expected loss of a pair is least at u(y) - u(y') = (2 P(y > y') - 1) / (2 beta),
-    which all pairs together can only approach: least squares on a complete graph is the mean over opponents.
+    Let u = log(pi / ref) per token. The expected loss of a pair is least at u(y) - u(y') = (2 P(y > y') - 1) /
+    (2 beta), which all pairs together can only approach: least squares on a complete graph is the mean over opponents.
     """
     per_token = (2 * world.preferences - 1).mean(-1) / (2 * beta)
     return _normalised(logps(world.reference), per_token)
 
 
 def simpo_optimum(world: World, beta: float, gamma: float) -> Array:
-    """Minimiser of SimPO's expected loss over all pairs, (prompts, responses), by Newton's method on log pi per token."""
+    """Minimiser of SimPO's expected loss over all pairs, (prompts, responses), by Newton's method."""
     per_token = np.array([_simpo_scores(preferences, beta, gamma) for preferences in world.preferences])
     return _normalised(np.zeros_like(per_token), per_token)
 
@@ -135,10 +146,10 @@ def _normalised(base: Array, per_token: Array) -> Array:
     def probabilities(b: Array, u: Array, c: float) -> Array:
         return np.exp(b + LENGTHS * (u + c))
 
-    constants = [
-        brentq(lambda c, b=b, u=u: probabilities(b, u, c).sum() - 1, -50, 50, xtol=1e-14) for b, u in zip(base, per_token)
-    ]
-    return np.array([probabilities(b, u, c) for b, u, c in zip(base, per_token, constants)])
+    def normalised(b: Array, u: Array) -> Array:
+        return probabilities(b, u, brentq(lambda c: probabilities(b, u, c).sum() - 1, -50, 50, xtol=1e-14))
+
+    return np.array([normalised(b, u) for b, u in zip(base, per_token)])
 
 
 def total_variation(p: Array, q: Array) -> float:

@@ -29,7 +29,7 @@ from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.run import RunContext
 from metaapo.loop.workbench import Workbench
 from metaapo.models.generate import Response
-from metaapo.models.logps import SequenceBatch
+from metaapo.models.logps import SequenceBatch, collate, sequence_logps
 
 IMPOSSIBLE = -1e4  # logit of tokens that are not in the tree; exp of it is 0, and unlike -inf it gives no nan
 TEXTS = tuple(" ".join(map(str, response[:-1])) for response in RESPONSES)
@@ -81,6 +81,11 @@ class TabularPolicy(nn.Module):
         """Log-probability of each response token, (m,), as of any wrapped policy."""
         states = self.states(batch.input_ids, batch.attention_mask).flatten(0, 1)[batch.sources]
         return states.log_softmax(-1).gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
+
+    def response_logps(self) -> Tensor:
+        """Log-probability of each response, (prompts, responses), with gradients."""
+        ids = [prompt for prompt in PROMPTS for _ in RESPONSES]
+        return sequence_logps(self, collate(ids, list(RESPONSES) * len(PROMPTS), PAD)).view(len(PROMPTS), -1)
 
     @torch.no_grad()
     def probabilities(self) -> Array:

@@ -355,10 +355,7 @@ def check_case(name: str, case: Case, world: World, folder: Path) -> list[Check]
     it = iterate(case, "method", world, folder)
     found = [Check(name, check, compute(it), TOLERANCES.get(check, EXACT)) for check, compute in CHECKS.items()]
     if it.learner is not None:
-        found += [
-            Check(name, "meta-gradient", check_meta_gradient(it)),
-            Check(name, "meta-update", check_meta_update(it)),
-        ]
+        found += [Check(name, check, compute(it)) for check, compute in META_CHECKS.items()]
     if case.optimum is not None:
         found.append(Check(name, f"{case.optimum} optimum", check_optimum(it, case.optimum)))
     return found
@@ -423,6 +420,12 @@ def check_meta_update(it: Iteration) -> float:
     early = max(map(worst, parameters_of(it), before))
     _observe(it.method, steps[-1])
     return early + max(map(worst, parameters_of(it), expected))
+
+
+META_CHECKS: dict[str, Callable[[Iteration], float]] = {
+    "meta-gradient": check_meta_gradient,
+    "meta-update": check_meta_update,
+}
 
 
 # --- optima -----------------------------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ def check_later_steps(name: str, world: World, folder: Path) -> dict[str, float]
     from metaapo import policy_gradient
 
     rollout, discount, trace = rollout_of(COUNTS), 0.95, 0.9
-    moved = world.policy + np.random.default_rng(3).normal(scale=0.3, size=world.policy.shape)
+    moved = world.policy + np.random.default_rng(3).normal(scale=0.8, size=world.policy.shape)
     minibatch = np.array([14, 0, 3, 7, 9, 12])  # without the longest response of the rollout's first prompt
     with started(name, world, folder, {"clip": CLIP, "value_clip": VALUE_CLIP}) as (run, recorders):
         policies, values = run.bench.policies, run.value_model.values

@@ -62,6 +62,28 @@ def test_an_optimum_is_a_distribution_and_another_one_than_the_start(optimum):
     assert exact.total_variation(best, np.exp(exact.logps(WORLD.policy))) > 0.1
 
 
+def test_weights_that_depend_on_the_label_move_the_optimum():
+    """At ref exp(r / beta) the two labels of a pair balance if they weigh the same, and not if w follows the score."""
+    from conformance.answers import BETA, losses_of, outcomes_of, terms_of
+
+    rows = checks.offline_rows()
+    probability = np.array([checks.label_probability(WORLD, row) for row in rows])
+    best = replace(WORLD, policy=exact.logits_of(exact.kl_optimum(WORLD, BETA)))
+
+    def slope(name):
+        answer = CASES[name].answer
+        outcomes = outcomes_of(best, rows, answer)
+
+        def loss(logits):
+            return (losses_of(terms_of(best, answer, outcomes, logits, BETA, None)) * probability).sum(-1)
+
+        return abs(exact.gradient(loss, best.policy)).max()
+
+    assert slope("dpo") < 1e-12
+    assert slope("mixing") < 1e-12
+    assert slope("metaapo, no meta-learner") > 1e-3
+
+
 def test_derivatives_by_complex_steps():
     found = exact.gradient(lambda logits: np.exp(exact.logps(logits))[:, 0, 1], WORLD.policy)
     p = np.exp(exact.logps(WORLD.policy))[0]

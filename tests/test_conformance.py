@@ -13,7 +13,7 @@ from conformance.answers import CASES
 from conformance.command import main
 from conformance.methods import check_method
 from metaapo import metaapo, policy_gradient
-from metaapo.loop import epoch, forward, online, step
+from metaapo.loop import epoch, forward, offline, online, step
 from metaapo.losses import Objective
 from metaapo.meta_learner import MetaLearner
 from metaapo.method import known_declarations, known_methods
@@ -96,17 +96,17 @@ def test_derivatives_by_complex_steps():
 # --- planted bugs -----------------------------------------------------------------------------------------------------
 
 
-def objective(change):
+def objective(change, place=step):
     """Plant another loss of a pair; `change` gets the right one."""
 
     def plant(monkeypatch):
-        right = step.objective_of
+        right = place.objective_of
 
         def wrong(method):
             found = right(method)
             return Objective(lambda pairs, beta: change(found.loss, pairs, beta), found.uses_kl)
 
-        monkeypatch.setattr(step, "objective_of", wrong)
+        monkeypatch.setattr(place, "objective_of", wrong)
 
     return plant
 
@@ -215,6 +215,19 @@ BUGS = {
         instead(forward, "all_sequence_logps", lambda right: right.__wrapped__),
         "gradient",
         ["kto", "metaapo, kto"],
+    ),
+    "z not detached from the reference": (
+        instead(forward, "all_sequence_logps", lambda right: right.__wrapped__),
+        "reference",
+        ["kto", "metaapo, kto"],
+    ),
+    "twice the beta in the scores": (
+        objective(lambda loss, p, beta: loss(p, 2 * beta), offline),
+        "scores",
+        ["selective_dpo", "adpo", "metaapo"],
+    ),
+    "w of half the score": (
+        instead(MetaLearner, "features", lambda right: lambda self, pairs: right(self, pairs) / 2), "weights", LEARNED
     ),
     "worst response chosen": (
         instead(online, "best_worst", lambda right: lambda texts, scores: right(texts, [-s for s in scores])),

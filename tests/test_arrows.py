@@ -86,6 +86,12 @@ def without_leaves(imports):
     return imports
 
 
+def test_nothing_imports_the_conformance_kit_and_its_answers_import_no_training():
+    everything = [name for package in PACKAGES for name in modules(package)]
+    assert not below(code_below(*everything), "conformance/")
+    assert code_below("conformance.answers") == {f"conformance/{name}.py" for name in ("__init__", "answers", "exact")}
+
+
 def test_no_modules_import_each_other_in_a_circle():
     names = [name for package in PACKAGES for name in modules(package)]
     imports = {name: set(imports_of(name, late=False)) & set(names) for name in names}

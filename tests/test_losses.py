@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from conftest import make_policy, random_text
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.answers import GAMMA
+from conformance.command import main as conformance
 from metaapo.loop.forward import mismatched_logps
 from metaapo.loop.prompts import PreferencePair
 from metaapo.loop.step import estimate_kl
@@ -128,6 +131,34 @@ def test_loss_and_gradient_equal_trl(name, tokenizer, texts, tmp_path):
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert (our_gradient - their_gradient).norm() <= 1e-5 * their_gradient.norm()
     assert their_gradient.norm() > 0.01
+
+
+def trl_loss(loss_type, chosen, rejected, beta):
+    """TRL's loss of CPO: DPO's, IPO's or SimPO's if it gets their log-ratios in place of log-probabilities."""
+    from trl.experimental.cpo import CPOTrainer
+
+    trainer = SimpleNamespace(loss_type=loss_type, beta=beta, alpha=0.0, label_smoothing=0.0, simpo_gamma=GAMMA)
+    trainer.accelerator = SimpleNamespace(device="cpu")
+    return CPOTrainer.cpo_loss(trainer, chosen, rejected)
+
+
+def trl_dpo(chosen, rejected, reference_chosen, reference_rejected, beta):
+    return trl_loss("sigmoid", chosen - reference_chosen, rejected - reference_rejected, beta)
+
+
+def trl_ipo(chosen, rejected, reference_chosen, reference_rejected, beta, chosen_lengths, rejected_lengths):
+    sides = (chosen - reference_chosen) / chosen_lengths, (rejected - reference_rejected) / rejected_lengths
+    return trl_loss("ipo", *sides, beta)
+
+
+def trl_simpo(chosen, rejected, reference_chosen, reference_rejected, beta, chosen_lengths, rejected_lengths):
+    return trl_loss("simpo", chosen / chosen_lengths, rejected / rejected_lengths, beta)
+
+
+@pytest.mark.parametrize(("formula", "optimum"), [("dpo", "kl"), ("ipo", "ipo"), ("simpo", "simpo")])
+def test_the_conformance_kit_passes_trls_losses(formula, optimum, capsys):
+    assert conformance([f"{__name__}:trl_{formula}", "--equals", formula, "--optimum", optimum]) == 0
+    assert "5 checks, none failed" in capsys.readouterr().out
 
 
 def test_ipo_by_hand():

@@ -5,9 +5,9 @@
 The experiment's methods are the trials, equally many per module (config/tuning.yaml). Every trial's final policy
 answers the same held-out prompts from the training pool (simple ones, composed ones and second turns), sampled and
 greedy. A method's best trial has the highest win rate over the SFT policy, sampled at the temperature of the pooled
-benchmark, among those that neither loop nor drift; of trials within one standard error of it, the one with the lowest
-KL is taken. A best trial on the edge of the grid is reported, unless an inner one is as good: the grid should then be
-extended, for all methods.
+benchmark, among those that neither loop nor drift nor end where the reward model is no guide any more; of trials
+within one standard error of it, the one with the lowest KL is taken. A best trial on the edge of the grid is reported,
+unless an inner one is as good: the grid should then be extended, for all methods.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, 
 from metaapo.experiment import Experiment, Run
 from metaapo.worlds.tiny.data import demonstrations, training_prompts
 from metaapo.worlds.tiny.gold import gold, prefer
+from metaapo.worlds.tiny.health import AGREEMENT, agreement
 from metaapo.worlds.tiny.writers import outdated_beliefs
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ PROMPTS = 1024  # gives a standard error of about half a point of win rate
 TEMPERATURE = 0.7  # of the sampled answers, as in the pooled benchmark
 KL_RANGE = (1.0, 5.0)  # nats per response to the SFT policy after the last iteration
 CUT_LIMIT = 0.03  # share of answers that reach the token limit, sampled or greedy
+PAIRS_PROMPTS, PAIRS_SAMPLES = 128, 6  # about 1,900 pairs per run, as in the health check of experiments
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Trial:
         stderr: its standard error over prompts (seeds averaged first).
         kl: KL to the SFT policy, nats per response.
         cut: share of answers cut at the token limit, the larger one of sampled and greedy answers.
+        agreement: share of pairs of the last policy's samples that the reward model orders as gold does, lowest run.
     """
 
     module: str
@@ -63,11 +66,13 @@ class Trial:
     stderr: float
     kl: float
     cut: float
+    agreement: float
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the policy neither drifted nor loops."""
-        return KL_RANGE[0] <= self.kl <= KL_RANGE[1] and self.cut <= CUT_LIMIT
+        """Whether the policy neither drifted nor loops nor outran the reward model."""
+        near = KL_RANGE[0] <= self.kl <= KL_RANGE[1]
+        return near and self.cut <= CUT_LIMIT and self.agreement >= AGREEMENT[0]
 
 
 def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS) -> list[list[Message]]:
@@ -130,7 +135,7 @@ def run_trial(experiment: Experiment, name: str, worlds: dict[int, Validation]) 
     """Score one entry of the experiment over all its seeds."""
     runs = [run for run in experiment.runs() if run.method == name]
     scored = [_score(experiment, run, worlds[experiment.world_of(run.seed)]) for run in runs]
-    wins, kls, cuts = zip(*scored)
+    wins, kls, cuts, agreements = zip(*scored)
     train = experiment.train_of(name)
     per_prompt = 100 * np.mean(wins, axis=0)
     return Trial(
@@ -142,17 +147,36 @@ def run_trial(experiment: Experiment, name: str, worlds: dict[int, Validation]) 
         stderr=float(per_prompt.std(ddof=1) / np.sqrt(len(per_prompt))),
         kl=float(np.mean(kls)),
         cut=float(np.mean(cuts)),
+        agreement=min(agreements),
     )
 
 
-def _score(experiment: Experiment, run: Run, world: Validation) -> tuple[list[float], float, float]:
-    """A run's win probability on each prompt, its KL, and the larger share of cut answers."""
+def _score(experiment: Experiment, run: Run, world: Validation) -> tuple[list[float], float, float, float]:
+    """A run's win probability on each prompt, its KL, the larger share of cut answers, and the agreement."""
     folder = experiment.run_path(run)
     model = folder / f"iter{experiment.iterations}" / "model"
     sampled, greedy = (answers(experiment, model, world.prompts, temperature) for temperature in (TEMPERATURE, 0.0))
     wins = [prefer(own, sft) for own, sft in zip(gold_rewards(world.prompts, sampled), world.sft_rewards)]
     cut = max(float(np.mean([not response.finished for response in texts])) for texts in (sampled, greedy))
-    return wins, read_json(folder / "run.json")["iterations"][-1]["kl"], cut
+    kl = read_json(folder / "run.json")["iterations"][-1]["kl"]
+    return wins, kl, cut, _agreement(experiment, run, model, world.prompts[:PAIRS_PROMPTS])
+
+
+def _agreement(experiment: Experiment, run: Run, model: Path, prompts: list[list[Message]]) -> float:
+    """Share of pairs of a policy's samples that the reward model orders as gold does."""
+    from metaapo.models.generate import generate
+    from metaapo.models.load import load_policy, load_reward_model
+    from metaapo.models.rewards import reward_responses
+
+    policy, tokenizer = load_policy(model)
+    sampling = experiment.sampling_of(run.method)
+    settings = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.batch_size, 2)
+    drawn = generate(policy, tokenizer, prompts, PAIRS_SAMPLES, *settings)
+    texts = [[response.text for response in row] for row in drawn]
+    golds = [[gold(messages, text).reward for text in row] for messages, row in zip(prompts, texts)]
+    judge, its_tokenizer = load_reward_model(experiment.world_path(experiment.world_of(run.seed)) / "reward_model")
+    proxies = reward_responses(judge, its_tokenizer, prompts, texts, experiment.hardware.score_batch_size)[0]
+    return agreement(np.array(golds), np.array(proxies))
 
 
 def check_equal_trials(experiment: Experiment) -> dict[str, list[str]]:
@@ -202,12 +226,13 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
         f"Made by `snakemake tune --cores all --configfile config/{name}.yaml`. Every method has the same number of",
         f"trials. Each is trained for {experiment.iterations} iterations with seeds {seeds}; its last policy answers",
         f"{PROMPTS} prompts of the training pool that are in no training record and no test. Of the trials with a KL",
-        f"of {low:g} to {high:g} nats to the SFT policy and at most {100 * CUT_LIMIT:g} % cut answers, sampled and",
-        "greedy, the one with the highest win rate over the SFT policy is taken (in bold); where others are within one",
-        "standard error of it, the one of them with the lowest KL.",
+        f"of {low:g} to {high:g} nats to the SFT policy, at most {100 * CUT_LIMIT:g} % cut answers, sampled and greedy,",
+        f"and a reward model that orders {100 * AGREEMENT[0]:g} % or more of the pairs of the last policy's samples as",
+        "gold does (in every run), the one with the highest win rate over the SFT policy is taken (in bold); where",
+        "others are within one standard error of it, the one of them with the lowest KL.",
         "",
-        "| method | lr | beta | win rate | standard error | KL to SFT, nats | cut, % | |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| method | lr | beta | win rate | standard error | KL to SFT, nats | cut, % | agreement | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for module in dict.fromkeys(trial.module for trial in trials):
         of_module = [trial for trial in trials if trial.module == module]
@@ -218,7 +243,7 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
             notes += ["on the edge of the grid"] if t is chosen and is_on_edge(of_module) else []
             lines.append(
                 f"| {module} | {t.lr:.1e} | {t.beta:g} | {mark}{t.win_rate:.1f}{mark} | {t.stderr:.1f} | {t.kl:.2f} "
-                f"| {100 * t.cut:.1f} | {', '.join(notes)} |"
+                f"| {100 * t.cut:.1f} | {t.agreement:.2f} | {', '.join(notes)} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -226,7 +226,7 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
         f"Made by `snakemake tune --cores all --configfile config/{name}.yaml`. Every method has the same number of",
         f"trials. Each is trained for {experiment.iterations} iterations with seeds {seeds}; its last policy answers",
         f"{PROMPTS} prompts of the training pool that are in no training record and no test. Of the trials with a KL",
-        f"of {low:g} to {high:g} nats to the SFT policy, at most {100 * CUT_LIMIT:g} % cut answers, sampled and greedy,",
+        f"of {low:g} to {high:g} nats to the SFT policy, at most {100 * CUT_LIMIT:g} % cut answers of either kind,",
         f"and a reward model that orders {100 * AGREEMENT[0]:g} % or more of the pairs of the last policy's samples as",
         "gold does (in every run), the one with the highest win rate over the SFT policy is taken (in bold); where",
         "others are within one standard error of it, the one of them with the lowest KL.",

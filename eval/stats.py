@@ -257,6 +257,29 @@ def compare(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Estim
     return mean_over_seeds_and_prompts(_difference(a, b), confidence)
 
 
+def interval_over_prompts(
+    values: ArrayLike, scale: tuple[float, float] = (-np.inf, np.inf), confidence: float = CONFIDENCE
+) -> tuple[float, float, float | None]:
+    """Interval of one run's score over prompts, clipped to the score's scale, and its standard error.
+
+    Args:
+        values: (prompts,) in the unit of the scale. For a score that is not a mean over prompts, the score plus each
+            prompt's influence on it (the infinitesimal jackknife).
+        scale: lowest and highest possible score.
+        confidence: nominal coverage.
+
+    Returns:
+        (low, high, standard error); the whole scale and None with a single prompt, which says nothing about others.
+
+    Source: Student (1908), as in `mean_over_seeds_and_prompts`; for influence values Efron, The Jackknife, the
+    Bootstrap and Other Resampling Plans (1982), chapter 6.
+    """
+    if len(values := np.asarray(values, float)) < 2:
+        return *scale, None
+    found = mean_over_seeds_and_prompts(values, confidence)
+    return max(found.low, scale[0]), min(found.high, scale[1]), found.stderr
+
+
 def two_level_bootstrap(
     values: ArrayLike, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0, confidence: float = CONFIDENCE
 ) -> Estimate:

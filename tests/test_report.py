@@ -358,16 +358,23 @@ def test_with_several_worlds_the_worlds_count_not_their_seeds(tmp_path):
     assert table.shape == (2, 10)
 
 
-def test_a_controlled_score_keeps_its_own_mean_and_the_prompts_spread_of_the_raw_rate(results):
+def test_a_controlled_score_is_compared_by_its_own_values_of_each_prompt(results):
     logs = evidence.Logs(results, "gold")
-    raw = logs.contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
     controlled = logs.contrast("metaapo", "dpo", "alpacaeval2", "length_controlled_winrate")
     frame = results.scores[
         (results.scores["metric"] == "length_controlled_winrate") & (results.scores["iteration"] == 3)
     ]
     means = frame.groupby("method")["value"].mean()
     assert controlled.mean() == pytest.approx(means["metaapo"] - means["dpo"])
-    assert controlled - controlled.mean(axis=1, keepdims=True) == pytest.approx(raw - raw.mean(axis=1, keepdims=True))
+    items = results.items("alpacaeval2", "gold")
+    items = items[(items["seed"] == 0) & (items["iteration"] == 3)].set_index("question")["length_controlled_winrate"]
+    method = results.items("alpacaeval2", "gold").query("seed == 0 and iteration == 3").set_index("question")["method"]
+    differences = items[method == "metaapo"] - items[method == "dpo"]
+    assert sorted(controlled[0]) == pytest.approx(sorted(100 * differences))
+
+
+def test_a_metric_without_values_per_prompt_is_not_tested(results):
+    assert evidence.Logs(results, "gold").contrast("metaapo", "dpo", "mtbench", "turn_1") is None
 
 
 def test_another_judge_is_reported_next_to_the_first(tmp_path):

@@ -2,10 +2,10 @@
 
     python benchmarks/judge_correction.py
 
-Two of the world's writers answer random prompts; the gold judge says how much it prefers one answer to the other. Judges
-with known errors see the same answers: one blurs the gold reward, one also likes long answers, one knows nothing. Each
-replicate draws 512 prompts, labels a random few of them with the gold value, and corrects the judge. Prints the table in
-`eval.judge_correction`.
+Two of the world's writers answer random prompts; the gold judge says how much it prefers one answer to the other.
+Judges with known errors see the same answers: one blurs the gold reward, one also likes long answers, one knows
+nothing. Each replicate draws 512 prompts, labels a random few of them with the gold value, and corrects the judge.
+Prints the table in `eval.judge_correction`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def main() -> None:
     difficulty, gamed = read_difficulty(args.difficulty), read_gamed(args.gamed)
     score(models[0], difficulty, gamed)  # imports
     ours, theirs = [], []
-    with mock.patch.object(glm_winrate, "hf_hub_download", lambda **_: args.gamed):
+    with mock.patch.object(glm_winrate, "hf_hub_download", return_value=args.gamed):
         for _ in range(args.rounds):
             ours.append(seconds(lambda: [score(rows, difficulty, gamed) for rows in models]))
             theirs.append(

@@ -11,7 +11,8 @@ Which interval to use:
 | --- | --- |
 | this one run, other prompts | `bootstrap_mean`, `paired_bootstrap` |
 | the method, other seeds *and* other prompts | `mean_over_seeds_and_prompts`, `compare` |
-| a value that exists only once per run (an LC win rate) | `mean_over_seeds` |
+| the same where the score is no mean over prompts (LC, SC) | the same, on the score plus influence values |
+| a value that exists only once per run (an annotation ratio) | `mean_over_seeds` |
 | the same by resampling alone, with ten seeds or more | `two_level_bootstrap` |
 
 **Few seeds.** A percentile bootstrap of three seeds has at most ten different means, lacks the factor S / (S - 1),

@@ -115,6 +115,19 @@ def test_complete_scores_are_not_marked(tmp_path):
     assert tables.PARTIAL not in table.to_markdown()
 
 
+def test_extrapolated_scores_are_marked_and_explained(tmp_path):
+    results = with_scores(tmp_path, questions=6)
+    scores = results.scores
+    is_flagged = (scores["method"] == "dpo") & (scores["metric"] == "length_controlled_winrate") & (scores["seed"] == 1)
+    results.scores = scores.assign(flag=np.where(is_flagged, "equal length is far away", None))
+    for table in (tables.main_table(results, "gold"), tables.seeds_table(results, "gold")):
+        marked = [head for head, cells in table.rows if any(tables.FLAGGED in cell.text() for cell in cells)]
+        assert len(marked) == 1
+        assert "equal length is far away" in table.note
+        assert tables.FLAGGED in table.to_html()
+        assert r"$^\ddagger$" in table.to_latex()
+
+
 def test_a_missing_seed_makes_a_score_partial(tmp_path):
     results = with_scores(tmp_path, questions=8)
     frame = results.scores

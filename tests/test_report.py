@@ -1,5 +1,6 @@
 """The report: tables trace to judgments, figures need their data, verdicts come from files, the page is one file."""
 
+import csv
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from synthetic_results import BASIC, FakeMethod, everything, write_results
 
 from eval.grade import grade
 from eval.score import score_benchmark
-from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
+from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json, write_text
 from metaapo.experiment import load, write_resolved
 from metaapo.worlds.tiny.gold import RUBRIC
 from reports import claims, collect, drawing, evidence, figures, health_gate, page, replay, samples, tables
@@ -117,9 +118,12 @@ def test_complete_scores_are_not_marked(tmp_path):
 
 def test_extrapolated_scores_are_marked_and_explained(tmp_path):
     results = with_scores(tmp_path, questions=6)
-    scores = results.scores
-    is_flagged = (scores["method"] == "dpo") & (scores["metric"] == "length_controlled_winrate") & (scores["seed"] == 1)
-    results.scores = scores.assign(flag=np.where(is_flagged, "equal length is far away", None))
+    path = results.folder / "scores.csv"
+    rows = list(csv.DictReader(path.open()))
+    for row in rows:
+        if (row["method"], row["seed"], row["metric"]) == ("dpo", "1", "length_controlled_winrate"):
+            row["flag"] = "equal length is far away"
+    write_text(path, collect.to_csv(rows))
     for table in (tables.main_table(results, "gold"), tables.seeds_table(results, "gold")):
         marked = [head for head, cells in table.rows if any(tables.FLAGGED in cell.text() for cell in cells)]
         assert len(marked) == 1

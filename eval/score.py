@@ -3,8 +3,8 @@
     python -m eval.score --config results/default/config.yaml --benchmark alpacaeval2 --judge gold
 
 Writes scores/{benchmark}/{judge}.json, which states benchmark version, judge, baseline and pool with every number, and
-scores/{benchmark}/{judge}.items.csv.gz with one value per model and question. This step neither answers nor judges
-anything.
+scores/{benchmark}/{judge}.items.csv.gz with one value per model and question, and one more column for each metric that
+is no mean of these values (see `eval.benchmark.Scores`). This step neither answers nor judges anything.
 """
 
 from __future__ import annotations
@@ -132,11 +132,15 @@ def _check_scored(scores: Scores, benchmark: str, judge: str) -> None:
 
 
 def items_csv(items: Iterable[Record]) -> bytes:
-    """Values of single questions as gzipped CSV; equal values give equal bytes."""
+    """Values of single questions as gzipped CSV, controlled metrics in the last columns; equal values give equal
+    bytes."""
+    rows = list(items)
+    known = {*ITEM_COLUMNS, "model", "world"}
+    controlled = sorted({key for row in rows for key in row} - known)
     text = io.StringIO()
-    writer = csv.DictWriter(text, ITEM_COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, (*ITEM_COLUMNS, *controlled), extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(items)
+    writer.writerows(rows)
     return gzip.compress(text.getvalue().encode(), mtime=0)
 
 

@@ -208,7 +208,8 @@ class Logs:
     @lru_cache(maxsize=8)  # noqa: B019
     def _last_items(self, benchmark: str) -> Any:
         frame = self.results.items(benchmark, self.judge)
-        return frame[frame["iteration"] == self.experiment.iterations]
+        trained = {run.seed for run in self.experiment.runs()}  # an earlier look has fewer than the file
+        return frame[(frame["iteration"] == self.experiment.iterations) & frame["seed"].isin(trained)]
 
     def _score(self, benchmark: str, metric: str, arm: str, seed: int) -> float:
         return self._last_scores().get((benchmark, metric, *self._arm(arm), seed), math.nan)

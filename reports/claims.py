@@ -742,8 +742,14 @@ def main() -> None:
     """Command line: python -m reports.claims --config FILE."""
     parser = argparse.ArgumentParser(prog="python -m reports.claims", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
+    from reports.registration import with_deviations  # which imports the claims
+
     results = Results.load(parser.parse_args().config)
-    write_json(results.folder / "claims.json", verdicts(results))
+    records = with_deviations(verdicts(results), results.experiment)
+    write_json(results.folder / "claims.json", records)
+    for record in records:
+        print(f"{record['id']} {record['verdict']}: {record['reason']}")
+        print(*(f"  deviation: {deviation}\n" for deviation in record["deviations"] or []), sep="", end="")
 
 
 if __name__ == "__main__":

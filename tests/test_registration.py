@@ -19,7 +19,7 @@ from reports.runs import Results
 
 @pytest.fixture
 def config(tmp_path):
-    return write_results(tmp_path, seeds=(0, 1), iterations=1, questions=6, benchmarks=("alpacaeval2",))
+    return write_results(tmp_path, seeds=(0, 1), iterations=1, questions=6, benchmarks=("pooled",))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_without_a_plan_the_report_says_that_none_was_registered(config):
         ({"design": {"looks": [2]}}, "looks.looks: planned [], now [2]"),
         ({"design": {"spending": "pocock"}}, 'looks.spending: planned "obrien_fleming", now "pocock"'),
         ({"world": {"label_tau": 0.5}}, "settings.world.label_tau: planned 0.2, now 0.5"),
-        ({"methods": {"kto": {}}}, "settings.methods.kto.module: planned nothing, now null"),
+        ({"methods": {"kto": {}}}, "settings.methods.kto.budget: planned nothing, now [1.0]"),
     ],
 )
 def test_each_setting_that_differs_from_the_plan_is_a_deviation(registered, config, sections, expected):
@@ -83,10 +83,10 @@ def test_a_changed_claim_is_a_deviation_beside_that_claim_alone(registered, monk
 
 
 def test_a_changed_margin_or_level_is_a_deviation(registered, monkeypatch):
-    monkeypatch.setitem(registration.MARGINS, "alpacaeval2", 0.5)
+    monkeypatch.setitem(registration.MARGINS, "pooled", 0.5)
     monkeypatch.setattr(registration, "ALPHA", 0.05)
     assert deviations(registered) == [
-        "margins.alpacaeval2: planned 1.0, now 0.5",
+        "margins.pooled: planned 1.0, now 0.5",
         "tests.one_sided_level: planned 0.025, now 0.05",
     ]
 
@@ -135,28 +135,27 @@ def test_score_files_as_they_were_written_pass(scored):
 
 
 def edit_items(folder):
-    path = folder / "scores/alpacaeval2/gold.items.csv.gz"
+    path = folder / "scores/pooled/gold.items.csv.gz"
     write_bytes(path, gzip.compress(gzip.decompress(path.read_bytes()).replace(b",0.", b",0.9", 1)))
 
 
 def edit_score(folder):
-    path = folder / "scores/alpacaeval2/gold.json"
+    path = folder / "scores/pooled/gold.json"
     document = read_json(path)
     document["rows"][0]["metrics"]["win_rate"]["value"] += 5
     write_json(path, document)
 
 
 def drop_digest(folder):
-    path = folder / "scores/alpacaeval2/gold.json"
+    path = folder / "scores/pooled/gold.json"
     document = read_json(path)
     del document["sha256"]
     write_json(path, document)
 
 
 def edit_judgments(folder):
-    path = folder / "judgments/alpacaeval2/gold/dpo/budget1.0/seed0/iter1.json"
-    rows = read_json(path)
-    write_json(path, [row | {"preference": 2.0} for row in rows])
+    path = folder / "judgments/pooled/gold/dpo/budget1.0/seed0/iter1.jsonl"
+    write_bytes(path, path.read_bytes().replace(b'"preference": 1.', b'"preference": 2.'))
 
 
 @pytest.mark.parametrize("edit", [edit_items, edit_score, drop_digest, edit_judgments])

@@ -2,8 +2,8 @@
 
     python -m reports --config config/default.yaml
 
-Writes scores.csv, assay.json, claims.json, curve.json (if there are several budgets), health.json and report/; each
-module can also be run on its own.
+Writes scores.csv, assay.json, claims.json, curve.json (if there are several budgets), spec_curve.json, health.json and
+report/; each module can also be run on its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json
 from metaapo.experiment import Experiment, load
-from reports import assay, claims, collect, curve, health, page, registration
+from reports import assay, claims, collect, curve, health, page, registration, spec_curve
 from reports.runs import Results
 
 
@@ -26,6 +26,7 @@ def build(experiment: Experiment) -> None:
     write_json(results.folder / "assay.json", assay.assay(results))  # before the claims, which read it
     write_json(results.folder / "claims.json", registration.with_deviations(claims.verdicts(results), experiment))
     curve.write(results)
+    spec_curve.write(results)
     write_json(results.folder / "health.json", health.record(results))
     page.build(results)
 

@@ -22,7 +22,16 @@ from reports.page import assay_view, health_view
 from reports.runs import Results
 from reports.timings import rule_seconds
 
-FILES = ("plan.lock", "scores.csv", "claims.json", "assay.json", "curve.json", "health.json", "report/budget.png")
+FILES = (
+    "plan.lock",
+    "scores.csv",
+    "claims.json",
+    "assay.json",
+    "curve.json",
+    "spec_curve.json",
+    "health.json",
+    "report/budget.png",
+)
 
 
 def keep(results: Results, out: Path, command: str) -> None:

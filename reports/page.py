@@ -25,6 +25,7 @@ from reports.collect import share
 from reports.decide import standing
 from reports.judge_cards import judge_cards
 from reports.runs import Results
+from reports.spec_curve import agreement
 from reports.timings import rule_seconds
 
 HERE = Path(__file__).parent
@@ -72,11 +73,12 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
     )
     experiment = results.experiment
     browser = samples.browse(results)
+    agreed = agreement(results)
     return environment.get_template("page.html.j2").render(
         experiment=experiment,
         banner=banner(results),
         assay=assay_view(results),
-        claims=[claim_view(claim) for claim in results.claims],
+        claims=[claim_view(claim) | {"agreement": agreed.get(claim["id"], "")} for claim in results.claims],
         counts=count_verdicts(results.claims),
         sections=[
             {"id": id, "title": title, "figures": [_figure(f, png) for f, png in drawn if f.section == id]}

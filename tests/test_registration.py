@@ -11,7 +11,7 @@ from eval.grade import grade
 from eval.score import score_benchmark
 from metaapo.data import DataError, read_json, write_bytes, write_json
 from metaapo.experiment import load
-from reports import claims, page, registration
+from reports import claims, figures, page, registration
 from reports.__main__ import build
 from reports.registration import LOCK, check_scores, deviations, read_lock, register, with_deviations
 from reports.runs import Results
@@ -173,6 +173,7 @@ def test_a_deviation_stands_beside_the_verdict_on_the_page_in_claims_json_and_in
 ):
     experiment = changed(config, train={"beta": 0.3})
     grade(experiment)
+    monkeypatch.setattr(figures, "draw", lambda results: [])
     build(experiment)
     records = read_json(experiment.results / "claims.json")
     line = "settings.train.beta: planned 0.2, now 0.3"

@@ -25,6 +25,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -80,10 +81,22 @@ class Specified(Logs):
         if "metaapo" in self.methods:
             self.methods = {**self.methods, "metaapo": entry}
 
+    @cache  # noqa: B019 - margins and corrections ask for the same tables again
+    def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
+        """See `Evidence.contrast`."""
+        return super().contrast(better, worse, benchmark, metric)
+
+    @cache  # noqa: B019
     def measure(self, method: str, name: str) -> Table | None:
         """See `Evidence.measure`."""
         return super().measure(self.methods.get(method, method), name)
 
+    @cache  # noqa: B019
+    def budget(self, method: str) -> float:
+        """See `Evidence.budget`."""
+        return super().budget(method)
+
+    @cache  # noqa: B019
     def _values(self, benchmark: str, arm: str) -> pd.DataFrame:
         """The items of an arm, without seeds of which more answers than allowed were cut."""
         values, answers = super()._values(benchmark, arm), self.results.answers
@@ -202,7 +215,7 @@ def specifications(results: Results) -> Drawn | None:
         "specifications",
         "results",
         "Specification curve",
-        f"Verdicts under {n} specifications of the analysis (metric, margin, correction, cut answers, judge, fidelity), "
+        f"Verdicts under {n} specifications of the analysis (metric, margin, correction, cuts, judge, fidelity), "
         "from the same runs; framed: the registered specification's verdict. Specifications that cannot test a "
         "claim are left out. The shares say how much a verdict owes to choices; they are no error rates.",
         "Bars of the verdicts' shares, one for each claim.",

@@ -19,7 +19,7 @@ def results(tmp_path_factory):
         tmp_path_factory.mktemp("curve"),
         methods=everything(metaapo=70) | {"metaapo_published": official},
         seeds=(0, 1, 2, 3),
-        questions=12,
+        questions=8,
         benchmarks=("pooled", "mtbench"),
         judges=("gold", "reward-model"),
     )

@@ -21,7 +21,6 @@ def results(tmp_path_factory):
         seeds=(0, 1, 2, 3),
         questions=8,
         benchmarks=("pooled", "mtbench"),
-        judges=("gold", "reward-model"),
     )
     text = path.read_text().replace("module: dpo\n    fidelity", "module: metaapo\n    fidelity")
     path.write_text(text)
@@ -49,14 +48,16 @@ def asdict_of(metric, judge):
 
 def test_every_choice_is_crossed_with_every_other(curve):
     found = curve["specifications"]
-    assert len({tuple(s.values()) for s in found}) == len(found) == 2 * 2 * 3 * 3 * 2 * 2
+    assert len({tuple(s.values()) for s in found}) == len(found) == 2 * 3 * 3 * 2 * 2
     assert {s["fidelity"] for s in found} == {"metaapo", "metaapo_published"}
 
 
 def test_a_fidelity_switch_whose_runs_lose_changes_the_verdict_and_the_share_shows_it(curve):
     [claim] = [claim for claim in curve["claims"] if claim["id"] == "C3"]
-    verdicts = dict(zip((s["fidelity"] for s in curve["specifications"]), claim["verdicts"]))
-    assert verdicts["metaapo_published"] in {"worse", "no gain that matters"}
+    found = zip(curve["specifications"], claim["verdicts"])
+    verdicts = [v for s, v in found if (s["fidelity"], s["metric"]) == ("metaapo_published", "pooled win_rate")]
+    assert "worse" in verdicts
+    assert "supported" not in verdicts
     assert claim["verdict"] == "supported"
     assert 0.2 < claim["share"] == claim["agree"] / claim["n"] <= 0.5
 

@@ -95,7 +95,7 @@ def _assay_rows(results: Results) -> Iterator[tuple[str, ...]]:
 
 def _claim_rows(results: Results) -> Iterator[tuple[str, ...]]:
     for claim in results.claims:
-        deviations = "".join(f"; deviation: {deviation}" for deviation in claim["deviations"] or [])
+        deviations = "".join(f"; deviation: {deviation}" for deviation in claim.get("deviations") or [])
         yield f"**{claim['id']}** {claim['statement']}", f"**{claim['verdict']}**", claim["reason"] + deviations
 
 

@@ -25,6 +25,7 @@ from eval.checkpoints import (
 )
 from eval.judge import describe_judge
 from eval.questions import SFT_BASELINE, Question, baseline_answers, baseline_of, load_questions
+from eval.records import score_digest
 from metaapo.command import errors_in_one_sentence, experiment_arguments
 from metaapo.data import DataError, read_records, sha256_file, write_bytes, write_json
 from metaapo.experiment import Experiment, load
@@ -98,7 +99,8 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
     order = list(columns)
     rows = [columns[name] | scores.rows[name] for name in sorted(scores.rows, key=order.index)]
     path = experiment.results / "scores" / benchmark / f"{judge}.json"
-    write_bytes(path.with_suffix(".items.csv.gz"), items_csv(columns[item["model"]] | item for item in scores.items))
+    items = items_csv(columns[item["model"]] | item for item in scores.items)
+    write_bytes(path.with_suffix(".items.csv.gz"), items)
     document = {
         "benchmark": benchmark,
         "version": scores.version,
@@ -114,7 +116,8 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
         },
         "notes": scores.notes,
     }
-    write_json(path, document | scores.details | {"rows": rows})
+    document |= scores.details | {"rows": rows}
+    write_json(path, document | {"sha256": score_digest(document, items)})
 
 
 def _check_scored(scores: Scores, benchmark: str, judge: str) -> None:

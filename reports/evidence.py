@@ -205,7 +205,8 @@ class Logs:
     @lru_cache(maxsize=8)  # noqa: B019
     def _last_items(self, benchmark: str) -> Any:
         frame = self.results.items(benchmark, self.judge)
-        return frame[frame["iteration"] == self.experiment.iterations]
+        trained = {run.seed for run in self.experiment.runs()}  # an earlier look has fewer than the file
+        return frame[(frame["iteration"] == self.experiment.iterations) & frame["seed"].isin(trained)]
 
     def _ledger(self, method: str) -> Any:
         frame = self.results.at_full_budget(self.results.annotations)

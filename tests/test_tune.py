@@ -15,8 +15,8 @@ from metaapo.worlds.tiny.data import evaluation_sets, preference_pairs
 from metaapo.worlds.tiny.tune import Trial, best, check_equal_trials, is_on_edge, table, validation_prompts
 
 
-def trial(name, lr, win_rate, kl=2.0, cut=0.0, beta=0.2, agreement=0.8):
-    return Trial("dpo", name, lr, beta, win_rate, 0.5, kl, cut, agreement)
+def trial(name, lr, win_rate, kl=2.0, cut=0.0, beta=0.2, agreement=0.8, too_fast=False):
+    return Trial("dpo", name, lr, beta, win_rate, 0.5, kl, cut, agreement, too_fast)
 
 
 def test_methods_with_different_numbers_of_trials_are_an_error():
@@ -34,7 +34,7 @@ def test_the_best_trial_is_in_bold():
     assert lines[-2].startswith("| dpo | 1.0e-04 | 0.2 | 61.5 |")
 
 
-@pytest.mark.parametrize("fault", [{"kl": 5.1}, {"kl": 0.9}, {"cut": 0.031}, {"agreement": 0.74}])
+@pytest.mark.parametrize("fault", [{"kl": 5.1}, {"kl": 0.9}, {"cut": 0.031}, {"agreement": 0.74}, {"too_fast": True}])
 def test_a_trial_that_drifts_loops_or_outruns_the_reward_model_is_selected_only_if_all_do(fault):
     bad, good = trial("dpo_1", 4e-4, 71.9, **fault), trial("dpo_2", 2e-4, 61.5)
     assert best([bad, good]) is good

@@ -91,6 +91,8 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
     write_world(experiment.world_path(0), pairs=8, iterations=1)
     for run in experiment.runs():
         train(experiment, run)
+    # Real prompts in place of those of `write_world`, which gold cannot grade
+    write_jsonl(experiment.world_path(0) / "data" / "pairs.jsonl", preference_pairs(8, 1, 0.3, 0))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment.dump()))
     command = [sys.executable, "-m", "metaapo.worlds.tiny.tune", "--config", str(tmp_path / "config.yaml")]
     subprocess.run([*command, "--out", str(tmp_path / "tuning.md")], check=True, cwd=PROJECT)

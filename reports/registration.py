@@ -166,7 +166,9 @@ def check_scores(experiment: Experiment) -> None:
     """
     strict = (experiment.results / LOCK).exists()
     for benchmark in experiment.benchmarks:
+        models = [m for run in judged_runs(experiment, benchmark) for m in models_of_run(experiment, run)]
         for judge in experiment.judges:
+            paths = {model.id: model.judgments(experiment, benchmark, judge) for model in models}
             path = experiment.results / "scores" / benchmark / f"{judge}.json"
             document, items = read_json(path), path.with_suffix(".items.csv.gz").read_bytes()
             if "sha256" not in document and not strict:
@@ -175,17 +177,8 @@ def check_scores(experiment: Experiment) -> None:
             if document.pop("sha256", None) != score_digest(document, items):
                 raise DataError(f"{path}: it or {path.stem}.items.csv.gz changed since they were scored; {remedy}")
             for model, digest in document["depends_on"]["judgments"].items():
-                _check_judgments(experiment, benchmark, judge, model, digest, remedy)
-
-
-def _check_judgments(experiment: Experiment, benchmark: str, judge: str, model: str, digest: str, remedy: str) -> None:
-    paths = {
-        found.id: found.judgments(experiment, benchmark, judge)
-        for run in judged_runs(experiment, benchmark)
-        for found in models_of_run(experiment, run)
-    }
-    if model in paths and sha256_file(paths[model]) != digest:
-        raise DataError(f"{paths[model]}: changed since it was scored; {remedy}")
+                if model in paths and sha256_file(paths[model]) != digest:
+                    raise DataError(f"{paths[model]}: changed since it was scored; {remedy}")
 
 
 def main() -> None:

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import sys
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from metaapo.command import load_and_pin
 from metaapo.config import ConfigError
 from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, write_text
 from metaapo.experiment import SFT, Experiment, Run
+from metaapo.worlds.on_policy import rewards_at_the_end
 from metaapo.worlds.tiny.data import demonstrations, training_prompts
 from metaapo.worlds.tiny.gold import gold, prefer
 from metaapo.worlds.tiny.health import AGREEMENT, agreement
@@ -44,7 +43,6 @@ CUT_LIMIT = 0.03  # share of answers that reach the token limit, sampled or gree
 # For methods that start from another method's policy. Above it, online training outran the reward model in the six
 # worlds of the default experiment, whose health check then failed (docs/tuning.md).
 HIGHEST_LR = 2.0e-4
-PAIRS_PROMPTS, PAIRS_SAMPLES = 128, 6  # about 1,900 pairs per run, those of the health check of experiments
 
 
 @dataclass(frozen=True)
@@ -167,31 +165,7 @@ def _score(experiment: Experiment, run: Run, world: Validation) -> tuple[list[fl
     wins = [prefer(own, sft) for own, sft in zip(gold_rewards(world.prompts, sampled), world.sft_rewards)]
     cut = max(float(np.mean([not response.finished for response in texts])) for texts in (sampled, greedy))
     kl = read_json(folder / "run.json")["iterations"][-1]["kl"]
-    return wins, kl, cut, agreement_at_the_end(experiment, run, model)
-
-
-def agreement_at_the_end(experiment: Experiment, run: Run, model: Path) -> float:
-    """Share of pairs of a policy's samples that the reward model orders as gold does, to prompts of the last iteration.
-
-    The same prompts and samples as in `eval.agreement_on_policy`, which checks finished experiments.
-    """
-    from metaapo.models.generate import generate
-    from metaapo.models.load import load_policy, load_reward_model
-    from metaapo.models.rewards import reward_responses
-
-    world = experiment.world_path(experiment.world_of(run.seed))
-    rows = read_jsonl(world / "data" / "pairs.jsonl")
-    prompts = [row["messages"] for row in rows if row["iteration"] == experiment.iterations][:PAIRS_PROMPTS]
-    policy, tokenizer = load_policy(model)
-    sampling = experiment.sampling_of(run.method)
-    seed = zlib.crc32(json.dumps([run.id, "agreement"]).encode())
-    settings = (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.batch_size, seed)
-    drawn = generate(policy, tokenizer, prompts, PAIRS_SAMPLES, *settings)
-    texts = [[response.text for response in row] for row in drawn]
-    golds = [[gold(messages, text).reward for text in row] for messages, row in zip(prompts, texts)]
-    judge, its_tokenizer = load_reward_model(world / "reward_model")
-    proxies = reward_responses(judge, its_tokenizer, prompts, texts, experiment.hardware.score_batch_size)[0]
-    return agreement(np.array(golds), np.array(proxies))
+    return wins, kl, cut, agreement(*rewards_at_the_end(experiment, run))
 
 
 def check_equal_trials(experiment: Experiment) -> dict[str, list[str]]:
@@ -241,10 +215,10 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
         f"Made by `snakemake tune --cores all --configfile config/{name}.yaml`. Every method has the same number of",
         f"trials. Each is trained for {experiment.iterations} iterations with seeds {seeds}; its last policy answers",
         f"{PROMPTS} prompts of the training pool that are in no training record and no test. Of the trials with a KL",
-        f"of {low:g} to {high:g} nats to the SFT policy, at most {100 * CUT_LIMIT:g} % cut answers of either kind,",
-        f"and a reward model that orders {100 * AGREEMENT[0]:g} % or more of pairs of the last policy's samples as",
-        "gold does, the one with the highest win rate over the SFT policy is taken (in bold); where others are within",
-        "one standard error of it, the one of them with the lowest KL. Methods that start from the DPO policy are",
+        f"of {low:g} to {high:g} nats to the SFT policy, at most {100 * CUT_LIMIT:g} % of the answers cut,",
+        f"sampled or greedy, and a reward model that orders {100 * AGREEMENT[0]:g} % or more of pairs of the last policy's",
+        "samples as gold does, the one with the highest win rate over the SFT policy is taken (in bold); where others are",
+        "within one standard error of it, the one of them with the lowest KL. Methods that start from the DPO policy are",
         f"limited to learning rates of at most {HIGHEST_LR:g}.",
         "",
         "| method | lr | beta | win rate | standard error | KL to SFT, nats | cut, % | agreement | |",

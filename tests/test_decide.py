@@ -104,7 +104,7 @@ def test_the_resolved_configuration_keeps_all_worlds_and_the_look(tmp_path):
 def test_a_later_look_changes_no_job_of_an_earlier_one(tmp_path):
     plan = document(tmp_path, looks=[4, 5, 12])  # not multiples of the three runs per job
     early, late = resolve(plan), resolve(plan).at_look(3)
-    jobs = [[job.ids for job in jobs_of(e, e.run_ids("dpo"), "dpo")] for e in (early, late)]
+    jobs = [[job.ids for job in jobs_of(e, e.run_ids("dpo"), 3, "dpo")] for e in (early, late)]
     assert (
         jobs[1][: len(jobs[0])] == jobs[0] == [[f"dpo/budget1.0/seed{s}" for s in (0, 1, 2)], ["dpo/budget1.0/seed3"]]
     )

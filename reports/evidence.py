@@ -105,8 +105,7 @@ class Logs:
             return None if any(t is None for t in tables) else _overall(tables, self.experiment.benchmarks)
         if benchmark not in self.experiment.benchmarks:
             return None
-        column = "value" if metric == RAW[benchmark] else metric
-        left, right = self._values(benchmark, better, column), self._values(benchmark, worse, column)
+        left, right = self._values(benchmark, better, metric), self._values(benchmark, worse, metric)
         seeds = left.index.intersection(right.index)
         questions = left.columns.intersection(right.columns)
         difference = (left.loc[seeds, questions] - right.loc[seeds, questions]).to_numpy() * POINTS[benchmark]
@@ -165,7 +164,7 @@ class Logs:
     def scores(self, arm: str) -> dict[int, float]:
         """Score on the endpoint after the last iteration of each seed, or world if there are several."""
         names = [self.endpoint[0]] if self.endpoint != OVERALL else self.experiment.benchmarks
-        means = {name: POINTS[name] * self._values(name, arm).mean(axis=1) for name in names}
+        means = {name: POINTS[name] * self._values(name, arm, RAW[name]).mean(axis=1) for name in names}
         if self.endpoint == OVERALL:
             ends = {name: BENCHMARKS[name].scale for name in names}
             means = {n: 100 * (means[n] - low) / (high - low) for n, (low, high) in ends.items()}
@@ -187,12 +186,14 @@ class Logs:
         return {world: float(np.mean(values)) for world, values in worlds.items()}
 
     @lru_cache(maxsize=256)  # noqa: B019 (one instance per process)
-    def _values(self, benchmark: str, arm: str, column: str = "value") -> Any:
-        """A column of an arm's items after its last iteration: a data frame with seeds as rows and questions as
-        columns; missing values throughout if the items do not have the column."""
+    def _values(self, benchmark: str, arm: str, metric: str) -> Any:
+        """What averages to a metric of an arm after its last iteration: a data frame with seeds as rows and questions
+        as columns; missing values throughout if the items do not have it. The items' plain value serves the raw metric
+        where that is its mean."""
         method, budget = self._arm(arm)
         frame = self._last_items(benchmark)
         frame = frame[(frame["method"] == method) & (frame["budget"] == budget)]
+        column = "value" if metric == RAW[benchmark] and metric not in frame else metric
         if column not in frame:
             frame = frame.assign(**{column: math.nan})
         return frame.pivot(index="seed", columns="question", values=column).sort_index()

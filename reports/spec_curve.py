@@ -97,9 +97,9 @@ class Specified(Logs):
         return super().budget(method)
 
     @cache  # noqa: B019
-    def _values(self, benchmark: str, arm: str, column: str = "value") -> pd.DataFrame:
-        """A column of an arm's items, without seeds of which more answers than allowed were cut."""
-        values, answers = super()._values(benchmark, arm, column), self.results.answers
+    def _values(self, benchmark: str, arm: str, metric: str) -> pd.DataFrame:
+        """What averages to a metric of an arm, without seeds of which more answers than allowed were cut."""
+        values, answers = super()._values(benchmark, arm, metric), self.results.answers
         method, budget = self._arm(arm)
         answers = answers[(answers["iteration"] == self.experiment.iterations) & (answers["benchmark"] == benchmark)]
         answers = answers[(answers["method"] == method) & (answers["budget"] == budget)]

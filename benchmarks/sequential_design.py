@@ -1,11 +1,11 @@
 """Error rates and power of the verdicts with registered looks, beside one test and beside unregistered peeking.
 
-    python benchmarks/sequential_design.py [--simulated 2000]
+    python benchmarks/sequential_design.py [--simulated 2000] [--out docs/results/error_rates.json]
 
 Simulates whole experiments with the code that decides the claims (`reports.claims`), on evidence whose truth is known:
 all six claims, every part at its bound ("all null") or all but one part of each claim far above it ("one part null",
 the worst case for a conjunction), and one contrast with a true effect of 1, 3 or 5 points. Prints Markdown tables; the
-numbers in docs/verdicts.md come from here.
+numbers in docs/verdicts.md come from here. The error rates can be kept as JSON, which the report prints.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
 from test_claims import NULL, ONE_PART, ONE_PART_FALSE, Deciding  # noqa: E402 - after the path is set
 from test_sequential import at_looks  # noqa: E402
 
+from metaapo.data import write_json  # noqa: E402
 from reports.claims import CLAIMS, Claim, rule_at_looks  # noqa: E402
 from reports.sequential import FIXED, Look, looks_of  # noqa: E402
 
@@ -42,19 +44,24 @@ def share(
     return supported / simulated, worlds / simulated
 
 
-def errors(simulated: int) -> None:
-    """Print the share of experiments with any false "supported"."""
+def errors(simulated: int) -> list[dict[str, Any]]:
+    """Print and return the share of experiments with any false "supported": {truth, seed_sd, fixed, registered,
+    unregistered}."""
     print(
         "| truth | seed SD | fixed, 18 worlds | registered looks | the same looks, unregistered |\n"
         + "| --- " * 5
         + "|"
     )
+    rows = []
     for name, truth in (("all null", NULL), ("one part null", ONE_PART_FALSE)):
         for sd in SEED_SDS:
             at = truth | {"seed_sd": sd}
             designs = ((LOOKS[-1:], [FIXED]), (LOOKS, looks_of(LOOKS, "obrien_fleming")), (LOOKS, [FIXED] * len(LOOKS)))
             rates = [share(at, list(CLAIMS), ns, looks, simulated)[0] for ns, looks in designs]
             print(f"| {name} | {sd:g} | " + " | ".join(f"{100 * rate:.1f} %" for rate in rates) + " |", flush=True)
+            named = zip(("fixed", "registered", "unregistered"), rates)
+            rows.append({"truth": name, "seed_sd": sd, "simulated": simulated, **dict(named)})
+    return rows
 
 
 def peeking(simulated: int) -> None:
@@ -89,11 +96,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulated", type=int, default=2000, help="experiments per cell")
     parser.add_argument("--only", choices=("peeking", "power", "errors"), help="print one table")
+    parser.add_argument("--out", type=Path, help="also write the error rates to this JSON file")
     arguments = parser.parse_args()
-    tables: dict[str, Callable[[int], None]] = {"peeking": peeking, "power": power, "errors": errors}
+    tables: dict[str, Callable[[int], Any]] = {"peeking": peeking, "power": power, "errors": errors}
     for name, table in tables.items():
         if arguments.only in (None, name):
-            table(arguments.simulated)
+            made = table(arguments.simulated)
+            if name == "errors" and arguments.out:
+                write_json(arguments.out, {"looks": LOOKS, "rows": made})
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ worlds: .venv
 lint: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile metaapo eval reports
+	$(BIN)/snakefmt --check Snakefile workflow metaapo eval reports
 	$(BIN)/snakemake --lint
 
 format: .venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile metaapo eval reports
+	$(BIN)/snakefmt Snakefile workflow metaapo eval reports
 
 # Install torch first with pip, which finds local wheels, and everything else with uv, which is faster.
 # If UV_TORCH_BACKEND is set, uv chooses the torch build instead.

@@ -15,7 +15,7 @@ import metaapo_cli
 from metaapo import PROJECT
 
 SCORERS = metaapo_cli.scored_benchmarks()
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), *PROJECT.glob("CONTRIBUTING.md")]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), PROJECT / "CONTRIBUTING.md"]
 
 
 def python(*arguments, **more):

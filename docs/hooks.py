@@ -24,8 +24,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     waiting = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "config/README.md"]
     written = {f"docs/{file.src_uri}": file.content_string for file in files.documentation_pages()}
     done: dict[str, str] = {}
-    for text in written.values():
-        waiting += [posixpath.normpath(f"docs/{target}") for target in targets(text)]
+    for name, text in written.items():
+        waiting += targets(text, name)
     while waiting:
         name = waiting.pop()
         if name in done or name.startswith("docs/") or not (PROJECT / name).is_file():
@@ -33,8 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (PROJECT / name).read_text(encoding="utf-8")
         done[name] = text
         if name.endswith(".md"):
-            folder = posixpath.dirname(name)
-            waiting += [posixpath.normpath(posixpath.join(folder, target)) for target in targets(text)]
+            waiting += targets(text, name)
     for name, text in done.items():
         content = moved(text, name) if name.endswith(".md") else source_page(name, text)
         files.append(File.generated(config, page_of(name), content=content))
@@ -45,9 +44,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def targets(text: str) -> list[str]:
-    """The files that a page links to, relative to it."""
-    return [target.partition("#")[0] for target in LINK.findall(text)]
+def targets(text: str, name: str) -> list[str]:
+    """The files that a page links to, relative to the project."""
+    folder = posixpath.dirname(name)
+    return [posixpath.normpath(posixpath.join(folder, target.partition("#")[0])) for target in LINK.findall(text)]
 
 
 def page_of(name: str) -> str:

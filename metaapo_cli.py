@@ -59,6 +59,11 @@ DOORS = {
         "export scores and judgments in the Every Eval Ever schema",
         "--config results/default/config.yaml --judge gold",
     ),
+    "crate": Door(
+        "reports.crate",
+        "pack a finished experiment as a Workflow Run RO-Crate",
+        "--run results/default --out default-crate",
+    ),
 }
 SCORE = "score files that others made; prints JSON"
 SCORE_EXAMPLE = "score alpacaeval2 --annotations examples/annotations.json"

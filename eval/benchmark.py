@@ -158,7 +158,9 @@ class Scores:
     Attributes:
         version: of the protocol.
         rows: model -> {metrics: {name: see `metric`}, n, n_failed, mean_length, position_inconsistency, ...}.
-        items: {model, question, value, length, category} of every model and question; value None if unreadable.
+        items: {model, question, value, length, category} of every model and question; value None if unreadable. A
+            metric that is no mean over questions, such as a length-controlled one, has a key of its own name with the
+            score plus the question's influence on it, in the unit of `value`: they average to the score.
         baseline: the model compared with; None without one.
         notes: caveats that a reader of the numbers must know.
         details: further entries of the score file.
@@ -173,10 +175,14 @@ class Scores:
 
 
 def metric(
-    value: float | None, low: float | None = None, high: float | None = None, stderr: float | None = None
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    stderr: float | None = None,
+    flag: str | None = None,
 ) -> Record:
-    """A number as stored in score files; None if undefined."""
-    return {"value": value, "ci_low": low, "ci_high": high, "stderr": stderr}
+    """A number as stored in score files; None if undefined. `flag` says why it is not to be taken at face value."""
+    return {"value": value, "ci_low": low, "ci_high": high, "stderr": stderr} | ({"flag": flag} if flag else {})
 
 
 def benchmark(name: str) -> Benchmark:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -110,3 +111,8 @@ def shown(value: Any) -> str:
     except (RecursionError, ValueError):  # nested too deeply, or an integer too long to print
         text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def score_digest(document: Mapping[str, Any], items: bytes) -> str:
+    """SHA-256 of a score file (scores/BENCHMARK/JUDGE.json without its key `sha256`) and of the items beside it."""
+    return hashlib.sha256(json.dumps(document).encode() + items).hexdigest()

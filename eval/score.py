@@ -3,8 +3,8 @@
     python -m eval.score --config results/default/config.yaml --benchmark alpacaeval2 --judge gold
 
 Writes scores/{benchmark}/{judge}.json, which states benchmark version, judge, baseline and pool with every number, and
-scores/{benchmark}/{judge}.items.csv.gz with one value per model and question. This step neither answers nor judges
-anything.
+scores/{benchmark}/{judge}.items.csv.gz with one value per model and question, and one more column for each metric that
+is no mean of these values (see `eval.benchmark.Scores`). This step neither answers nor judges anything.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from eval.checkpoints import (
 )
 from eval.judge import describe_judge
 from eval.questions import SFT_BASELINE, Question, baseline_answers, baseline_of, load_questions
+from eval.records import score_digest
 from metaapo.command import errors_in_one_sentence, experiment_arguments
 from metaapo.data import DataError, read_records, sha256_file, write_bytes, write_json
 from metaapo.experiment import Experiment, load
@@ -98,7 +99,8 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
     order = list(columns)
     rows = [columns[name] | scores.rows[name] for name in sorted(scores.rows, key=order.index)]
     path = experiment.results / "scores" / benchmark / f"{judge}.json"
-    write_bytes(path.with_suffix(".items.csv.gz"), items_csv(columns[item["model"]] | item for item in scores.items))
+    items = items_csv(columns[item["model"]] | item for item in scores.items)
+    write_bytes(path.with_suffix(".items.csv.gz"), items)
     document = {
         "benchmark": benchmark,
         "version": scores.version,
@@ -114,7 +116,8 @@ def score_benchmark(experiment: Experiment, benchmark: str, judge: str) -> None:
         },
         "notes": scores.notes,
     }
-    write_json(path, document | scores.details | {"rows": rows})
+    document |= scores.details | {"rows": rows}
+    write_json(path, document | {"sha256": score_digest(document, items)})
 
 
 def _check_scored(scores: Scores, benchmark: str, judge: str) -> None:
@@ -132,11 +135,15 @@ def _check_scored(scores: Scores, benchmark: str, judge: str) -> None:
 
 
 def items_csv(items: Iterable[Record]) -> bytes:
-    """Values of single questions as gzipped CSV; equal values give equal bytes."""
+    """Values of single questions as gzipped CSV, controlled metrics in the last columns; equal values give equal
+    bytes."""
+    rows = list(items)
+    known = {*ITEM_COLUMNS, "model", "world"}
+    controlled = sorted({key for row in rows for key in row} - known)
     text = io.StringIO()
-    writer = csv.DictWriter(text, ITEM_COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, (*ITEM_COLUMNS, *controlled), extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(items)
+    writer.writerows(rows)
     return gzip.compress(text.getvalue().encode(), mtime=0)
 
 

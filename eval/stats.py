@@ -11,7 +11,8 @@ Which interval to use:
 | --- | --- |
 | this one run, other prompts | `bootstrap_mean`, `paired_bootstrap` |
 | the method, other seeds *and* other prompts | `mean_over_seeds_and_prompts`, `compare` |
-| a value that exists only once per run (an LC win rate) | `mean_over_seeds` |
+| the same where the score is no mean over prompts (LC, SC) | the same, on the score plus influence values |
+| a value that exists only once per run (an annotation ratio) | `mean_over_seeds` |
 | the same by resampling alone, with ten seeds or more | `two_level_bootstrap` |
 
 **Few seeds.** A percentile bootstrap of three seeds has at most ten different means, lacks the factor S / (S - 1),
@@ -255,6 +256,29 @@ def compare(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Estim
         ValueError: the shapes differ, or fewer than two prompts are complete.
     """
     return mean_over_seeds_and_prompts(_difference(a, b), confidence)
+
+
+def interval_over_prompts(
+    values: ArrayLike, scale: tuple[float, float] = (-np.inf, np.inf), confidence: float = CONFIDENCE
+) -> tuple[float, float, float | None]:
+    """Interval of one run's score over prompts, clipped to the score's scale, and its standard error.
+
+    Args:
+        values: (prompts,) in the unit of the scale. For a score that is not a mean over prompts, the score plus each
+            prompt's influence on it (the infinitesimal jackknife).
+        scale: lowest and highest possible score.
+        confidence: nominal coverage.
+
+    Returns:
+        (low, high, standard error); the whole scale and None with a single prompt, which says nothing about others.
+
+    Source: Student (1908), as in `mean_over_seeds_and_prompts`; for influence values Efron, The Jackknife, the
+    Bootstrap and Other Resampling Plans (1982), chapter 6.
+    """
+    if len(values := np.asarray(values, float)) < 2:
+        return *scale, None
+    found = mean_over_seeds_and_prompts(values, confidence)
+    return max(found.low, scale[0]), min(found.high, scale[1]), found.stderr
 
 
 def two_level_bootstrap(

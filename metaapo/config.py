@@ -266,6 +266,29 @@ class AssayConfig(Section):
     )
 
 
+class DesignConfig(Section):
+    """When the claims are tested, registered before the first training run (docs/verdicts.md)."""
+
+    looks: list[Annotated[int, Field(ge=2)]] = Field(
+        [],
+        description="numbers of worlds (of seeds, if there is one world) at which the claims are tested, ascending; as "
+        "many are trained, and `snakemake decide` goes on to the next look; empty: one test on everything",
+    )
+    spending: Literal["obrien_fleming", "pocock"] = Field(
+        "obrien_fleming",
+        description="how the looks share the error rate (Lan-DeMets): late looks get nearly all of it, or about equal",
+    )
+    look: int = Field(1, ge=1, description="the look that the workflow goes to at least, counted from 1")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if sorted(set(self.looks)) != self.looks:
+            raise ValueError(f"looks must be ascending, such as [6, 9, 12], found {self.looks}")
+        if self.look > max(1, len(self.looks)):
+            raise ValueError(f"look {self.look} does not exist, since there are {len(self.looks)} looks")
+        return self
+
+
 class HealthConfig(Section):
     """Whether the workflow stops if a world's health checks are out of range."""
 
@@ -386,6 +409,7 @@ class ExperimentConfig(Section):
     methods: dict[str, Any] = Field(min_length=1)
     evaluation: EvaluationConfig = EvaluationConfig()
     assay: AssayConfig = AssayConfig()
+    design: DesignConfig = DesignConfig()
     health: HealthConfig = HealthConfig()
     hardware: HardwareConfig = HardwareConfig()
     estimate: EstimateConfig = EstimateConfig()

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from metaapo.benchmarks import declared, known_benchmarks
 from metaapo.config import NAME, ConfigError, ExperimentConfig, MethodConfig, SamplingConfig, TrainConfig
-from metaapo.data import DataError, read_yaml, refuse_expansion, write_text
+from metaapo.data import DataError, read_json, read_yaml, refuse_expansion, write_text
 from metaapo.method import declaration_of, known_methods, method_module, module_of
 
 SFT = "sft"  # the world's policy that methods start from; no method may have this name
+REACHED_LOOK = "look.json"  # below the results: {"look": number of the look that has been reached}
 
 
 class Run(BaseModel):
@@ -58,7 +59,58 @@ class Run(BaseModel):
 
 
 class Experiment(ExperimentConfig):
-    """A configuration with the runs, method settings and paths derived from it."""
+    """A configuration with the runs, method settings and paths derived from it.
+
+    With registered looks (`design.looks`), `seeds` and `world.seeds` are those of the look that has been reached;
+    `registered` has all.
+    """
+
+    _registered: Experiment | None = PrivateAttr(None)
+
+    @property
+    def registered(self) -> Experiment:
+        """The experiment up to its last look."""
+        return self._registered or self
+
+    def at_look(self, look: int) -> Experiment:
+        """The experiment as far as a look, counted from 1; the experiment itself if no looks are registered."""
+        full, looks = self.registered, self.design.looks
+        if not looks:
+            return self
+        inside = set(full.replicates[: looks[look - 1]])
+        methods = {
+            name: method.model_copy(update={"seeds": [s for s in method.seeds if full.replicate_of(s) in inside]})
+            if method.seeds
+            else method
+            for name, method in full.methods.items()
+        }
+        changes = {
+            "seeds": [seed for seed in full.seeds if full.replicate_of(seed) in inside],
+            "methods": methods,
+            "design": self.design.model_copy(update={"look": look}),
+        }
+        if len(full.world.seeds) > 1:
+            changes["world"] = self.world.model_copy(update={"seeds": [w for w in full.world.seeds if w in inside]})
+        experiment = self.model_copy(update=changes)
+        experiment._registered = full
+        return experiment
+
+    @property
+    def replicates(self) -> list[int]:
+        """What looks count, in the registered order: worlds if there are several, else seeds."""
+        return list(self.world.seeds if len(self.registered.world.seeds) > 1 else self.seeds)
+
+    def replicate_of(self, seed: int) -> int:
+        """The replicate that a training seed belongs to: its world if there are several, else the seed itself."""
+        return self.world_of(seed) if len(self.registered.world.seeds) > 1 else seed
+
+    def look_of(self, run: Run) -> int:
+        """The first look, counted from 0, at which a run is needed; 0 without registered looks."""
+        worlds = len(self.registered.world.seeds) > 1
+        replicate = run.seed if run.method == SFT and worlds else self.replicate_of(run.seed)
+        order = self.registered.replicates
+        place = order.index(replicate) if replicate in order else 0
+        return sum(place >= look for look in self.design.looks)
 
     @property
     def results(self) -> Path:
@@ -103,7 +155,8 @@ class Experiment(ExperimentConfig):
 
     def world_of(self, seed: int) -> int:
         """The world seed that a training seed belongs to."""
-        return self.world.seeds[seed % len(self.world.seeds)]
+        worlds = self.registered.world.seeds
+        return worlds[seed % len(worlds)]
 
     def world_path(self, world: int) -> Path:
         """Folder of one world: data, SFT policy, reward model."""
@@ -171,8 +224,9 @@ class Experiment(ExperimentConfig):
 
     def dump(self) -> dict[str, Any]:
         """The resolved configuration as plain data that `resolve` reads back to the same experiment."""
-        plain = self.model_dump(mode="json", exclude={"methods"})
-        return plain | {"methods": {name: m.model_dump(mode="json") for name, m in self.methods.items()}}
+        full, plain = self.registered, self.model_dump(mode="json", exclude={"methods"})
+        plain["seeds"], plain["world"]["seeds"] = list(full.seeds), list(full.world.seeds)
+        return plain | {"methods": {name: m.model_dump(mode="json") for name, m in full.methods.items()}}
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
@@ -262,6 +316,31 @@ def _check_assay(experiment: Experiment) -> None:
             )
 
 
+def _check_looks(experiment: Experiment) -> None:
+    """Check that there are enough worlds or seeds for the last look, and something of every method at the first."""
+    looks = experiment.design.looks
+    if not looks:
+        return
+    key = "world.seeds" if len(experiment.world.seeds) > 1 else "seeds"
+    found = {experiment.replicate_of(seed) for seed in experiment.seeds}
+    if len(found) < looks[-1]:
+        raise ConfigError(
+            f"design.looks: the last look needs {looks[-1]} entries of `{key}` with a training seed, found {len(found)}"
+            "; list all that may be trained, in the order in which they are added"
+        )
+    first = experiment.at_look(1)
+    for name, method in first.methods.items():
+        if method.seeds == []:
+            raise ConfigError(f"methods.{name}.seeds: none belongs to the first look; add one, or remove the key")
+
+
+def _at_reached_look(experiment: Experiment) -> Experiment:
+    """The experiment as far as the look that `snakemake decide` has reached, which it keeps beside the results."""
+    path = experiment.results / REACHED_LOOK
+    reached = read_json(path)["look"] if experiment.design.looks and path.is_file() else 1
+    return experiment.at_look(min(max(experiment.design.look, reached), max(1, len(experiment.design.looks))))
+
+
 def _check_needs(experiment: Experiment) -> None:
     runs = set(experiment.run_ids())
     for run in experiment.runs():
@@ -345,7 +424,8 @@ def resolve(document: Any) -> Experiment:
     _check_assay(experiment)
     _check_needs(experiment)
     _check_world(experiment)
-    return experiment
+    _check_looks(experiment)
+    return _at_reached_look(experiment)
 
 
 def load(path: str | Path) -> Experiment:

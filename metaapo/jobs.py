@@ -52,11 +52,11 @@ def jobs_of(experiment: Experiment, run_ids: Iterable[str], method: str = "{meth
     size = experiment.hardware.runs_per_job
     if size == 1:
         return [Job(method, "{budget}", ("{seed}",))]
-    seeds: dict[tuple[str, str], list[str]] = {}
-    for run in map(Run.parse, run_ids):
-        seeds.setdefault((run.method, str(run.budget)), []).append(str(run.seed))
+    seeds: dict[tuple[str, str, int], list[str]] = {}
+    for run in map(Run.parse, run_ids):  # a job never spans two looks, so that a later look leaves it as it is
+        seeds.setdefault((run.method, str(run.budget), experiment.look_of(run)), []).append(str(run.seed))
     return [
-        Job(*group, tuple(members[start : start + size]))
-        for group, members in seeds.items()
+        Job(method, budget, tuple(members[start : start + size]))
+        for (method, budget, _), members in seeds.items()
         for start in range(0, len(members), size)
     ]

@@ -23,6 +23,7 @@ for method in EXPERIMENT.methods:
             name:
                 f"train_{method}" if number == 1 else f"train_{method}.{number}"
             input:
+                plan=ancient(f"{RESULTS}/plan.lock"),  # comes first, but is no reason to train again
                 world=lambda w, job=job: [
                     f"{EXPERIMENT.world_path(EXPERIMENT.world_of(run.seed))}/{file}"
                     for run in job.runs(w)

@@ -2,8 +2,8 @@
 
     python -m reports --config config/default.yaml
 
-Writes scores.csv, assay.json, claims.json, curve.json (if there are several budgets), health.json and report/; each
-module can also be run on its own.
+Writes scores.csv, assay.json, claims.json, curve.json (if there are several budgets), spec_curve.json, health.json and
+report/; each module can also be run on its own.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import sys
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json
 from metaapo.experiment import Experiment, load
-from reports import assay, claims, collect, curve, health, page
+from reports import assay, claims, collect, curve, health, page, registration, spec_curve
 from reports.runs import Results
 
 
 def build(experiment: Experiment) -> None:
     """Write all parts of the report from scores and run logs."""
     results = Results(experiment)
+    registration.check_scores(experiment)
     collect.collect(experiment)
     write_json(results.folder / "assay.json", assay.assay(results))  # before the claims, which read it
-    write_json(results.folder / "claims.json", claims.verdicts(results))
+    write_json(results.folder / "claims.json", registration.with_deviations(claims.verdicts(results), experiment))
     curve.write(results)
+    spec_curve.write(results)
     write_json(results.folder / "health.json", health.record(results))
     page.build(results)
 

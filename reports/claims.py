@@ -31,15 +31,28 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from eval import stats
 from metaapo.data import write_json
 from reports import roles
 from reports.evidence import BENCHMARKS, FULL_BUDGET, MARGINS, MATCHED_RANDOM, OVERALL, PARTS, Evidence, Logs
-from reports.parts import ALPHA, MAX_SEEDS, POWER, Part, Plan, Verdict, plan, plan_of_claim, refutation, states
+from reports.parts import (
+    ALPHA,
+    DECIDED,
+    FUTILE,
+    Part,
+    Plan,
+    Verdict,
+    chance_to_decide,
+    plan,
+    plan_of_claim,
+    refutation,
+    states,
+)
 from reports.runs import Results
+from reports.sequential import FIXED, Look, looks_of
 
 PAPER_BUDGET = 0.58  # of Online DPO's annotations (paper, figure 1)
 SAME_BUDGET = 0.02  # realised annotation ratios closer than this count as the same budget
@@ -207,16 +220,25 @@ CLAIMS = (
 # From claims and evidence to parts
 
 
-def estimate_parts(claim: Claim, evidence: Evidence) -> list[Part]:
-    """Estimate all parts of a claim for which the experiment has the methods and scores."""
+def estimate_parts(claim: Claim, evidence: Evidence, look: Look = FIXED, earlier: Sequence[Part] = ()) -> list[Part]:
+    """Estimate all parts of a claim for which the experiment has the methods and scores.
+
+    Args:
+        claim: the claim.
+        evidence: source of the scores and measures.
+        look: the registered look that the evidence belongs to.
+        earlier: the claim's parts at the previous look.
+    """
+    before = {part.key: part for part in earlier}
+    confidence = 1 - 2 * look.level(ALPHA)
     parts = []
     for part in claim.parts:
         if isinstance(part, Measure):
-            parts += _measured(part, evidence)
+            parts += _measured(part, evidence, confidence)
             continue
         for better, worse in _arms(part, evidence):
-            parts += _contrasted(part, better, worse, evidence)
-    return parts
+            parts += _contrasted(part, better, worse, evidence, confidence)
+    return [replace(part, look=look, before=before.get(part.key)) for part in parts]
 
 
 def _arms(part: Contrast, evidence: Evidence) -> list[tuple[str, str]]:
@@ -231,13 +253,13 @@ def _arms(part: Contrast, evidence: Evidence) -> list[tuple[str, str]]:
     return [(better, evidence.methods[part.worse])] if part.worse in evidence.methods else []
 
 
-def _measured(part: Measure, evidence: Evidence) -> list[Part]:
+def _measured(part: Measure, evidence: Evidence, confidence: float) -> list[Part]:
     table = evidence.measure(part.method, part.name) if part.method in evidence.methods else None
     if table is None:
         return []
     sign = -1 if part.below else 1
     percent = 100 * sign * table
-    estimate = stats.mean_over_seeds_and_prompts(percent)
+    estimate = stats.mean_over_seeds_and_prompts(percent, confidence)
     bound, margin = 100 * sign * part.bound, 100 * part.margin
     return [Part(part.label, "", "", "%", bound, margin, percent, estimate, sign, part.title)]
 
@@ -250,7 +272,7 @@ def _metrics(part: Contrast, evidence: Evidence) -> list[tuple[str, str, bool]]:
     return [(*evidence.endpoint, True), *((*metric, False) for metric in part.secondary)]
 
 
-def _contrasted(part: Contrast, better: str, worse: str, evidence: Evidence) -> list[Part]:
+def _contrasted(part: Contrast, better: str, worse: str, evidence: Evidence, confidence: float) -> list[Part]:
     if part.same_budget and _budget_gap(better, worse, evidence) > SAME_BUDGET:
         return []
     parts = []
@@ -268,7 +290,7 @@ def _contrasted(part: Contrast, better: str, worse: str, evidence: Evidence) -> 
                     bound,
                     margin,
                     table,
-                    stats.mean_over_seeds_and_prompts(table),
+                    stats.mean_over_seeds_and_prompts(table, confidence),
                     title=part.title,
                     decides=decides,
                     untestable=evidence.no_room if part.selects else "",
@@ -341,6 +363,7 @@ class Ruling:
         p_for: corrected p-value of "the claim does not hold"; None if something it needs is missing or untestable.
         p_against: corrected p-value of "the claim holds"; None if nothing was tested.
         n_tested: number of claims tested, including this one.
+        look: the registered look of this ruling.
     """
 
     claim: Claim
@@ -352,6 +375,7 @@ class Ruling:
     p_for: float | None
     p_against: float | None
     n_tested: int
+    look: Look = FIXED
 
     @property
     def tested(self) -> list[Part]:
@@ -359,20 +383,64 @@ class Ruling:
         return [self.parts[i] for i in self.states]
 
 
+Correction = Callable[[dict[str, float]], dict[str, float]]
+
+
 def rule(claims: Sequence[Claim], evidence: Evidence) -> list[Ruling]:
-    """Test every claim and correct for multiple testing; results are in the order of the claims."""
-    parts = {claim.id: estimate_parts(claim, evidence) for claim in claims}
+    """Test every claim on all evidence; results are in the order of the claims."""
+    return rule_at_looks(claims, [evidence], [FIXED])
+
+
+def rule_at_looks(claims: Sequence[Claim], evidences: Sequence[Evidence], looks: Sequence[Look]) -> list[Ruling]:
+    """Test every claim at each look; what is decided at a look remains so, whatever later ones find.
+
+    Args:
+        claims: the claims to test.
+        evidences: what was known at each look that has been reached, in order.
+        looks: the registered looks; there may be more of them.
+
+    Returns:
+        For each claim, the ruling of the look that decided it, else that of the last one.
+    """
+    decided: dict[str, Ruling] = {}
+    rulings: list[Ruling] = []
+    for evidence, look in zip(evidences, looks):
+        earlier = {ruling.claim.id: ruling.parts for ruling in rulings}
+        parts = {claim.id: estimate_parts(claim, evidence, look, earlier.get(claim.id, ())) for claim in claims}
+        rulings = rule_on_parts(claims, parts, evidence, look)
+        decided = {ruling.claim.id: ruling for ruling in rulings if ruling.verdict in DECIDED} | decided
+    return [decided.get(ruling.claim.id, ruling) for ruling in rulings]
+
+
+def rule_on_parts(
+    claims: Sequence[Claim],
+    parts: dict[str, list[Part]],
+    evidence: Evidence,
+    look: Look = FIXED,
+    correct: Correction | None = None,
+) -> list[Ruling]:
+    """Decide the claims from their estimated parts, corrected for multiple testing.
+
+    Args:
+        claims: the claims to test.
+        parts: of each claim, by its id.
+        evidence: what the parts come from.
+        look: the registered look of the parts.
+        correct: p-value of each claim -> the same, corrected over the claims; Holm's if None.
+    """
+    correct = correct or _holm
     lacks = {claim.id: missing(claim, evidence) for claim in claims}
     tests = {id: [p for p in estimated if p.decides and not p.untestable] for id, estimated in parts.items()}
     tested = {id: deciding for id, deciding in tests.items() if deciding}
     # a claim that lacks a part, or cannot test one, can only be refuted: it does not count in the correction of p_for
     whole = [id for id in tested if not lacks[id] and not any(part.untestable for part in parts[id])]
-    p_for = _holm({id: max(part.p_for for part in tested[id]) for id in whole})
-    p_against = _holm({id: float(stats.holm([p.p_against for p in deciding]).min()) for id, deciding in tested.items()})
-    return [
+    p_for = correct({id: max(part.p_for for part in tested[id]) for id in whole})
+    p_against = correct({id: float(stats.holm([p.p_against for p in found]).min()) for id, found in tested.items()})
+    rulings = (
         _ruling(claim, parts[claim.id], lacks[claim.id], p_for.get(claim.id), p_against.get(claim.id), len(tested))
         for claim in claims
-    ]
+    )
+    return [replace(ruling, look=look) for ruling in rulings]
 
 
 def _ruling(
@@ -415,23 +483,34 @@ def smallest_effect(parts: Sequence[Part]) -> Part | None:
 # Records
 
 
-def decide(claims: Sequence[Claim], evidence: Evidence, judge: str) -> list[dict[str, Any]]:
+def decide(
+    claims: Sequence[Claim],
+    evidence: Evidence,
+    judge: str,
+    earlier: Sequence[Evidence] = (),
+    looks: Sequence[Look] = (FIXED,),
+) -> list[dict[str, Any]]:
     """Decide every claim, corrected for multiple testing.
 
     Args:
         claims: the claims to test.
         evidence: source of the scores and measures.
         judge: name of the judge who gave the scores, for the record.
+        earlier: the evidence of the looks before, in order.
+        looks: the registered looks.
 
     Returns:
         One record per claim, in order, as stored in claims.json.
     """
-    return [_record(ruling, evidence, judge) for ruling in rule(claims, evidence)]
+    rulings = rule_at_looks(claims, [*earlier, evidence], looks)
+    return [_record(ruling, evidence, judge, looks, len(earlier)) for ruling in rulings]
 
 
-def _record(ruling: Ruling, evidence: Evidence, judge: str) -> dict[str, Any]:
+def _record(
+    ruling: Ruling, evidence: Evidence, judge: str, looks: Sequence[Look] = (FIXED,), reached: int = 0
+) -> dict[str, Any]:
     claim, parts = ruling.claim, ruling.parts
-    alpha = 2 * ALPHA / max(1, ruling.n_tested)
+    alpha = 2 * looks[-1].level(ALPHA / max(1, ruling.n_tested))
     shown = ruling.tested or [part for part in parts if part.decides]
     weakest = min(shown, key=lambda part: (-part.p_for, part.strength)) if shown else None
     needed = plan_of_claim(ruling.tested, alpha) if ruling.verdict == "inconclusive" else Plan(None, None)
@@ -452,9 +531,9 @@ def _record(ruling: Ruling, evidence: Evidence, judge: str) -> dict[str, Any]:
         f"then Holm over {ruling.n_tested} tested claims; each side at {100 * ALPHA:g} %",
         "smallest_effect": _round(smallest.smallest_effect) if smallest else None,
         "smallest_effect_unit": smallest.unit if smallest else None,
-        "seeds_to_decide": needed.seeds,
-        "seeds_direction": needed.direction,
+        **_plan_record(needed),
         "seeds_limit": needed.limit,
+        "looks": _looks_record(ruling, looks, reached),
         "replicates": evidence.replicates,
         "missing": list(ruling.lacks),
         "conditions": dict(evidence.unmet),
@@ -463,6 +542,34 @@ def _record(ruling: Ruling, evidence: Evidence, judge: str) -> dict[str, Any]:
             *(_part_record(part, _state_of(ruling, i), alpha) for i, part in enumerate(parts)),
             *(_absent(needs, title) for needs, title in ruling.lacks.items()),
         ],
+    }
+
+
+def _plan_record(needed: Plan) -> dict[str, Any]:
+    low, high = needed.interval
+    return {
+        "seeds_to_decide": needed.seeds,
+        "seeds_low": low,
+        "seeds_high": high,
+        "seeds_direction": needed.direction,
+    }
+
+
+def _looks_record(ruling: Ruling, looks: Sequence[Look], reached: int) -> dict[str, Any] | None:
+    """Where the claim stands in the registered design; None without one."""
+    if looks[0] is FIXED:
+        return None
+    decided, last = ruling.verdict in DECIDED, looks[-1]
+    open_at_next = ruling.verdict == "inconclusive" and reached + 1 < len(looks)
+    chance = chance_to_decide(ruling.tested, last, ALPHA / ruling.n_tested) if open_at_next else None
+    return {
+        "at": [look.n for look in looks],
+        "nominal": [_round(look.level(ALPHA)) for look in looks],
+        "reached": looks[reached].n,
+        "decided": ruling.look.n if decided else None,
+        "chance_by_last": _round(chance),
+        "next": looks[reached + 1].n if open_at_next and chance >= FUTILE else None,
+        "futile": open_at_next and chance < FUTILE,
     }
 
 
@@ -475,7 +582,8 @@ def _state_of(ruling: Ruling, index: int) -> Verdict | None:
 
 
 EFFECT_KEYS = ("effect", "ci_low", "ci_high", "unit", "bound", "relation", "effect_of")
-PART_KEYS = ("margin", "p_for", "p_against", "p_superior", "smallest_effect", "seeds_to_decide", "seeds_direction")
+PLAN_KEYS = ("seeds_to_decide", "seeds_low", "seeds_high", "seeds_direction")
+PART_KEYS = ("margin", "p_for", "p_against", "p_superior", "smallest_effect", *PLAN_KEYS)
 
 
 def _effect(part: Part | None) -> dict[str, Any]:
@@ -516,8 +624,7 @@ def _part_record(part: Part, state: Verdict | None, alpha: float) -> dict[str, A
         "p_against": _round(part.p_against),
         "p_superior": _round(part.p_superior) if part.bound < 0 and part.benchmark else None,
         "smallest_effect": _round(part.smallest_effect),
-        "seeds_to_decide": planned.seeds,
-        "seeds_direction": planned.direction,
+        **_plan_record(planned),
     }
 
 
@@ -558,13 +665,15 @@ def _outcome(ruling: Ruling, evidence: Evidence, needed: Plan) -> str:
     if ruling.verdict == "not tested":
         return f"not tested in this experiment: needs {', '.join(ruling.lacks) or 'scores'}"
     if ruling.verdict == "supported":
-        return "the comparison holds after correction" if n == 1 else f"all {n} comparisons hold after correction"
+        when = f" at the look after {ruling.look.n} {evidence.replicates}" if ruling.look.boundary else ""
+        held = "the comparison holds after correction" if n == 1 else f"all {n} comparisons hold after correction"
+        return held + when
     held = sum(part.p_for < ALPHA for part in tested)
     alone = f"{held} of {n} comparisons hold on their own"
     if n == 1:
         alone = "the comparison holds on its own" if held else "the comparison does not exceed its bound"
     alone += ", but not after correction" if held == n else ""
-    return f"{alone}; {_plan_in_words(needed, evidence.replicates)}"
+    return f"{alone}; {needed.in_words(evidence.replicates)}"
 
 
 def _refuted(ruling: Ruling, evidence: Evidence) -> str:
@@ -604,20 +713,6 @@ def _by_title(ruling: Ruling) -> list[str]:
     return found + [f"one-sided p of being better, not only as good: {part.p_superior:.3g}" for part in superior]
 
 
-def _plan_in_words(needed: Plan, replicates: str) -> str:
-    if needed.seeds:
-        side = "in favour of the claim" if needed.direction == "for" else "against the claim"
-        return (
-            f"if the effects stay as observed, {needed.seeds} {replicates} would decide it {side} "
-            f"(with {100 * POWER:g} % power)"
-        )
-    if needed.limit == "prompts":
-        return f"more {replicates} alone would not decide it, since there are too few prompts for such an effect"
-    if needed.limit == "seeds":
-        return f"not even {MAX_SEEDS} {replicates} would decide it if the effects stay as observed"
-    return needed.limit or "undecided"
-
-
 def _round(value: float | None) -> float | None:
     """Round to seven significant digits, since machines differ in the last bits; infinity, not valid in JSON, is
     None."""
@@ -627,9 +722,17 @@ def _round(value: float | None) -> float | None:
 def verdicts(results: Results, evidence_of: Callable[[Results, str], Evidence] = Logs) -> list[dict[str, Any]]:
     """All verdicts under the first judge of the configuration, with the other judges' verdicts."""
     first, *others = results.experiment.judges
-    records = decide(CLAIMS, evidence_of(results, first), first)
+    experiment, design = results.experiment, results.experiment.design
+    looks = looks_of(design.looks, design.spending)
+    before = [Results(experiment.at_look(number)) for number in range(1, design.look)]
+
+    def decided(judge: str) -> list[dict[str, Any]]:
+        earlier = [evidence_of(look, judge) for look in before]
+        return decide(CLAIMS, evidence_of(results, judge), judge, earlier, looks)
+
+    records = decided(first)
     for judge in others:
-        for record, other in zip(records, decide(CLAIMS, evidence_of(results, judge), judge)):
+        for record, other in zip(records, decided(judge)):
             kept = ("verdict", "effect", "ci_low", "ci_high", "unit", "reason")
             record.setdefault("other_judges", {})[judge] = {key: other[key] for key in kept}
     return records
@@ -639,8 +742,14 @@ def main() -> None:
     """Command line: python -m reports.claims --config FILE."""
     parser = argparse.ArgumentParser(prog="python -m reports.claims", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
+    from reports.registration import with_deviations  # which imports the claims
+
     results = Results.load(parser.parse_args().config)
-    write_json(results.folder / "claims.json", verdicts(results))
+    records = with_deviations(verdicts(results), results.experiment)
+    write_json(results.folder / "claims.json", records)
+    for record in records:
+        print(f"{record['id']} {record['verdict']}: {record['reason']}")
+        print(*(f"  deviation: {deviation}\n" for deviation in record["deviations"] or []), sep="", end="")
 
 
 if __name__ == "__main__":

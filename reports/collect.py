@@ -23,7 +23,7 @@ from reports import roles
 COLUMNS = (
     *("experiment", "method", "budget", "seed", "world", "iteration", "benchmark", "version", "judge", "metric"),
     *("value", "ci_low", "ci_high", "stderr", "n", "n_failed"),
-    *("annotations", "annotation_ratio", "annotation_ratio_total", "mean_length"),
+    *("annotations", "annotation_ratio", "annotation_ratio_total", "mean_length", "flag"),
 )
 MODEL_KEYS = ("method", "budget", "seed", "world", "iteration")
 NO_ANNOTATIONS = {"annotations": 0, "annotation_ratio": 0.0, "annotation_ratio_total": 0.0}

@@ -97,28 +97,22 @@ class Logs:
     def contrast(self, better: str, worse: str, benchmark: str, metric: str) -> Table | None:
         """See `Evidence.contrast`.
 
-        A score that is not a mean over prompts (length- or style-controlled) has no value per prompt: its differences
-        between seeds are used as they are, its spread over prompts is taken from the raw rate.
+        A score that is no mean over prompts (length- or style-controlled) has values per prompt too: the score plus the
+        prompt's influence on it (`eval.benchmark.Scores`).
         """
         if benchmark == OVERALL[0]:
             tables = [self.contrast(better, worse, b, RAW[b]) for b in self.experiment.benchmarks]
             return None if any(t is None for t in tables) else _overall(tables, self.experiment.benchmarks)
         if benchmark not in self.experiment.benchmarks:
             return None
-        left, right = self._values(benchmark, better), self._values(benchmark, worse)
+        column = "value" if metric == RAW[benchmark] else metric
+        left, right = self._values(benchmark, better, column), self._values(benchmark, worse, column)
         seeds = left.index.intersection(right.index)
         questions = left.columns.intersection(right.columns)
         difference = (left.loc[seeds, questions] - right.loc[seeds, questions]).to_numpy() * POINTS[benchmark]
         difference = difference[:, ~np.isnan(difference).any(axis=0)]
         if min(difference.shape) < 1 or difference.shape[1] < 2:
             return None
-        if metric != RAW[benchmark]:
-            controlled = [
-                self._score(benchmark, metric, better, s) - self._score(benchmark, metric, worse, s) for s in seeds
-            ]
-            if np.isnan(controlled).any():
-                return None
-            difference += np.array(controlled)[:, None] - difference.mean(axis=1, keepdims=True)
         return self._by_world(difference, seeds)
 
     def within(self, method: str, ratio: float) -> str | None:
@@ -193,12 +187,15 @@ class Logs:
         return {world: float(np.mean(values)) for world, values in worlds.items()}
 
     @lru_cache(maxsize=256)  # noqa: B019 (one instance per process)
-    def _values(self, benchmark: str, arm: str) -> Any:
-        """Items of an arm after its last iteration: a data frame with seeds as rows and questions as columns."""
+    def _values(self, benchmark: str, arm: str, column: str = "value") -> Any:
+        """A column of an arm's items after its last iteration: a data frame with seeds as rows and questions as
+        columns; missing values throughout if the items do not have the column."""
         method, budget = self._arm(arm)
         frame = self._last_items(benchmark)
         frame = frame[(frame["method"] == method) & (frame["budget"] == budget)]
-        return frame.pivot(index="seed", columns="question", values="value").sort_index()
+        if column not in frame:
+            frame = frame.assign(**{column: math.nan})
+        return frame.pivot(index="seed", columns="question", values=column).sort_index()
 
     def _arm(self, arm: str) -> tuple[str, str]:
         """(entry, budget as in data frames) of an arm."""
@@ -208,17 +205,8 @@ class Logs:
     @lru_cache(maxsize=8)  # noqa: B019
     def _last_items(self, benchmark: str) -> Any:
         frame = self.results.items(benchmark, self.judge)
-        return frame[frame["iteration"] == self.experiment.iterations]
-
-    def _score(self, benchmark: str, metric: str, arm: str, seed: int) -> float:
-        return self._last_scores().get((benchmark, metric, *self._arm(arm), seed), math.nan)
-
-    @lru_cache(maxsize=1)  # noqa: B019
-    def _last_scores(self) -> Mapping[tuple[str, str, str, str, int], float]:
-        frame = self.results.scores
-        frame = frame[(frame["judge"] == self.judge) & (frame["iteration"] == self.experiment.iterations)]
-        keys = zip(frame["benchmark"], frame["metric"], frame["method"], frame["budget"], frame["seed"])
-        return dict(zip(keys, frame["value"]))
+        trained = {run.seed for run in self.experiment.runs()}  # an earlier look has fewer than the file
+        return frame[(frame["iteration"] == self.experiment.iterations) & frame["seed"].isin(trained)]
 
     def _ledger(self, method: str) -> Any:
         frame = self.results.at_full_budget(self.results.annotations)

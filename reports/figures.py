@@ -11,6 +11,7 @@ from reports import drawing
 from reports.drawing import Drawn
 from reports.runs import Results
 from reports.score_figures import ablations, budget, contrasts, curves, judges, sweep
+from reports.spec_curve import specifications
 from reports.training_figures import (
     costs,
     drift,
@@ -22,7 +23,7 @@ from reports.training_figures import (
 )
 
 FIGURES: tuple[Callable[[Results], Drawn | None], ...] = (
-    *(budget, curves, contrasts, sweep, ablations, judges),
+    *(budget, curves, contrasts, sweep, ablations, judges, specifications),
     *(meta_map, sampling_rate),
     *(training, drift, overoptimisation, reinforcement),
     costs,

@@ -22,7 +22,16 @@ from reports.page import assay_view, health_view
 from reports.runs import Results
 from reports.timings import rule_seconds
 
-FILES = ("scores.csv", "claims.json", "assay.json", "curve.json", "health.json", "report/budget.png")
+FILES = (
+    "plan.lock",
+    "scores.csv",
+    "claims.json",
+    "assay.json",
+    "curve.json",
+    "spec_curve.json",
+    "health.json",
+    "report/budget.png",
+)
 
 
 def keep(results: Results, out: Path, command: str) -> None:
@@ -86,7 +95,8 @@ def _assay_rows(results: Results) -> Iterator[tuple[str, ...]]:
 
 def _claim_rows(results: Results) -> Iterator[tuple[str, ...]]:
     for claim in results.claims:
-        yield f"**{claim['id']}** {claim['statement']}", f"**{claim['verdict']}**", claim["reason"]
+        deviations = "".join(f"; deviation: {deviation}" for deviation in claim.get("deviations") or [])
+        yield f"**{claim['id']}** {claim['statement']}", f"**{claim['verdict']}**", claim["reason"] + deviations
 
 
 def _health_rows(results: Results) -> Iterator[tuple[str, ...]]:

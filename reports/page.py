@@ -22,8 +22,10 @@ from metaapo.data import read_json, write_text
 from reports import drawing, figures, health_gate, samples, tables
 from reports.assay import title_of
 from reports.collect import share
+from reports.decide import standing
 from reports.judge_cards import judge_cards
 from reports.runs import Results
+from reports.spec_curve import agreement
 from reports.timings import rule_seconds
 
 HERE = Path(__file__).parent
@@ -71,11 +73,12 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
     )
     experiment = results.experiment
     browser = samples.browse(results)
+    agreed = agreement(results)
     return environment.get_template("page.html.j2").render(
         experiment=experiment,
         banner=banner(results),
         assay=assay_view(results),
-        claims=[claim_view(claim) for claim in results.claims],
+        claims=[claim_view(claim) | {"agreement": agreed.get(claim["id"], "")} for claim in results.claims],
         counts=count_verdicts(results.claims),
         sections=[
             {"id": id, "title": title, "figures": [_figure(f, png) for f, png in drawn if f.section == id]}
@@ -127,7 +130,7 @@ def claim_view(claim: dict[str, Any]) -> dict[str, Any]:
     parts = [_part_view(part) for part in claim["parts"]]
     names = {part["effect_of"]: part["name"] for part in parts}
     return (
-        {"other_judges": {}}
+        {"other_judges": {}, "looks": None, "deviations": None}
         | claim
         | {
             "mark": MARKS[claim["verdict"]],
@@ -138,6 +141,7 @@ def claim_view(claim: dict[str, Any]) -> dict[str, Any]:
             "bar": effect_bar(claim),
             "parts": parts,
             "effect_name": names.get(claim["effect_of"], ""),
+            "standing": standing(claim),
         }
     )
 
@@ -145,11 +149,16 @@ def claim_view(claim: dict[str, Any]) -> dict[str, Any]:
 def _part_view(part: dict[str, Any]) -> dict[str, Any]:
     """A comparison with the texts that the page shows; a number that is missing is a dash."""
     decided = {"for": "for", "against": "against"}.get(part["seeds_direction"], "")
-    needed = "–" if part["seeds_to_decide"] is None else f"{part['seeds_to_decide']} {decided}"
+    needed = "–" if part["seeds_to_decide"] is None else f"{part['seeds_to_decide']} {decided}{_reach(part)}"
     ps = {key: "–" if part[key] is None else f"{part[key]:.3g}" for key in ("p_for", "p_against")}
     state = part["verdict"] or "secondary"
     shown = {"text": _interval(part) or "–", "name": _part_name(part), "needed": needed, "state": state}
     return part | shown | ps | {"detectable": _quantity(part["smallest_effect"], part["unit"]) or "–"}
+
+
+def _reach(part: dict[str, Any]) -> str:
+    """The interval of the number of worlds or seeds to decide, such as " [7, 31]"; open if its end is out of reach."""
+    return f" [{part['seeds_low']}, {part['seeds_high'] or '∞'}]"
 
 
 def _endpoint_name(endpoint: dict[str, str]) -> str:

@@ -25,6 +25,7 @@ from metaapo.experiment import Experiment, load, write_resolved
 # Patterns, relative to the results tree, of the files that cannot be recomputed.
 STORED = (
     "config.yaml",
+    "plan.lock*",
     "answers/**/*",
     "judgments/**/*",
     "runs/**/run.json*",

@@ -16,8 +16,24 @@ DESCRIBED = [
 ]
 
 
+rule register:
+    """Write the plan before the first training run; it is never written again (docs/verdicts.md)."""
+    output:
+        f"{RESULTS}/plan.lock",
+    log:
+        f"{RESULTS}/logs/register.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "python -m reports.registration --config {params.config:q} > {log:q} 2>&1"
+
+
 rule report:
     input:
+        plan=rules.register.output,
         scores=expand(
             f"{RESULTS}/scores/{{benchmark}}/{{judge}}.{{kind}}",
             benchmark=EXPERIMENT.benchmarks,
@@ -96,6 +112,20 @@ rule check_health:
         code=code_hash("reports.health_gate"),
     shell:
         "python -m reports.health_gate --config {params.config:q} > {log:q} 2>&1"
+
+
+rule decide:
+    """Go from look to look until every claim is decided or futile: `snakemake decide --cores all`."""
+    log:
+        f"{RESULTS}/logs/decide.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    threads: workflow.cores or 1
+    params:
+        config=CONFIG_FILE,
+    shell:
+        "python -m reports.decide --config {params.config:q} --cores {threads} 2>&1 | tee {log:q}"
 
 
 rule pack:

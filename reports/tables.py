@@ -10,8 +10,8 @@ import csv
 import html
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ MAIN_COLUMNS = tuple(
 CUT = "cut answers"  # stands for a metric in the columns of the main table
 PARTIAL = "†"
 PARTIAL_NOTE = " † partial: some judgments could not be read, or some seeds are missing."
+FLAGGED = "‡"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Cell:
         partial: some judgments failed or some seeds are missing.
         digits: decimal places to print.
         prefix: before the value, such as "> " if it is only known to be larger.
+        flag: why the value is not to be taken at face value, such as an extrapolation; "" if it is.
     """
 
     value: float | None
@@ -59,6 +61,12 @@ class Cell:
     partial: bool = False
     digits: int = 1
     prefix: str = ""
+    flag: str = ""
+
+    @property
+    def marks(self) -> str:
+        """The footnote marks after the value."""
+        return (PARTIAL if self.partial else "") + (FLAGGED if self.flag else "")
 
     @property
     def has_interval(self) -> bool:
@@ -72,11 +80,11 @@ class Cell:
         return "" if value is None else f"{value:.{self.digits}f}"
 
     def text(self) -> str:
-        """Such as "58.4 [55.1, 61.7]", with a mark if the score is partial; "–" if there is no score."""
+        """Such as "58.4 [55.1, 61.7]", with a mark if the score is partial or flagged; "–" if there is no score."""
         if self.value is None:
             return "–"
         interval = "" if not self.has_interval else f" [{self.end(self.low)}, {self.end(self.high)}]"
-        return f"{self.prefix}{self.value:.{self.digits}f}{PARTIAL if self.partial else ''}{interval}"
+        return f"{self.prefix}{self.value:.{self.digits}f}{self.marks}{interval}"
 
 
 @dataclass(frozen=True)
@@ -139,14 +147,16 @@ class Table:
 def _html_cell(cell: Cell) -> str:
     if cell.value is None:
         return "<td>–</td>"
-    main = html.escape(f"{cell.prefix}{cell.value:.{cell.digits}f}") + (f"<sup>{PARTIAL}</sup>" if cell.partial else "")
+    main = html.escape(f"{cell.prefix}{cell.value:.{cell.digits}f}") + (
+        f"<sup>{cell.marks}</sup>" if cell.marks else ""
+    )
     interval = f'<span class="ci">{cell.end(cell.low)} – {cell.end(cell.high)}</span>' if cell.has_interval else ""
     runs = html.escape(f"mean of {cell.n_seeds}: {', '.join(cell.runs)}", quote=True) if cell.runs else ""
     return f'<td title="{runs}">{main}{interval}</td>'
 
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", "–": "--", "−": "$-$", "√": r"$\surd$"}
-LATEX |= {"≤": r"$\leq$", ">": "$>$"}
+LATEX |= {"‡": r"$^\ddagger$", "≤": r"$\leq$", ">": "$>$"}
 
 
 def _latex(text: str) -> str:
@@ -199,7 +209,8 @@ def main_table(results: Results, judge: str) -> Table:
     title = f"Main comparison after iteration {results.experiment.iterations} (judge: {judge})"
     heads = (*(head for _, _, head in columns), "annotations, % of Online DPO")
     partial = any(cell.partial for _, cells in rows for cell in cells)
-    return Table(f"main_{judge}", title, heads, tuple(rows), _main_note(results, last, judge, partial))
+    note = _main_note(results, last, judge, partial) + _flag_note(cell for _, cells in rows for cell in cells)
+    return Table(f"main_{judge}", title, heads, tuple(rows), note)
 
 
 def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
@@ -240,7 +251,20 @@ def _score_cell(group: pd.DataFrame, benchmark: str, metric: str, expected: int)
     group = group[(group["benchmark"] == benchmark) & (group["metric"] == metric)]
     partial = bool((group["n_failed"] > 0).any()) or len(group) < expected
     declared = BENCHMARKS[benchmark]
-    return mean_cell(group["value"], _run_ids(group), partial, declared.digits, declared.scale)
+    cell = mean_cell(group["value"], _run_ids(group), partial, declared.digits, declared.scale)
+    return replace(cell, flag=_flag(group))
+
+
+def _flag(group: pd.DataFrame) -> str:
+    """The first flag of some scores, "" without one."""
+    flags = group["flag"].dropna() if "flag" in group else []
+    return str(flags.iloc[0]) if len(flags) else ""
+
+
+def _flag_note(cells: Iterable[Cell]) -> str:
+    """Explain the flags of cells, in at least one of whose runs they hold."""
+    flags = sorted({cell.flag for cell in cells if cell.flag})
+    return f" {FLAGGED} an extrapolation in at least one run: {'; '.join(flags)}." if flags else ""
 
 
 def _ratio_cell(results: Results, group: pd.DataFrame, method: str) -> Cell:
@@ -295,7 +319,8 @@ def seeds_table(results: Results, judge: str) -> Table:
         for seed, group in last[(last["method"] == method) & (last["budget"] == budget)].groupby("seed"):
             cells = [_seed_cell(group, benchmark, metric) for benchmark, metric, _ in columns]
             rows.append((f"{name_of(method, budget)}, {'world' if method == 'sft' else 'seed'} {seed}", tuple(cells)))
-    note = f"Each run after its last iteration, with the 95 % bootstrap interval over prompts. Judge: {judge}."
+    note = f"Each run after its last iteration, with the 95 % interval over prompts. Judge: {judge}."
+    note += _flag_note(cell for _, cells in rows for cell in cells)
     return Table(f"seeds_{judge}", f"Single runs (judge: {judge})", tuple(c[2] for c in columns), tuple(rows), note)
 
 
@@ -306,7 +331,8 @@ def _seed_cell(group: pd.DataFrame, benchmark: str, metric: str) -> Cell:
     row = group.iloc[0]
     ends = (None, None) if pd.isna(row["ci_low"]) else (float(row["ci_low"]), float(row["ci_high"]))
     digits = BENCHMARKS[benchmark].digits
-    return Cell(float(row["value"]), *ends, 1, tuple(_run_ids(group)), bool(row["n_failed"] > 0), digits)
+    cell = Cell(float(row["value"]), *ends, 1, tuple(_run_ids(group)), bool(row["n_failed"] > 0), digits)
+    return replace(cell, flag=_flag(group))
 
 
 def costs_table(results: Results) -> Table:

@@ -368,14 +368,17 @@ class _Tree:
             lengths = [len(text) for text in texts[key]]
             for i, value in enumerate(values):
                 shown = "" if math.isnan(value) else value
-                items.append([*key, ids[i] if ids else i + 1, shown, lengths[i], CATEGORIES[i % 2]])
+                controlled = "" if math.isnan(value) else value + 0.005  # half a point above, as the score
+                items.append([*key, ids[i] if ids else i + 1, shown, lengths[i], CATEGORIES[i % 2], controlled])
             rows.append(self._score_row(benchmark, key, values, lengths))
         baseline = None if benchmark == "mtbench" else "sft"
         document = {"benchmark": benchmark, "version": VERSIONS[benchmark], "judge": judge, "baseline": baseline}
         write_json(self.root / f"scores/{benchmark}/{judge}.json", document | {"rows": rows})
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow("method budget seed iteration question value length category".split())
+        controlled = {"alpacaeval2": "length_controlled_winrate", "arenahard": "style_controlled_win_rate"}
+        columns = "method budget seed iteration question value length category".split()
+        writer.writerow([*columns, controlled.get(benchmark, "none")])
         writer.writerows(items)
         write_bytes(
             self.root / f"scores/{benchmark}/{judge}.items.csv.gz", gzip.compress(text.getvalue().encode(), mtime=0)

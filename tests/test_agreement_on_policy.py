@@ -10,6 +10,7 @@ from synthetic_results import FakeMethod, write_results
 from eval import agreement_on_policy
 from metaapo.data import DataError, read_json
 from metaapo.experiment import load, resolve
+from metaapo.worlds.on_policy import last_prompts
 from metaapo.worlds.tiny.gold import gold
 
 
@@ -79,4 +80,4 @@ def test_a_world_without_prompts_of_the_last_iteration_is_explained(config):
     experiment = load(config)
     (experiment.world_path(0) / "data" / "pairs.jsonl").write_text('{"iteration": 1, "messages": []}\n')
     with pytest.raises(DataError, match="no prompt of iteration 2; rebuild the world's data"):
-        agreement_on_policy.last_prompts(experiment, 0)
+        last_prompts(experiment, 0)

@@ -5,15 +5,19 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from evaldata import ROOT, shared
 
 from eval.arenahard import score as arenahard
-from eval.arenahard import verdicts
+from eval.arenahard import style, verdicts
 from eval.arenahard.answers import count_words, style_metadata, token_counter
+from eval.arenahard.pool import Pool, pool_of
 from eval.arenahard.published import BASELINE, LEADERBOARD
+from eval.benchmark import Judged
+from metaapo.config import EvaluationConfig
 from metaapo.data import DataError, read_json, read_records, write_jsonl
 
 V1, V2 = verdicts.VERSIONS
@@ -66,7 +70,7 @@ def synthetic_pool(n_models, n_questions, seed=0):
 )
 def test_style_controlled_scores_of_2024_equal_the_official_codes(ko, control, features):
     judgments, answers, expected = ko
-    result = arenahard.score(judgments, answers, BASELINE, V1, True, features=features, n_bootstrap_style=10)
+    result = arenahard.score(judgments, answers, BASELINE, V1, True, features=features)
     official = expected["official_2024_code_on_this_pool"][control]
     for name, model in by_model(result).items():
         assert model["style_controlled_score"] == pytest.approx(official["winrate"][name], abs=0.0051)
@@ -76,7 +80,7 @@ def test_style_controlled_scores_of_2024_equal_the_official_codes(ko, control, f
 
 def test_style_controlled_scores_of_2025_are_the_exact_maximum_likelihood(ko):
     judgments, answers, expected = ko
-    result = arenahard.score(judgments, answers, BASELINE, V2, True, n_bootstrap_style=10)
+    result = arenahard.score(judgments, answers, BASELINE, V2, True)
     exact = expected["official_2025_code_on_this_pool"]
     for name, model in by_model(result).items():
         assert model["style_controlled_score"] == pytest.approx(exact["exact_mle"][name], abs=1e-4)
@@ -85,7 +89,7 @@ def test_style_controlled_scores_of_2025_are_the_exact_maximum_likelihood(ko):
 
 def test_the_quirks_of_2025_give_the_official_unconverged_numbers(ko):
     judgments, answers, expected = ko
-    result = arenahard.score(judgments, answers, BASELINE, V2, True, official_quirks=True, n_bootstrap_style=10)
+    result = arenahard.score(judgments, answers, BASELINE, V2, True, official_quirks=True)
     single = expected["official_2025_code_on_this_pool"]["official_single_fit"]
     printed = expected["official_2025_printed_seed0"]
     for name, model in by_model(result).items():
@@ -285,6 +289,93 @@ def test_the_interval_covers_the_true_win_rate_although_verdicts_of_a_question_a
         model = arenahard.score(rows, [], "base", V2, n_bootstrap=300)["models"][0]
         hits += model["ci_low"] <= 50 <= model["ci_high"]
     assert hits / 200 >= 0.9
+
+
+def fitted(pool, raw, version):
+    """Converged scores in percent, and the influence of every question on them."""
+    standardised, _, _ = style.standardise(raw, pool.battles, version, style.STYLE)
+    penalty = style._penalty(pool.baselines, standardised.shape[-1], version)
+    estimate, converged = style.fit(standardised, pool.wins, pool.battles, penalty)
+    assert converged
+    influence = style.influence(pool, standardised, version, estimate, penalty)
+    return 100 / (1 + np.exp(-estimate[: len(pool.models)])), influence
+
+
+def largest_error_of_leaving_one_out(judgments, answers, baseline, version, questions):
+    """Of the influence values, relative to the scores, or to 5 points for lower scores."""
+    pool = pool_of(judgments, {row["model"]: baseline for row in judgments}, version)
+    raw = style.style_features(pool, arenahard._by_model_and_question(answers), version, style.STYLE, None)
+    scores, influence = fitted(pool, raw, version)
+    assert influence.sum(axis=1) == pytest.approx(0, abs=1e-6)
+    errors = []
+    for left_out in questions:
+        rest = np.arange(len(pool.questions)) != left_out
+        fields = ("outcomes", "null_games", "judged", "conflicts", "complete")
+        names = tuple(name for name, keep in zip(pool.questions, rest) if keep)
+        others = replace(pool, questions=names, **{field: getattr(pool, field)[:, rest] for field in fields})
+        predicted = scores - influence[:, left_out] / (len(pool.questions) - 1)
+        errors.append(np.abs(fitted(others, raw[:, rest], version)[0] - predicted) / np.maximum(scores, 5))
+    return np.max(errors)
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_influence_values_predict_the_scores_without_each_question(version):
+    judgments, answers = synthetic_pool(4, 300)
+    del judgments[5], judgments[400:430]  # models need not be judged on all questions
+    assert largest_error_of_leaving_one_out(judgments, answers, "base", version, range(0, 300, 10)) < 1e-3
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+def test_influence_values_predict_the_scores_of_a_real_pool_without_each_of_thirty_questions(version, ko):
+    judgments, answers, _ = ko
+    judgments = [row for row in judgments if row["model"] != BASELINE]
+    assert largest_error_of_leaving_one_out(judgments, answers, BASELINE, version, range(0, 500, 17)) < 1e-3
+
+
+def test_the_interval_of_the_style_controlled_score_covers_the_truth():
+    def world(n, seed):
+        """Verdicts that favour the longer answer, of two models with their own styles and their own skill."""
+        rng = np.random.default_rng(seed)
+        style = rng.normal([[0.3], [-0.2]], 1.0, (2, n))
+        share = 1 / (1 + np.exp(-np.array([[0.5], [-0.4]]) - 0.8 * style - rng.normal(0, 0.7, n)))
+        outcomes = np.zeros((2, n, 3), dtype=np.int64)
+        outcomes[..., 2] = rng.binomial(2, share)
+        outcomes[..., 0] = 2 - outcomes[..., 2]
+        blank = np.zeros((2, n))
+        names = tuple(map(str, range(n)))
+        return Pool(("a", "b"), ("x", "x"), names, outcomes, blank, blank == 0, blank > 0, blank == 0), style[..., None]
+
+    def score(pool, raw):
+        standardised, *_ = style.standardise(raw, pool.battles, V2, ["token_len"])
+        return style.style_controlled(pool, standardised, V2, [])[0]
+
+    truth = [model["style_controlled_score"] for model in score(*world(200_000, 0))]
+    hits = [
+        [
+            m["style_controlled_ci_low"] <= t <= m["style_controlled_ci_high"]
+            for m, t in zip(score(*world(150, s)), truth)
+        ]
+        for s in range(1, 601)
+    ]
+    assert (np.mean(hits, axis=0) >= 0.92).all()
+    assert (np.mean(hits, axis=0) <= 0.97).all()
+
+
+def test_values_per_question_average_to_the_style_controlled_score():
+    judgments, answers = synthetic_pool(3, 60)
+    judgments = [row | {"baseline": "base", "category": "c"} for row in judgments[:-1]]  # the last model lacks one
+    by_model_id = {f"m{m}": [row for row in judgments if row["model"] == f"m{m}"] for m in range(3)}
+    others, own = ([row for row in answers if (row["model"] == "base") is base] for base in (False, True))
+    judged = Judged(by_model_id, [], lambda: others, lambda: own, sft_baseline=False)
+    for version in (V1, V2):
+        scores = arenahard.score_models(judged, EvaluationConfig(arenahard_version=version), seed=0)
+        for name, model in scores.rows.items():
+            rows = [item for item in scores.items if item["model"] == name]
+            found = model["metrics"]["style_controlled_win_rate"]
+            values = 100 * np.array([item["style_controlled_win_rate"] for item in rows])
+            assert values.mean() == pytest.approx(found["value"], abs=1e-9)
+            assert values.std(ddof=1) / 60**0.5 == pytest.approx(found["stderr"])
+            assert sum(item["value"] is not None for item in rows) == model["n"]
 
 
 def test_the_same_seed_gives_the_same_result_and_another_seed_another_interval():

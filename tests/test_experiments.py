@@ -67,7 +67,7 @@ def tuned():
     found = {}
     for line in (PROJECT / "docs" / "tuning.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 8 and cells[3].startswith("**"):
+        if len(cells) == 9 and cells[3].startswith("**"):
             found[cells[0]] = (float(cells[1]), float(cells[2]))
     return found
 

@@ -1,5 +1,6 @@
 """The report: tables trace to judgments, figures need their data, verdicts come from files, the page is one file."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -15,7 +16,7 @@ from synthetic_results import BASIC, FakeMethod, everything, write_results
 
 from eval.grade import grade
 from eval.score import score_benchmark
-from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json
+from metaapo.data import DataError, read_json, read_jsonl, sha256_file, write_json, write_text
 from metaapo.experiment import load, write_resolved
 from metaapo.worlds.tiny.gold import RUBRIC
 from reports import claims, collect, drawing, evidence, figures, health_gate, page, replay, samples, tables
@@ -114,6 +115,22 @@ def test_partial_scores_are_marked(results):
 def test_complete_scores_are_not_marked(tmp_path):
     table = tables.main_table(with_scores(tmp_path, questions=8), "gold")
     assert tables.PARTIAL not in table.to_markdown()
+
+
+def test_extrapolated_scores_are_marked_and_explained(tmp_path):
+    results = with_scores(tmp_path, questions=6)
+    path = results.folder / "scores.csv"
+    rows = list(csv.DictReader(path.open()))
+    for row in rows:
+        if (row["method"], row["seed"], row["metric"]) == ("dpo", "1", "length_controlled_winrate"):
+            row["flag"] = "equal length is far away"
+    write_text(path, collect.to_csv(rows))
+    for table in (tables.main_table(results, "gold"), tables.seeds_table(results, "gold")):
+        marked = [head for head, cells in table.rows if any(tables.FLAGGED in cell.text() for cell in cells)]
+        assert len(marked) == 1
+        assert "equal length is far away" in table.note
+        assert tables.FLAGGED in table.to_html()
+        assert r"$^\ddagger$" in table.to_latex()
 
 
 def test_a_missing_seed_makes_a_score_partial(tmp_path):
@@ -360,16 +377,23 @@ def test_with_several_worlds_the_worlds_count_not_their_seeds(tmp_path):
     assert table.shape == (2, 10)
 
 
-def test_a_controlled_score_keeps_its_own_mean_and_the_prompts_spread_of_the_raw_rate(results):
+def test_a_controlled_score_is_compared_by_its_own_values_of_each_prompt(results):
     logs = evidence.Logs(results, "gold")
-    raw = logs.contrast("metaapo", "dpo", "alpacaeval2", "win_rate")
     controlled = logs.contrast("metaapo", "dpo", "alpacaeval2", "length_controlled_winrate")
     frame = results.scores[
         (results.scores["metric"] == "length_controlled_winrate") & (results.scores["iteration"] == 3)
     ]
     means = frame.groupby("method")["value"].mean()
     assert controlled.mean() == pytest.approx(means["metaapo"] - means["dpo"])
-    assert controlled - controlled.mean(axis=1, keepdims=True) == pytest.approx(raw - raw.mean(axis=1, keepdims=True))
+    items = results.items("alpacaeval2", "gold")
+    items = items[(items["seed"] == 0) & (items["iteration"] == 3)].set_index("question")["length_controlled_winrate"]
+    method = results.items("alpacaeval2", "gold").query("seed == 0 and iteration == 3").set_index("question")["method"]
+    differences = items[method == "metaapo"] - items[method == "dpo"]
+    assert sorted(controlled[0]) == pytest.approx(sorted(100 * differences))
+
+
+def test_a_metric_without_values_per_prompt_is_not_tested(results):
+    assert evidence.Logs(results, "gold").contrast("metaapo", "dpo", "mtbench", "turn_1") is None
 
 
 def test_another_judge_is_reported_next_to_the_first(tmp_path):

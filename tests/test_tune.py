@@ -15,8 +15,8 @@ from metaapo.worlds.tiny.data import evaluation_sets, preference_pairs
 from metaapo.worlds.tiny.tune import Trial, best, check_equal_trials, is_on_edge, table, validation_prompts
 
 
-def trial(name, lr, win_rate, kl=2.0, cut=0.0, beta=0.2):
-    return Trial("dpo", name, lr, beta, win_rate, 0.5, kl, cut)
+def trial(name, lr, win_rate, kl=2.0, cut=0.0, beta=0.2, agreement=0.8, too_fast=False):
+    return Trial("dpo", name, lr, beta, win_rate, 0.5, kl, cut, agreement, too_fast)
 
 
 def test_methods_with_different_numbers_of_trials_are_an_error():
@@ -34,8 +34,8 @@ def test_the_best_trial_is_in_bold():
     assert lines[-2].startswith("| dpo | 1.0e-04 | 0.2 | 61.5 |")
 
 
-@pytest.mark.parametrize("fault", [{"kl": 5.1}, {"kl": 0.9}, {"cut": 0.031}])
-def test_a_trial_that_drifts_or_loops_is_selected_only_if_all_do(fault):
+@pytest.mark.parametrize("fault", [{"kl": 5.1}, {"kl": 0.9}, {"cut": 0.031}, {"agreement": 0.74}, {"too_fast": True}])
+def test_a_trial_that_drifts_loops_or_outruns_the_reward_model_is_selected_only_if_all_do(fault):
     bad, good = trial("dpo_1", 4e-4, 71.9, **fault), trial("dpo_2", 2e-4, 61.5)
     assert best([bad, good]) is good
     assert best([bad, trial("dpo_3", 4e-4, 51.2, kl=20.0)]) is bad
@@ -91,6 +91,8 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
     write_world(experiment.world_path(0), pairs=8, iterations=1)
     for run in experiment.runs():
         train(experiment, run)
+    # Real prompts in place of those of `write_world`, which gold cannot grade
+    write_jsonl(experiment.world_path(0) / "data" / "pairs.jsonl", preference_pairs(8, 1, 0.3, 0))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment.dump()))
     command = [sys.executable, "-m", "metaapo.worlds.tiny.tune", "--config", str(tmp_path / "config.yaml")]
     subprocess.run([*command, "--out", str(tmp_path / "tuning.md")], check=True, cwd=PROJECT)

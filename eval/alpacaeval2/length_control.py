@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from eval.stats import percentile_interval
+from eval.stats import interval_over_prompts
 from metaapo.data import DataError
 
 Floats = NDArray[np.float64]
@@ -24,6 +24,11 @@ OFFICIAL_SIZE = 805
 N_FOLDS = 5
 GAMED_WEIGHT = 0.1  # upstream's lambda of 0.2, shared by two gamed baselines
 C_MINIMAL = 10000.0  # the weakest penalty of the ten that cross-validation tries
+RIDGE = 1e-9  # keeps a fit finite whose features do not vary
+SCALE = (0.0, 100.0)
+# Below this, the model's answer is the longer one, or the shorter one, in less than 5 % of the comparisons.
+MIN_OVERLAP = 0.1
+EXTRAPOLATES = "equal length lies outside the central 90 % of the length differences to the baseline"
 
 
 @dataclass(frozen=True)
@@ -98,37 +103,103 @@ def undefined(design: Design) -> dict[str, Any]:
     }
 
 
-def length_controlled(
-    design: Design, C: float | str | None, counts: NDArray[np.int64], notes: list[str]
-) -> dict[str, Any]:
-    """Point estimate at the chosen C and bootstrap at that C; counts: (resamples, n)."""
+def length_controlled(design: Design, C: float | str | None, notes: list[str]) -> tuple[dict[str, Any], Floats]:
+    """The score with its interval over prompts, and its (n,) values per prompt, 0 to 1 up to single outliers.
+
+    The values average to the score and vary like its influence values (`influence`), so that every function of
+    `eval.stats` takes them as it takes the values of a plain rate.
+    """
     if design.difficulty is not None and len(design.delta) != OFFICIAL_SIZE:
         notes.append(
             f"{len(design.delta)} rows instead of {OFFICIAL_SIZE}: difficulties are looked up by position, as upstream "
             "does, and are shifted after a dropped row"
         )
     strength, origin = _choose_C(design, C)
-    weights, converged = refit(design, strength) if origin == "default" else (_fit_liblinear(design, strength), True)
-    replicates = []
-    for part in np.array_split(counts, max(1, counts.size // 100_000)):  # about 5 MB per array
-        fitted, ok = refit(design, strength, part, weights)
-        replicates.append(predict(design, fitted, part))
-        converged &= ok
+    optimum, converged = refit(design, strength)
     if not converged:
-        notes.append("a length-control fit did not converge; its interval is unreliable")
-    low, high = percentile_interval(np.concatenate(replicates))
+        notes.append("the length-control fit did not converge; its interval is unreliable")
+    if not optimum.any():
+        notes.append("the penalty sets all weights to 0: the score is 50 whatever the data, and has no interval")
+    weights = optimum if origin == "default" else _fit_liblinear(design, strength)
+    score = predict(design, weights)
+    values = score + influence(design, optimum)
+    low, high, stderr = interval_over_prompts(values, SCALE)
     return {
-        "length_controlled_winrate": float(predict(design, weights[None], np.ones((1, len(design.delta))))[0]),
+        "length_controlled_winrate": score,
         "length_controlled_ci_low": low,
         "length_controlled_ci_high": high,
-        "length_controlled_stderr": float(np.concatenate(replicates).std(ddof=1)),
+        "length_controlled_stderr": stderr,
         "length_control": {
             "form": design.form,
             "C": strength,
             "C_from": origin,
             "weights": dict(zip(design.names, weights.tolist())),
         },
-    }
+    }, values / 100
+
+
+def influence(design: Design, weights: Floats) -> Floats:
+    """(n,) influence of each prompt on the length-controlled win rate, in percent; they sum to 0.
+
+    The derivative of the score where the prompts' weights move from 1 each towards n on one prompt, times one. It
+    follows the whole estimator: the fit, the length scale std(D), and the mean over prompts at which it is evaluated.
+    Weights that the penalty holds at 0 stay there. Leaving a prompt out changes the score by -influence / (n - 1), up
+    to terms of the order 1 / n^2 and the same small shift for all prompts (the penalty and the gamed rows then weigh
+    more). The variance of the score over prompts is their variance over n.
+
+    Args:
+        design: the data.
+        weights: (k,) at the optimum, see `refit`.
+
+    Source: Jaeckel, "The infinitesimal jackknife", Bell Laboratories Memorandum 72-1215-11 (1972); Efron, The
+    Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
+    """
+    n = len(design.delta)
+    rows, scale = _features(design)
+    rated = ~np.isnan(design.preference)
+    predicted = expit(rows @ weights)
+    residual = np.where(rated, np.nan_to_num(design.preference) - predicted, 0.0)
+    information = np.where(rated, predicted * (1 - predicted), 0.0)
+    gradients = residual[:, None] * rows
+    # The scale: its own influence, and what it does to the fit's gradient through the length feature, column 0.
+    centred = design.delta - design.delta.mean()
+    on_scale = (centred**2 - (centred**2).mean()) * n / (2 * scale * max(n - 1, 1))
+    slope = -(1 - rows[:, 0] ** 2) * design.delta / scale**2
+    through_scale = -(information * weights[0] * slope) @ rows
+    through_scale[0] += residual @ slope
+    moved = n * gradients - gradients.sum(axis=0) + on_scale[:, None] * through_scale
+    on_weights = np.zeros((n, len(weights)))
+    active = weights != 0
+    if active.any():
+        features, _, row_weight = _training_rows(design)
+        at_gamed = expit(features @ weights)
+        hessian = (features * (row_weight * at_gamed * (1 - at_gamed))[:, None]).T @ features
+        hessian = (hessian + RIDGE * np.eye(len(weights)))[np.ix_(active, active)]
+        on_weights[:, active] = np.linalg.solve(hessian, moved[:, active].T).T
+    at_equal_length = _at_equal_length(design, weights)
+    change = at_equal_length * (1 - at_equal_length)
+    on_mean = on_weights[:, -1] * change.mean()
+    if design.difficulty is not None:
+        on_mean = on_mean + on_weights[:, 1] * (change * design.difficulty).mean()
+    return 100 * (at_equal_length - at_equal_length.mean() + on_mean)
+
+
+def length_overlap(delta: Floats) -> float:
+    """How evenly equal length lies among the length differences, 0 to 1: twice the smaller of the shares of prompts on
+    which the model's answer is the longer and the shorter one, ties counting half for each.
+
+    1: the model is longer as often as shorter. 0: equal length is outside the convex hull of the data, and the
+    length-controlled win rate is what the fitted curve says beyond it.
+
+    Source: King & Zeng, "The dangers of extreme counterfactuals", Political Analysis 14 (2006), for the hull.
+    """
+    longer, shorter = float((delta < 0).mean()), float((delta > 0).mean())
+    return 1.0 - abs(longer - shorter)
+
+
+def extrapolates(overlap: float) -> bool:
+    """Whether length control extrapolates: equal length lies outside the central 90 % of the length differences."""
+    return overlap < MIN_OVERLAP
 
 
 def _choose_C(design: Design, C: float | str | None) -> tuple[float, str]:
@@ -148,32 +219,34 @@ def _choose_C(design: Design, C: float | str | None) -> tuple[float, str]:
     return strength, "given"
 
 
-def _features(design: Design, counts: NDArray[Any]) -> Floats:
-    """(resamples, n, k) features of the model's rows; lengths are scaled within each resample."""
-    n = len(design.delta)
-    mean = counts @ design.delta / n
-    variance = np.maximum(counts @ design.delta**2 - n * mean**2, 0) / max(n - 1, 1)
-    scale = np.sqrt(variance)[:, None]
-    scale[scale < 1e-6] = np.inf  # equal lengths in a resample: no length effect; differences are whole characters
+def _features(design: Design) -> tuple[Floats, float]:
+    """(n, k) features of the model's rows, and the scale of its length differences in characters."""
+    scale = float(design.delta.std(ddof=1)) if len(design.delta) > 1 else 0.0
+    if scale < 1e-6:  # equal differences have no length effect; differences are whole characters
+        scale = math.inf
     columns = [np.tanh(design.delta / scale)]
     if design.difficulty is not None:
-        columns.append(np.broadcast_to(design.difficulty, counts.shape))
-    columns.append(np.ones(counts.shape))
-    return np.stack(columns, axis=-1)
+        columns.append(design.difficulty)
+    columns.append(np.ones(len(design.delta)))
+    return np.stack(columns, axis=-1), scale
 
 
-def predict(design: Design, weights: Floats, counts: NDArray[Any]) -> Floats:
-    """(resamples,) win rates in percent at equal length, over all rows, including those without a preference."""
+def _at_equal_length(design: Design, weights: Floats) -> Floats:
+    """(n,) predicted preference for the model's answer if it had the baseline's length."""
     if design.difficulty is None:
-        return 100 * expit(weights[:, -1])
-    at_equal_length = expit(weights[:, 1:2] * design.difficulty + weights[:, 2:])
-    return 100 * (counts * at_equal_length).sum(axis=1) / counts.sum(axis=1)
+        return np.full(len(design.delta), expit(weights[-1]))
+    return expit(weights[1] * design.difficulty + weights[2])
+
+
+def predict(design: Design, weights: Floats) -> float:
+    """The win rate in percent at equal length, over all rows, including those without a preference."""
+    return float(100 * _at_equal_length(design, weights).mean())
 
 
 def _training_rows(design: Design) -> tuple[Floats, Floats, Floats]:
     """Features (rows, k), target (rows,) and weight (rows,): gamed rows first, then the model's rated rows."""
     rated = ~np.isnan(design.preference)
-    model_rows = _features(design, np.ones((1, len(design.delta))))[0][rated]
+    model_rows = _features(design)[0][rated]
     return (
         np.concatenate([design.gamed_features, model_rows]),
         np.concatenate([design.gamed_preference, design.preference[rated]]),
@@ -181,25 +254,9 @@ def _training_rows(design: Design) -> tuple[Floats, Floats, Floats]:
     )
 
 
-def refit(
-    design: Design, C: float, counts: NDArray[Any] | None = None, start: Floats | None = None
-) -> tuple[Floats, bool]:
-    """Exact fit at this C, (k,) on the data if counts is None, else (resamples, k), and whether all fits converged."""
-    if counts is None:
-        features, target, weight = _training_rows(design)
-        weights, converged = _fit_exact(features[None], target, weight[None], np.array([C]))
-        return weights[0], converged
-    rated = ~np.isnan(design.preference)
-    model_rows = _features(design, counts)[:, rated]
-    gamed = np.broadcast_to(design.gamed_features, (len(counts), *design.gamed_features.shape))
-    gamed_weight = np.full((len(counts), gamed.shape[1]), GAMED_WEIGHT)
-    return _fit_exact(
-        np.concatenate([gamed, model_rows], axis=1),
-        np.concatenate([design.gamed_preference, design.preference[rated]]),
-        np.concatenate([gamed_weight, counts[:, rated]], axis=1),
-        np.full(len(counts), C),
-        start,
-    )
+def refit(design: Design, C: float) -> tuple[Floats, bool]:
+    """(k,) weights of the exact fit at this C, and whether it converged."""
+    return _fit_exact(*_training_rows(design), C)
 
 
 def _liblinear_rows(design: Design) -> tuple[Floats, NDArray[np.int64], Floats, Floats, Floats]:
@@ -257,33 +314,29 @@ def _cross_entropy(target: Floats, predicted: Floats) -> Floats:
     return -(target * np.log(predicted) + (1 - target) * np.log(1 - predicted))
 
 
-def _fit_exact(
-    features: Floats, target: Floats, weights: Floats, C: Floats, start: Floats | None = None
-) -> tuple[Floats, bool]:
-    """L1-penalised logistic fits of all resamples at once, to convergence, by proximal Newton steps.
+def _fit_exact(features: Floats, target: Floats, weights: Floats, C: float) -> tuple[Floats, bool]:
+    """L1-penalised logistic fit to convergence, by proximal Newton steps.
 
     Minimises |w|_1 / C + sum of weights * cross-entropy(target, sigmoid(features w)), liblinear's objective divided
     by C.
 
     Args:
-        features: (resamples or 1, rows, k).
+        features: (rows, k).
         target: (rows,) in [0, 1].
-        weights: (resamples, rows).
-        C: (resamples,) inverse strength of the penalty.
-        start: (k,) where to start; zeros if None.
+        weights: (rows,).
+        C: inverse strength of the penalty.
 
     Returns:
-        (resamples, k) weights, and whether all fits converged.
+        (k,) weights, and whether the fit converged.
 
     Source: Lee, Sun & Saunders, "Proximal Newton-type methods for minimizing composite functions" (2014).
     """
-    k = features.shape[-1]
-    w = np.zeros((len(weights), k)) + (0.0 if start is None else start)
+    w = np.zeros(features.shape[1])
     for _ in range(100):
-        predicted = expit((features @ w[..., None])[..., 0])
-        gradient = ((weights * (predicted - target))[:, None, :] @ features)[:, 0]
+        predicted = expit(features @ w)
+        gradient = (weights * (predicted - target)) @ features
         information = weights * predicted * (1 - predicted)
-        hessian = np.swapaxes(features * information[..., None], 1, 2) @ features + 1e-9 * np.eye(k)
+        hessian = (features * information[:, None]).T @ features + RIDGE * np.eye(len(w))
         step = np.clip(_soft_quadratic(hessian, gradient, w, 1 / C) - w, -4, 4)
         w = w + step
         if np.abs(step).max() < 1e-7:
@@ -291,15 +344,15 @@ def _fit_exact(
     return w, False
 
 
-def _soft_quadratic(hessian: Floats, gradient: Floats, w: Floats, strength: Floats) -> Floats:
-    """argmin over v of gradient (v - w) + (v - w) H (v - w) / 2 + strength |v|_1, by coordinate descent, batched."""
+def _soft_quadratic(hessian: Floats, gradient: Floats, w: Floats, strength: float) -> Floats:
+    """argmin over v of gradient (v - w) + (v - w) H (v - w) / 2 + strength |v|_1, by coordinate descent."""
     v = w.copy()
     for _ in range(200):
         before = v.copy()
-        for j in range(w.shape[1]):
-            slope = gradient[:, j] + (hessian[:, j] * (v - w)).sum(axis=1)
-            free = v[:, j] - slope / hessian[:, j, j]
-            v[:, j] = np.sign(free) * np.maximum(np.abs(free) - strength / hessian[:, j, j], 0)
+        for j in range(len(w)):
+            slope = gradient[j] + hessian[j] @ (v - w)
+            free = v[j] - slope / hessian[j, j]
+            v[j] = math.copysign(max(abs(free) - strength / hessian[j, j], 0.0), free)
         if np.abs(v - before).max() < 1e-10:
             break
     return v

@@ -19,17 +19,19 @@ with an L1 penalty, and predicts at D = 0. There are three forms, chosen by what
 | length_controlled_minimal | neither | any other instructions: w1 and w3 only |
 
 With any C ("cv" is upstream's cross-validation, the default of the first two forms) the point estimate comes from
-scikit-learn's liblinear with upstream's settings, to reproduce published digits. Bootstrap resamples are fitted by an
-exact solver of the same objective (liblinear stops up to 0.003 points short of its optimum). The minimal form's default
-is
-that solver too, at C = 10000, the weakest penalty on upstream's grid: with a few hundred instructions and a win rate
-near 50 %, cross-validation often takes the strongest penalty, which makes the score exactly 50 (true rate 53 %: in a
-quarter of samples of 512 instructions, in half of those of 256).
+scikit-learn's liblinear with upstream's settings, to reproduce published digits. Its interval comes from the influence
+of each prompt on the optimum of the same objective, which an exact solver finds (liblinear stops up to 0.003 points
+short of it). The minimal form's default is that solver too, at C = 10000, the weakest penalty on upstream's grid: with
+a few hundred instructions and a win rate near 50 %, cross-validation often takes the strongest penalty, which makes the
+score exactly 50 (true rate 53 %: in a quarter of samples of 512 instructions, in half of those of 256).
 
-Intentional differences from upstream: intervals are 95 % percentile intervals of a seeded bootstrap over
-instructions that refits the length control (upstream's `lc_standard_error` is the spread of predictions over
-instructions, not the score's uncertainty, and is left out); nothing is downloaded, and no weights are written into
-site-packages.
+Intentional differences from upstream: the plain rate has a 95 % percentile interval of a seeded bootstrap over
+instructions, the length-controlled one a t-interval over the instructions' influence values at the chosen C (upstream's
+`lc_standard_error` is the spread of predictions over instructions, not the score's uncertainty, and is left out);
+nothing is downloaded, and no weights are written into site-packages.
+
+If one side's answers are nearly always the longer ones, a win rate at equal length is an extrapolation:
+`length_overlap` is below 0.1 and `length_control_extrapolates` is true.
 
 Records: model_outputs {dataset, instruction, output, generator}; annotations the same plus output_1, output_2 (or
 their lengths len_1, len_2), generator_1, generator_2, annotator, preference. Upstream looks difficulties up by a
@@ -55,7 +57,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.alpacaeval2.length_control import design_of, length_controlled, undefined
+from eval.alpacaeval2.length_control import (
+    EXTRAPOLATES,
+    design_of,
+    extrapolates,
+    length_controlled,
+    length_overlap,
+    undefined,
+)
 from eval.alpacaeval2.preferences import is_switched
 from eval.benchmark import Judged, Scores, metric
 from eval.records import is_number, listed, refuse_repeats, require_count, require_text, shown
@@ -68,6 +77,7 @@ Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 VERSION = "alpaca_eval_2"
+CONTROLLED = "length_controlled_winrate"
 N_BOOTSTRAP = 1000
 SMALL = 30  # below this, percentile intervals of a mean are visibly too narrow
 
@@ -115,27 +125,42 @@ def score(
         gamed: annotations of the gamed baselines (`read_gamed`); with them the published v1 form is fitted.
         C: inverse strength of the penalty, "cv" for cross-validation; None is "cv" with difficulties, else 10000.
         model: keep this generator_2 only.
-        n_bootstrap: resamples of instructions for both 95 % intervals.
+        n_bootstrap: resamples of instructions for the plain rate's 95 % interval.
         seed: of the resamples; equal seeds and numbers of instructions pair the resamples of several models.
 
     Returns:
         {benchmark, version, judge, baseline, model, n (with a preference), n_failed (without), win_rate,
         win_rate_ci_low, win_rate_ci_high, standard_error, discrete_win_rate, n_wins, n_wins_base, n_draws,
         length_controlled_winrate, length_controlled_ci_low, length_controlled_ci_high, length_controlled_stderr,
-        length_control: {form, C, C_from, weights}, mean_length, mean_length_baseline (characters), first_slot_rate,
-        n_bootstrap, bootstrap_seed, notes}. Rates in percent, None if undefined. `first_slot_rate` is the judge's
-        mean preference for the answer shown first, 0 to 1 (0.5 without position bias), under upstream's order.
+        length_control: {form, C, C_from, weights}, length_overlap, length_control_extrapolates (see
+        `eval.alpacaeval2.length_control.length_overlap`), mean_length, mean_length_baseline (characters),
+        first_slot_rate, n_bootstrap, bootstrap_seed, notes}. Rates in percent, None if undefined. `first_slot_rate` is
+        the judge's mean preference for the answer shown first, 0 to 1 (0.5 without position bias), under upstream's
+        order.
 
     Raises:
         DataError: a record lacks a key, several models, baselines or judges are mixed, too few difficulties, or a bad
             C.
     """
-    rows = _of_one_model(annotations, model)
+    return _scored(_of_one_model(annotations, model), difficulty, gamed, C, n_bootstrap, seed)[0]
+
+
+def _scored(
+    rows: Sequence[Record],
+    difficulty: Sequence[float] | None,
+    gamed: Sequence[Mapping[str, float]] | None,
+    C: float | str | None = None,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> tuple[dict[str, Any], Floats | None]:
+    """The result of `score`, and the length-controlled values of all rows, which average to the score (0 to 1)."""
     preference = np.array([_preference(row) for row in rows])
     lengths = np.array([_lengths(row) for row in rows], dtype=float)
     rated = ~np.isnan(preference)
     counts = resample_counts(len(rows), n_bootstrap, seed)
     notes = _notes(rows, preference, lengths)
+    delta = lengths[:, 0] - lengths[:, 1]
+    overlap = length_overlap(delta)
     result = {
         "benchmark": "alpacaeval2",
         "version": VERSION,
@@ -147,19 +172,24 @@ def score(
         **_win_rates(preference, counts),
         "mean_length": float(lengths[:, 1].mean()),
         "mean_length_baseline": float(lengths[:, 0].mean()),
+        "length_overlap": overlap,
+        "length_control_extrapolates": extrapolates(overlap),
         "first_slot_rate": _first_slot_rate(rows, preference),
         "n_bootstrap": n_bootstrap,
         "bootstrap_seed": seed,
         "notes": notes,
     }
-    design = design_of(lengths[:, 0] - lengths[:, 1], preference, difficulty, gamed)
+    design = design_of(delta, preference, difficulty, gamed)
     if rows[0]["generator_1"] == rows[0]["generator_2"]:
         notes.append("the model is the baseline: its length-controlled win rate is 50 by definition")
-        return result | undefined(design) | {"length_controlled_winrate": 50.0}
+        return result | undefined(design) | {"length_controlled_winrate": 50.0}, None
     if not rated.any():
         notes.append("no row has a preference: there is no score")
-        return result | undefined(design)
-    return result | length_controlled(design, C, counts, notes)
+        return result | undefined(design), None
+    if extrapolates(overlap):
+        notes.append(f"the length-controlled win rate is an extrapolation: {EXTRAPOLATES}")
+    controlled, values = length_controlled(design, C, notes)
+    return result | controlled, values
 
 
 def items(annotations: Iterable[Record], model: str | None = None) -> list[dict[str, Any]]:
@@ -289,8 +319,8 @@ def _win_rates(preference: Floats, counts: NDArray[np.int64]) -> dict[str, Any]:
     n = len(values)
     low = high = None
     if n:
-        drawn = counts[:, rated].sum(axis=1)
-        low, high = percentile_interval(100 * (counts[:, rated] @ values)[drawn > 0] / drawn[drawn > 0])
+        total, drawn = (counts @ np.column_stack([np.where(rated, preference, 0.0), rated])).T
+        low, high = percentile_interval(100 * total[drawn > 0] / drawn[drawn > 0])
     wins, losses = int((values > 0.5).sum()), int((values < 0.5).sum())
     draws = n - wins - losses
     return {
@@ -315,22 +345,30 @@ def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Score
     gamed = read_gamed(settings.alpacaeval2_gamed) if settings.alpacaeval2_gamed else None
     rows, found, last = {}, [], {}
     for model, records in judged.judgments.items():
-        last = score(records, difficulty, gamed, seed=seed)
+        last, controlled = _scored(_of_one_model(records, None), difficulty, gamed, seed=seed)
         rows[model] = _row(last)
-        found += items(records)
+        found += _with_controlled(items(records), controlled)
     version = f"{last['version']} ({last['length_control']['form']})"
     return Scores(version, rows, found, last["baseline"], last["notes"])
+
+
+def _with_controlled(found: list[dict[str, Any]], controlled: Floats | None) -> list[dict[str, Any]]:
+    """Items with their length-controlled values, if there are any."""
+    if controlled is None:
+        return found
+    return [item | {CONTROLLED: value} for item, value in zip(found, controlled.tolist())]
 
 
 def _row(score: Record) -> dict[str, Any]:
     plain = [score[key] for key in ("win_rate", "win_rate_ci_low", "win_rate_ci_high", "standard_error")]
     controlled = [score[f"length_controlled_{key}"] for key in ("winrate", "ci_low", "ci_high", "stderr")]
+    flag = EXTRAPOLATES if score["length_control_extrapolates"] else None
     metrics = {
         "win_rate": metric(*plain),
-        "length_controlled_winrate": metric(*controlled),
+        CONTROLLED: metric(*controlled, flag=flag),
         "discrete_win_rate": metric(score["discrete_win_rate"]),
     }
-    counts = {key: score[key] for key in ("n", "n_failed", "mean_length")}
+    counts = {key: score[key] for key in ("n", "n_failed", "mean_length", "length_overlap")}
     return {"metrics": metrics, **counts, "first_slot_rate": score["first_slot_rate"], "position_inconsistency": None}
 
 

@@ -24,8 +24,9 @@ Intentional differences from upstream:
   code stops where scikit-learn's default tolerance does, up to 0.07 points from the optimum; since that is what
   papers report, `style_controlled_score` is that fit under v0.1-2024, and `style_controlled_converged` the optimum.
 - Scores are those of the data, not means of 100 unseeded resamples.
-- Intervals are 95 %, from a seeded bootstrap over *questions*, paired over models and converged. Upstream resamples
-  battles, as if the three battles of one ">>" verdict were three verdicts, and shows 90 % in 2025.
+- Intervals are 95 % and over *questions*: a seeded bootstrap for the plain score, and a t-interval over the questions'
+  influence values for the style-controlled one. Upstream resamples battles, as if the three battles of one ">>" verdict
+  were three verdicts, and shows 90 % in 2025.
 
 `official_quirks` gives upstream's numbers beside ours.
 
@@ -62,9 +63,7 @@ Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 N_BOOTSTRAP = 2000
-N_BOOTSTRAP_STYLE = (
-    200  # each is a fit over the whole pool; the interval's ends then move by about 0.15 standard errors
-)
+CONTROLLED = "style_controlled_win_rate"
 
 
 def score(
@@ -80,7 +79,6 @@ def score(
     count_tokens: Callable[[str], int] | None = None,
     official_quirks: bool = False,
     n_bootstrap: int = N_BOOTSTRAP,
-    n_bootstrap_style: int = N_BOOTSTRAP_STYLE,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score every model in the judgments, which together form the pool.
@@ -97,7 +95,6 @@ def score(
         count_tokens: for answers without metadata; this version's tiktoken encoding if None.
         official_quirks: add upstream's own numbers (see the module) to every model under "official".
         n_bootstrap: resamples of questions for the plain interval.
-        n_bootstrap_style: resamples of questions for the style-controlled one.
         seed: of all resamples.
 
     Returns:
@@ -113,6 +110,38 @@ def score(
         DataError: unknown version, mixed judges, baselines or categories, missing keys, or missing answers that style
             control needs.
     """
+    return _scored(
+        judgments,
+        answers,
+        baseline,
+        version,
+        style_control,
+        category,
+        judge,
+        features,
+        count_tokens,
+        official_quirks,
+        n_bootstrap,
+        seed,
+    )[0]
+
+
+def _scored(
+    judgments: Iterable[Record],
+    answers: Iterable[Record],
+    baseline: str | Mapping[str, str],
+    version: str,
+    style_control: bool = False,
+    category: str | None = None,
+    judge: str | None = None,
+    features: Sequence[str] = STYLE,
+    count_tokens: Callable[[str], int] | None = None,
+    official_quirks: bool = False,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> tuple[dict[str, Any], dict[tuple[str, str], float]]:
+    """The result of `score`, and the style-controlled value of each model and question (empty without style
+    control)."""
     labels(version)
     rows = _selected(judgments, judge, category)
     baselines = _baselines(rows, baseline)
@@ -123,20 +152,20 @@ def score(
     notes = pool_notes(rows, pool)
     counts = resample_counts(len(pool.questions), n_bootstrap, seed)
     models = [_plain_score(pool, m, counts) | _sizes(pool, m, records) for m in range(len(pool.models))]
-    style = None
+    style, values = None, {}
     if style_control:
         raw = style_features(pool, records, version, features, count_tokens)
         standardised, kept, left_out = standardise(raw, pool.battles, version, features)
         if left_out:
             notes.append(f"style features without any variation in this pool, left out: {', '.join(left_out)}")
-        counts_style = resample_counts(len(pool.questions), n_bootstrap_style, seed)
-        scores, coefficients = style_controlled(pool, standardised, version, counts_style, notes)
+        scores, coefficients, table = style_controlled(pool, standardised, version, notes)
+        values = {(m, q): v for m, row in zip(pool.models, table.tolist()) for q, v in zip(pool.questions, row)}
         models = [model | styled for model, styled in zip(models, scores)]
         style = {"features": kept, "left_out": left_out, "coefficients": dict(zip(kept, coefficients))}
     if official_quirks:
         quirks = official_scores(pool, standardised if style_control else None, version, seed)
         models = [model | {"official": official} for model, official in zip(models, quirks)]
-    return {
+    document = {
         "benchmark": "arenahard",
         "version": version,
         "judge": rows[0].get("judge"),
@@ -145,12 +174,12 @@ def score(
         "pool": list(pool.models),
         "n_questions": len(pool.questions),
         "n_bootstrap": n_bootstrap,
-        "n_bootstrap_style": n_bootstrap_style if style_control else None,
         "bootstrap_seed": seed,
         "style": style,
         "notes": notes,
         "models": sorted(models, key=lambda m: (m["score"] is None, -(m["score"] or 0), m["model"])),
     }
+    return document, values
 
 
 def items(
@@ -327,8 +356,8 @@ def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Score
     for category in dict.fromkeys(category for category, _ in groups) if several else [None]:
         part = [row for row in judgments if category in (None, row["category"])]
         baselines = {row["model"]: row["baseline"] for row in part}
-        document = score(part, answers, baselines, version, style_control=True, seed=seed)
-        scored.append((category, document, items(part, answers, baselines, version)))
+        document, values = _scored(part, answers, baselines, version, style_control=True, seed=seed)
+        scored.append((category, document, _with_controlled(items(part, answers, baselines, version), values)))
     (category, first, found), *others = scored
     rows = {score["model"]: _row(score) for score in first["models"]}
     for other, document, _ in others:
@@ -339,11 +368,22 @@ def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Score
     return Scores(named, rows, found, first["baseline"], first["notes"], {"style": first["style"]})
 
 
+def _with_controlled(found: list[dict[str, Any]], values: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
+    """Items with their style-controlled values; also the questions that only others were judged on, because a model's
+    score depends on them through the pool."""
+    by_cell = {(item["model"], item["question"]): item for item in found}
+    unjudged = {"value": None, "length": None}
+    return [
+        by_cell.get(cell, {"model": cell[0], "question": cell[1]} | unjudged) | {CONTROLLED: value}
+        for cell, value in values.items()
+    ]
+
+
 def _row(score: Record) -> dict[str, Any]:
     styled = [score[f"style_controlled_{key}"] for key in ("score", "ci_low", "ci_high", "stderr")]
     metrics = {
         "win_rate": metric(score["score"], score["ci_low"], score["ci_high"], score["stderr"]),
-        "style_controlled_win_rate": metric(*styled),
+        CONTROLLED: metric(*styled),
     }
     counts = {key: score[key] for key in ("n", "n_failed", "n_null", "mean_length")}
     return {"metrics": metrics, **counts, "position_inconsistency": score["position_conflicts"]}

@@ -16,7 +16,7 @@ from eval.arenahard.answers import STYLE, answer_text, style_metadata, token_cou
 from eval.arenahard.official import sklearn_ratings
 from eval.arenahard.pool import Pool
 from eval.records import shown
-from eval.stats import percentile_interval
+from eval.stats import interval_over_prompts
 from metaapo.data import DataError
 
 Record = Mapping[str, Any]
@@ -89,38 +89,83 @@ def standardise(
 
 
 def style_controlled(
-    pool: Pool, standardised: Floats, version: str, counts: NDArray[np.int64], notes: list[str]
-) -> tuple[list[dict[str, Any]], list[float]]:
-    """Every model's style-controlled score with its interval over questions, and the style coefficients."""
+    pool: Pool, standardised: Floats, version: str, notes: list[str]
+) -> tuple[list[dict[str, Any]], list[float], Floats]:
+    """Every model's style-controlled score with its interval over questions, and the style coefficients.
+
+    Returns:
+        The scores; the coefficients, (k,); and (M, Q) values of each model, NaN if it has no score, which average over
+        the pool's questions to the score and vary like their influence on it (`influence`), as shares.
+    """
     n_models = len(pool.models)
     penalty = _penalty(pool.baselines, standardised.shape[-1], version)
-    estimate, converged = _fit(standardised, pool.wins[:, None], pool.battles[:, None], penalty)
-    resampled = []
-    for part in np.array_split(counts, max(1, len(counts) * pool.battles.size // 2_000_000)):  # about 16 MB per array
-        fits, ok = _fit(standardised, pool.wins[:, None] * part, pool.battles[:, None] * part, penalty, estimate)
-        resampled.append(fits)
-        converged &= ok
+    estimate, converged = fit(standardised, pool.wins, pool.battles, penalty)
     if not converged:
-        notes.append("a style-controlled fit did not converge; its scores are unreliable")
-    converged_scores = 100 * expit(estimate[0, :n_models])
-    points = sklearn_ratings(pool, standardised, pool.outcomes) if version == "v0.1-2024" else converged_scores
-    replicates = 100 * expit(np.concatenate(resampled)[:, :n_models])
+        notes.append("the style-controlled fit did not converge; its scores are unreliable")
+    optimum = 100 * expit(estimate[:n_models])
+    points = sklearn_ratings(pool, standardised, pool.outcomes) if version == "v0.1-2024" else optimum
+    values = np.asarray(points)[:, None] + influence(pool, standardised, version, estimate, penalty)
+    values[~pool.battles.any(axis=1)] = np.nan
     scores = []
     for m in range(n_models):
         played = pool.battles[m].any()
-        low, high = percentile_interval(replicates[:, m]) if played else (None, None)
+        low, high, stderr = interval_over_prompts(values[m], (0.0, 100.0)) if played else (None, None, None)
         scores.append(
             {
                 "style_controlled_score": float(points[m]) if played else None,
-                "style_controlled_converged": float(converged_scores[m]) if played else None,
+                "style_controlled_converged": float(optimum[m]) if played else None,
                 "style_controlled_ci_low": low,
                 "style_controlled_ci_high": high,
-                "style_controlled_stderr": float(replicates[:, m].std(ddof=1)) if played else None,
+                "style_controlled_stderr": stderr,
             }
         )
         if played and pool.wins[m].sum() in (0, pool.battles[m].sum()):
             notes.append(f"{pool.models[m]} won or lost every battle: its style-controlled score is at the bound")
-    return scores, estimate[0, n_models:].tolist()
+    return scores, estimate[n_models:].tolist(), values / 100
+
+
+def influence(pool: Pool, standardised: Floats, version: str, estimate: Floats, penalty: Floats) -> Floats:
+    """(M, Q) influence of each question on each model's style-controlled score, in percent; a model's sum to 0.
+
+    The derivative of the scores where the questions' weights move from 1 each towards Q on one question, all models'
+    games on it together. It follows the whole estimator: z-scores over the pool, penalty and fit. Leaving a question
+    out changes a score by -influence / (Q - 1), up to terms of the order 1 / Q^2; the variance of a score over
+    questions is their variance over Q.
+
+    Args:
+        pool: all games.
+        standardised: (M, Q, k), see `standardise`.
+        version: of the protocol.
+        estimate: (M + k,) at the optimum, see `fit`.
+        penalty: (M + k, M + k), see `_penalty`.
+
+    Source: Jaeckel, "The infinitesimal jackknife", Bell Laboratories Memorandum 72-1215-11 (1972); Efron, The
+    Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 6.
+    """
+    n_models, n, k = standardised.shape
+    residual, information = _at(estimate, standardised, pool.wins, pool.battles)
+    weighted = information[..., None] * standardised
+    by_feature, products = weighted.sum(axis=(0, 1)), np.tensordot(weighted, standardised, axes=([0, 1], [0, 1]))
+    gradients = np.concatenate([residual, np.einsum("mq,mqk->kq", residual, standardised)])  # (M + k, Q)
+    # Relative changes of each z-score's mean and standard deviation, (k, Q), and what they do to the gradient.
+    total = pool.battles.sum()
+    ddof = 0 if version == "v0.1-2024" else 1
+    on_total = n * pool.battles.sum(axis=0) - total
+    on_mean = n * np.einsum("mq,mqk->kq", pool.battles, standardised) / max(total, 1)
+    on_square = n * np.einsum("mq,mqk->kq", pool.battles, standardised**2) - (total - ddof)
+    on_spread = (on_square - on_total) / (2 * max(total - ddof, 1))
+    beta = estimate[n_models:]
+    through_mean = np.concatenate(
+        [information.sum(axis=1)[:, None] * beta, by_feature[:, None] * beta - np.eye(k) * residual.sum()]
+    )
+    through_spread = np.concatenate(
+        [weighted.sum(axis=1) * beta, products * beta - np.diag(gradients[n_models:].sum(axis=1))]
+    )
+    moved = n * gradients - gradients.sum(axis=1, keepdims=True)
+    moved += through_mean @ on_mean + through_spread @ on_spread
+    on_estimate = np.linalg.solve(_hessian(information, standardised, penalty), moved)
+    won = expit(estimate[:n_models])
+    return (100 * won * (1 - won))[:, None] * on_estimate[:n_models]
 
 
 def _penalty(baselines: Sequence[str], n_features: int, version: str) -> Floats:
@@ -141,39 +186,40 @@ def _penalty(baselines: Sequence[str], n_features: int, version: str) -> Floats:
     return result / 2
 
 
-def _fit(
-    features: Floats, wins: Floats, battles: Floats, penalty: Floats, start: Floats | None = None
-) -> tuple[Floats, bool]:
-    """Penalised logistic fits of all resamples at once, by Newton's method to convergence.
+def fit(features: Floats, wins: Floats, battles: Floats, penalty: Floats) -> tuple[Floats, bool]:
+    """Penalised logistic fit of the pool, by Newton's method to convergence.
 
     Args:
         features: (M, Q, k) standardised style differences.
-        wins: (M, resamples, Q) battles won.
-        battles: (M, resamples, Q) battles fought.
+        wins: (M, Q) battles won.
+        battles: (M, Q) battles fought.
         penalty: (M + k, M + k), see `_penalty`.
-        start: (1, M + k) where to start; zeros if None.
 
     Returns:
-        (resamples, M + k) log-odds of the models against their baselines at equal style, then style coefficients; and
-        whether all fits converged.
+        (M + k,) log-odds of the models against their baselines at equal style, then style coefficients; and whether
+        the fit converged.
     """
-    n_models, _, k = features.shape
-    theta = np.zeros((wins.shape[1], n_models + k)) + (0.0 if start is None else start)
-    by_question = features.transpose(0, 2, 1)
-    products = (features[..., :, None] * features[..., None, :]).reshape(*features.shape[:2], k * k)
-    diagonal = np.arange(n_models)
+    theta = np.zeros(len(penalty))
     for _ in range(100):
-        won = expit(theta[:, :n_models].T[..., None] + theta[:, n_models:] @ by_question)
-        residual, information = wins - battles * won, battles * won * (1 - won)
-        gradient = np.concatenate([residual.sum(axis=2).T, (residual @ features).sum(axis=0)], axis=1) - theta @ penalty
-        hessian = np.repeat(penalty[None], len(theta), axis=0)
-        hessian[:, diagonal, diagonal] += information.sum(axis=2).T
-        cross = (information @ features).transpose(1, 0, 2)
-        hessian[:, :n_models, n_models:] += cross
-        hessian[:, n_models:, :n_models] += cross.transpose(0, 2, 1)
-        hessian[:, n_models:, n_models:] += (information @ products).sum(axis=0).reshape(len(theta), k, k)
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        residual, information = _at(theta, features, wins, battles)
+        gradient = np.concatenate([residual.sum(axis=1), np.einsum("mq,mqk->k", residual, features)]) - penalty @ theta
+        step = np.linalg.solve(_hessian(information, features, penalty), gradient)
         theta += np.clip(step, -4, 4)  # a full step from far away can overshoot
         if np.abs(step).max() < 1e-8:
             return theta, True
     return theta, False
+
+
+def _at(theta: Floats, features: Floats, wins: Floats, battles: Floats) -> tuple[Floats, Floats]:
+    """Residuals (battles won beyond expectation) and information of all cells, (M, Q) each."""
+    n_models = len(wins)
+    won = expit(theta[:n_models, None] + features @ theta[n_models:])
+    return wins - battles * won, battles * won * (1 - won)
+
+
+def _hessian(information: Floats, features: Floats, penalty: Floats) -> Floats:
+    """(M + k, M + k) of the penalised log-likelihood, negated."""
+    weighted = information[..., None] * features
+    cross = weighted.sum(axis=1)
+    products = np.tensordot(weighted, features, axes=([0, 1], [0, 1]))
+    return penalty + np.block([[np.diag(information.sum(axis=1)), cross], [cross.T, products]])

@@ -5,9 +5,9 @@
 The experiment's methods are the trials, equally many per module (config/tuning.yaml). Every trial's final policy
 answers the same held-out prompts from the training pool (simple ones, composed ones and second turns), sampled and
 greedy. A method's best trial has the highest win rate over the SFT policy, sampled at the temperature of the pooled
-benchmark, among those that neither loop nor drift; of trials within one standard error of it, the one with the lowest
-KL is taken. A best trial on the edge of the grid is reported, unless an inner one is as good: the grid should then be
-extended, for all methods.
+benchmark, among those that neither loop nor drift nor end where the reward model is no guide any more; of trials
+within one standard error of it, the one with the lowest KL is taken. A best trial on the edge of the grid is reported,
+unless an inner one is as good: the grid should then be extended, for all methods.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import numpy as np
 from metaapo.command import load_and_pin
 from metaapo.config import ConfigError
 from metaapo.data import DataError, Message, read_json, read_jsonl, write_json, write_text
-from metaapo.experiment import Experiment, Run
+from metaapo.experiment import SFT, Experiment, Run
+from metaapo.worlds.on_policy import rewards_at_the_end
 from metaapo.worlds.tiny.data import demonstrations, training_prompts
 from metaapo.worlds.tiny.gold import gold, prefer
+from metaapo.worlds.tiny.health import AGREEMENT, agreement
 from metaapo.worlds.tiny.writers import outdated_beliefs
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ PROMPTS = 1024  # gives a standard error of about half a point of win rate
 TEMPERATURE = 0.7  # of the sampled answers, as in the pooled benchmark
 KL_RANGE = (1.0, 5.0)  # nats per response to the SFT policy after the last iteration
 CUT_LIMIT = 0.03  # share of answers that reach the token limit, sampled or greedy
+# For methods that start from another method's policy. Above it, online training outran the reward model in the six
+# worlds of the default experiment, whose health check then failed (docs/tuning.md).
+HIGHEST_LR = 2.0e-4
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Trial:
         stderr: its standard error over prompts (seeds averaged first).
         kl: KL to the SFT policy, nats per response.
         cut: share of answers cut at the token limit, the larger one of sampled and greedy answers.
+        agreement: share of pairs of the last policy's samples that the reward model orders as gold does.
+        too_fast: whether the learning rate is above HIGHEST_LR in a method that starts from another's policy.
     """
 
     module: str
@@ -63,11 +70,14 @@ class Trial:
     stderr: float
     kl: float
     cut: float
+    agreement: float
+    too_fast: bool = False
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the policy neither drifted nor loops."""
-        return KL_RANGE[0] <= self.kl <= KL_RANGE[1] and self.cut <= CUT_LIMIT
+        """Whether the policy neither drifted nor loops nor outran the reward model."""
+        near = KL_RANGE[0] <= self.kl <= KL_RANGE[1]
+        return near and self.cut <= CUT_LIMIT and self.agreement >= AGREEMENT[0] and not self.too_fast
 
 
 def validation_prompts(experiment: Experiment, world: int, count: int = PROMPTS) -> list[list[Message]]:
@@ -130,7 +140,7 @@ def run_trial(experiment: Experiment, name: str, worlds: dict[int, Validation]) 
     """Score one entry of the experiment over all its seeds."""
     runs = [run for run in experiment.runs() if run.method == name]
     scored = [_score(experiment, run, worlds[experiment.world_of(run.seed)]) for run in runs]
-    wins, kls, cuts = zip(*scored)
+    wins, kls, cuts, agreements = zip(*scored)
     train = experiment.train_of(name)
     per_prompt = 100 * np.mean(wins, axis=0)
     return Trial(
@@ -142,17 +152,20 @@ def run_trial(experiment: Experiment, name: str, worlds: dict[int, Validation]) 
         stderr=float(per_prompt.std(ddof=1) / np.sqrt(len(per_prompt))),
         kl=float(np.mean(kls)),
         cut=float(np.mean(cuts)),
+        agreement=float(np.mean(agreements)),
+        too_fast=train.start != SFT and train.lr > HIGHEST_LR,
     )
 
 
-def _score(experiment: Experiment, run: Run, world: Validation) -> tuple[list[float], float, float]:
-    """A run's win probability on each prompt, its KL, and the larger share of cut answers."""
+def _score(experiment: Experiment, run: Run, world: Validation) -> tuple[list[float], float, float, float]:
+    """A run's win probability on each prompt, its KL, the larger share of cut answers, and the agreement."""
     folder = experiment.run_path(run)
     model = folder / f"iter{experiment.iterations}" / "model"
     sampled, greedy = (answers(experiment, model, world.prompts, temperature) for temperature in (TEMPERATURE, 0.0))
     wins = [prefer(own, sft) for own, sft in zip(gold_rewards(world.prompts, sampled), world.sft_rewards)]
     cut = max(float(np.mean([not response.finished for response in texts])) for texts in (sampled, greedy))
-    return wins, read_json(folder / "run.json")["iterations"][-1]["kl"], cut
+    kl = read_json(folder / "run.json")["iterations"][-1]["kl"]
+    return wins, kl, cut, agreement(*rewards_at_the_end(experiment, run))
 
 
 def check_equal_trials(experiment: Experiment) -> dict[str, list[str]]:
@@ -202,12 +215,14 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
         f"Made by `snakemake tune --cores all --configfile config/{name}.yaml`. Every method has the same number of",
         f"trials. Each is trained for {experiment.iterations} iterations with seeds {seeds}; its last policy answers",
         f"{PROMPTS} prompts of the training pool that are in no training record and no test. Of the trials with a KL",
-        f"of {low:g} to {high:g} nats to the SFT policy and at most {100 * CUT_LIMIT:g} % cut answers, sampled and",
-        "greedy, the one with the highest win rate over the SFT policy is taken (in bold); where others are within one",
-        "standard error of it, the one of them with the lowest KL.",
+        f"of {low:g} to {high:g} nats to the SFT policy, at most {100 * CUT_LIMIT:g} % of the answers cut,",
+        f"sampled or greedy, and a reward model that orders {100 * AGREEMENT[0]:g} % or more of pairs of the last",
+        "policy's samples as gold does, the one with the highest win rate over the SFT policy is taken (in bold);",
+        "where others are within one standard error of it, the one of them with the lowest KL. Methods that start",
+        f"from the DPO policy are limited to learning rates of at most {HIGHEST_LR:g}.",
         "",
-        "| method | lr | beta | win rate | standard error | KL to SFT, nats | cut, % | |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| method | lr | beta | win rate | standard error | KL to SFT, nats | cut, % | agreement | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for module in dict.fromkeys(trial.module for trial in trials):
         of_module = [trial for trial in trials if trial.module == module]
@@ -218,7 +233,7 @@ def table(trials: Sequence[Trial], experiment: Experiment) -> str:
             notes += ["on the edge of the grid"] if t is chosen and is_on_edge(of_module) else []
             lines.append(
                 f"| {module} | {t.lr:.1e} | {t.beta:g} | {mark}{t.win_rate:.1f}{mark} | {t.stderr:.1f} | {t.kl:.2f} "
-                f"| {100 * t.cut:.1f} | {', '.join(notes)} |"
+                f"| {100 * t.cut:.1f} | {t.agreement:.2f} | {', '.join(notes)} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -54,6 +54,9 @@ DOORS = {
     "estimate": Door(
         "metaapo.estimate", "GPU-hours, dollars, disk and memory of an experiment", "--config config/llama3.1-8b.yaml"
     ),
+    "doctor": Door(
+        "eval.doctor", "what would stop an experiment, before anything is spent", "--config config/llama3.1-8b.yaml"
+    ),
     "export": Door(
         "eval.exchange",
         "export scores and judgments in the Every Eval Ever schema",

@@ -273,6 +273,8 @@ def _spread(experiment: Experiment) -> int:
     if not launcher:
         return 1
     path = Path(launcher) if Path(launcher).is_file() else PROJECT / launcher
+    if not path.is_file():
+        raise ConfigError(f"hardware.launcher: {launcher} does not exist; take one of config/accelerate/")
     kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("distributed_type")
     return experiment.hardware.processes if kind in ("FSDP", "DEEPSPEED") else 1
 

@@ -62,6 +62,16 @@ DOORS = {
         "export scores and judgments in the Every Eval Ever schema",
         "--config results/default/config.yaml --judge gold",
     ),
+    "card": Door(
+        "reports.model_card",
+        "write the model card of a trained policy, with its annotations and the verdicts",
+        "--run results/default --policy metaapo/budget1.0/seed0 --out README.md",
+    ),
+    "track": Door(
+        "reports.trackers",
+        "send finished runs to MLflow or to W&B's offline format",
+        "--run results/default --to mlflow --out mlflow.db",
+    ),
     "crate": Door(
         "reports.crate",
         "pack a finished experiment as a Workflow Run RO-Crate",

@@ -15,7 +15,6 @@ import metaapo_cli
 from metaapo import PROJECT
 
 SCORERS = metaapo_cli.scored_benchmarks()
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), PROJECT / "CONTRIBUTING.md"]
 
 
 def python(*arguments, **more):
@@ -88,48 +87,3 @@ def test_the_shell_completes_commands_benchmarks_and_options(line, wanted, tmp_p
         _ARGCOMPLETE_STDOUT_FILENAME=str(answer),
     )  # fmt: skip
     assert answer.read_text().strip() == wanted
-
-
-# --- the commands in README and docs ------------------------------------------------------------------------------
-
-
-def commands(page):
-    """Commands in a page's bash blocks, with continued lines joined and comments removed."""
-    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
-                yield words
-
-
-def programs():
-    """(page, module, arguments) of every `python -m` and `metaapo` command; `metaapo` has no module."""
-    for page in PAGES:
-        for words in commands(page):
-            if words[:2] == ["python", "-m"]:
-                yield page.name, words[2], words[3:]
-            elif words[0] == "metaapo":
-                yield page.name, None, words[1:]
-
-
-def test_every_command_in_the_readme_and_the_docs_is_one_that_its_program_accepts():
-    found = list(programs())
-    assert {module for _, module, _ in found} >= {"reports.check", "eval.mtbench", None}
-    for page, module, arguments in found:
-        where = f"{page}: {module or 'metaapo'} {' '.join(arguments)}"
-        if module is None:
-            assert metaapo_cli.build(arguments).parse_args(arguments).program, where
-            continue
-        assert importlib.util.find_spec(module), where
-        words = {door.module: word for word, door in metaapo_cli.DOORS.items()}
-        if module in words:
-            assert metaapo_cli.build([words[module]]).parse_args([words[module], *arguments]), where
-
-
-def test_the_scorers_commands_in_the_readme_run(capsys, monkeypatch):
-    monkeypatch.chdir(PROJECT)
-    ran = []
-    for page, module, arguments in programs():
-        if page == "README.md" and module and arguments[:1] == ["score"]:
-            assert importlib.import_module(f"{module}.score").main(arguments) == 0
-            ran.append(json.loads(capsys.readouterr().out)["benchmark"])
-    assert ran == SCORERS

@@ -89,7 +89,7 @@ class PPO:
     def iterate(self, iteration: int, folder: Path) -> dict[str, Any]:
         """Run one iteration of rollouts and updates; write `folder` and return the summary."""
         from metaapo.loop.optim import adamw
-        from metaapo.loop.probe import probe
+        from metaapo.loop.probe import probe, start_probe
         from metaapo.loop.records import summary, write_records
         from metaapo.loop.saving import save_policy
         from metaapo.loop.stages import Clock
@@ -105,13 +105,12 @@ class PPO:
         ]
         bench.policies.checkpoint = None  # the policy's weights change from here on
         log: list[dict[str, Any]] = []
-        probes = probe(bench, iteration, 0, prompts)
+        probes = start_probe(bench, iteration, prompts)
         for number, batch in enumerate(rollouts, start=1):
             sampled = self._sample(batch, self.context.torch_seed(iteration, f"rollout{number}"), clock)
             with clock("train"):
                 log += self._update(batch, sampled, optimizers, self.context.rng(iteration, f"minibatch{number}"))
-            if number in (len(rollouts) // 2, len(rollouts)):
-                probes += probe(bench, iteration, len(log), prompts)
+        probes += probe(bench, iteration, len(log), prompts)
         log = [{"iteration": iteration, "step": step} | row for step, row in enumerate(log, start=1)]
         save_policy(bench.policies, folder)
         write_records(bench, folder, prompts, log, probes)

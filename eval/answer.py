@@ -14,7 +14,7 @@ import json
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,48 +38,47 @@ Conversation = list[Message]
 def answer_questions(
     model: PreTrainedModel | Path,
     tokenizer: PreTrainedTokenizerBase,
-    benchmark: str,
-    questions: Sequence[Question],
+    asked: Mapping[str, Sequence[Question]],
     settings: EvaluationConfig,
-    seed: int,
+    stream: str,
     engine: VLLMConfig | None = None,
-) -> list[list[Response]]:
-    """Answer all turns of questions; the second turn's prompt includes the first turn and its answer.
+) -> dict[str, list[list[Response]]]:
+    """Answer all turns of the questions of benchmarks; a later turn's prompt includes the turns and answers before it.
+
+    All questions of a turn are answered side by side, in one engine if vLLM samples. Each has its own random stream, so
+    to rounding its answer does not depend on the others.
 
     Args:
         model: the policy, or the folder of its checkpoint, from which vLLM samples.
         tokenizer: its tokenizer.
-        benchmark: decides the temperatures.
-        questions: of one benchmark.
+        asked: the questions of each benchmark, which decides their temperatures.
         settings: temperature, max_new_tokens, batch_size.
-        seed: of the random stream.
+        stream: names the random streams; another name gives other samples.
         engine: vLLM's settings, if the model is a folder.
 
     Returns:
-        For each question, the responses to its turns.
+        For each benchmark and question, the responses to its turns.
     """
     from metaapo.models.generate import generate
 
-    answered: list[list[Response]] = [[] for _ in questions]
-    temperature_of = questions_of(benchmark).temperature
-    temperatures = [temperature_of(question, settings) for question in questions]
-    for turn in range(max(len(question.turns) for question in questions)):
-        for temperature in sorted(set(temperatures)):
-            rows = [i for i, q in enumerate(questions) if temperatures[i] == temperature and len(q.turns) > turn]
-            responses = generate(
-                model,
-                tokenizer,
-                [_conversation(questions[i], answered[i]) for i in rows],
-                n=1,
-                temperature=temperature,
-                top_p=1.0,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                seed=seed_of(seed, turn, temperature),
-                engine=engine,
-            )
-            for i, (response,) in zip(rows, responses):
-                answered[i].append(response)
+    answered: dict[str, list[list[Response]]] = {name: [[] for _ in questions] for name, questions in asked.items()}
+    every = [(name, *row) for name, questions in asked.items() for row in zip(questions, answered[name])]
+    for turn in range(max((len(question.turns) for _, question, _ in every), default=0)):
+        rows = [row for row in every if len(row[1].turns) > turn]
+        responses = generate(
+            model,
+            tokenizer,
+            [_conversation(question, before) for _, question, before in rows],
+            n=1,
+            temperature=[questions_of(name).temperature(question, settings) for name, question, _ in rows],
+            top_p=1.0,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            seed=[seed_of(stream, name, question.id, turn) for name, question, _ in rows],
+            engine=engine,
+        )
+        for (*_, before), (response,) in zip(rows, responses, strict=True):
+            before.append(response)
     return answered
 
 
@@ -121,9 +120,9 @@ def answer_run(experiment: Experiment, run_id: str) -> None:
         stamps = {b: _stamp(experiment, model, b, asked[b]) for b in asked}
         missing = [b for b in asked if not _is_finished(journal, model.answers(experiment, b), stamps[b])]
         if missing:
-            for benchmark, entry in _answer_model(experiment, model, {b: asked[b] for b in missing}):
+            for benchmark, entry in _answer_model(experiment, model, {b: asked[b] for b in missing}).items():
                 journal[str(model.answers(experiment, benchmark))] = entry | {"depends_on": stamps[benchmark]}
-                write_json(journal_path, journal)
+            write_json(journal_path, journal)
         else:
             print(f"{model.id}: all answers are finished, reused", file=sys.stderr)
         paths = [str(model.answers(experiment, benchmark)) for benchmark in asked]
@@ -154,35 +153,37 @@ def _is_finished(journal: dict[str, Any], path: Path, stamp: dict[str, Any]) -> 
 
 
 def _answer_model(
-    experiment: Experiment, model: EvaluatedModel, asked: dict[str, QuestionSet]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Answer benchmarks with one checkpoint; yields (benchmark, journal entry) after each written file."""
+    experiment: Experiment, model: EvaluatedModel, asked: Mapping[str, QuestionSet]
+) -> dict[str, dict[str, Any]]:
+    """Answer benchmarks with one checkpoint and write the answers; returns each benchmark's journal entry."""
     from metaapo.models.load import check_chat_template, use_threads_of_environment
 
     use_threads_of_environment()
-    folder = model.checkpoint(experiment)
+    start, folder, engine = time.monotonic(), model.checkpoint(experiment), experiment.sampling.vllm
     policy, tokenizer = open_policy(folder, experiment.sampling)
     check_chat_template(tokenizer, str(folder))
-    for benchmark, question_set in asked.items():
-        start = time.monotonic()
-        questions = question_set.questions
-        seed = seed_of(model.id, benchmark)
-        engine = experiment.sampling.vllm
-        responses = answer_questions(policy, tokenizer, benchmark, questions, experiment.evaluation, seed, engine)
-        texts = [[response.text for response in turns] for turns in responses]
-        records = answer_records(benchmark, questions, texts, model.id, experiment.evaluation, question_set.in_world)
-        path = model.answers(experiment, benchmark)
-        (write_jsonl if path.suffix == ".jsonl" else write_json)(path, records)
-        entry = {
-            "sha256": sha256_file(path),
-            "n": len(records),
-            "turns": sum(len(turns) for turns in responses),
-            "empty": sum(not text for turns in texts for text in turns),
-            "cut": sum(not response.finished for turns in responses for response in turns),
-            "seconds": round(time.monotonic() - start, 3),
-        }
-        print(f"{model.id}: {benchmark}: {json.dumps(entry)}", file=sys.stderr)
-        yield benchmark, entry
+    questions = {benchmark: of.questions for benchmark, of in asked.items()}
+    answered = answer_questions(policy, tokenizer, questions, experiment.evaluation, model.id, engine)
+    entries = {b: _write(experiment, model, b, asked[b], responses) for b, responses in answered.items()}
+    print(f"{model.id}: {time.monotonic() - start:.1f} s: {json.dumps(entries)}", file=sys.stderr)
+    return entries
+
+
+def _write(
+    experiment: Experiment, model: EvaluatedModel, benchmark: str, asked: QuestionSet, responses: list[list[Response]]
+) -> dict[str, Any]:
+    """Write a benchmark's answers; returns what the journal records of them."""
+    texts = [[response.text for response in turns] for turns in responses]
+    records = answer_records(benchmark, asked.questions, texts, model.id, experiment.evaluation, asked.in_world)
+    path = model.answers(experiment, benchmark)
+    (write_jsonl if path.suffix == ".jsonl" else write_json)(path, records)
+    return {
+        "sha256": sha256_file(path),
+        "n": len(records),
+        "turns": sum(len(turns) for turns in responses),
+        "empty": sum(not text for turns in texts for text in turns),
+        "cut": sum(not response.finished for turns in responses for response in turns),
+    }
 
 
 def open_policy(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase]:

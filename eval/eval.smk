@@ -31,7 +31,7 @@ wildcard_constraints:
     judge=r"[A-Za-z0-9._-]+",
 
 
-for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT)), start=1):
+for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT), EXPERIMENT.hardware.answer.runs), start=1):
 
     rule:
         name:
@@ -63,7 +63,7 @@ for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT)), st
 
 PLANTED = planted_runs(EXPERIMENT)
 JUDGED = evaluated_runs(EXPERIMENT) + [run.id for run in PLANTED]
-for number, job in enumerate(jobs_of(EXPERIMENT, JUDGED), start=1):
+for number, job in enumerate(jobs_of(EXPERIMENT, JUDGED, EXPERIMENT.hardware.answer.runs), start=1):
 
     rule:
         name:

@@ -118,10 +118,10 @@ def _draw(experiment: Experiment, run: Run, benchmark: str) -> Draws:
     policy, tokenizer = open_policy(model.checkpoint(experiment), experiment.sampling)
     texts = []
     for number in range(experiment.assay.planted.samples):
-        seed = seed_of(model.id, benchmark, "planted", number)
         settings, engine = experiment.evaluation, experiment.sampling.vllm
-        answered = answer_questions(policy, tokenizer, benchmark, asked.questions, settings, seed, engine)
-        texts.append([[response.text for response in turns] for turns in answered])
+        stream = f"{model.id}, planted {number}"
+        answered = answer_questions(policy, tokenizer, {benchmark: asked.questions}, settings, stream, engine)
+        texts.append([[response.text for response in turns] for turns in answered[benchmark]])
     values = np.array([_win_rates(experiment, benchmark, model, asked.questions, of) for of in texts]).T
     return Draws(model, asked.questions, texts, values)
 

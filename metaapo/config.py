@@ -301,7 +301,13 @@ class JobConfig(Section):
     gpus: int = Field(0, ge=0)
     cpus: int = Field(1, ge=1)
     memory_gb: float = Field(8.0, gt=0, description="main memory")
-    hours: float = Field(1.0, gt=0, description="wall-clock limit")
+    hours: float = Field(1.0, gt=0, description="wall-clock limit, per run")
+    runs: int = Field(
+        1,
+        ge=1,
+        description="runs (seeds of one method at one budget) that one process handles, one after the other; more save "
+        "start-up time, which counts where models are small",
+    )
 
     @property
     def memory_mb(self) -> int:
@@ -326,12 +332,6 @@ class HardwareConfig(Section):
     pinned_arithmetic: bool = Field(
         False,
         description="same bytes on every x86-64 CPU with AVX2, whatever the environment says; about 1.5 times slower",
-    )
-    runs_per_job: int = Field(
-        1,
-        ge=1,
-        description="runs (seeds of one method at one budget) that a job trains, answers or judges, one after the "
-        "other in one process; more saves start-up time, which counts where models are small",
     )
     prepare: JobConfig = JobConfig(cpus=2)  # SFT and reward model: nothing else can run while they are trained
     train: JobConfig = JobConfig()

@@ -41,15 +41,15 @@ class Job:
         return [Run.parse(run.format_map(dict(wildcards.items()))) for run in self.ids]
 
 
-def jobs_of(experiment: Experiment, run_ids: Iterable[str], method: str = "{method}") -> list[Job]:
-    """Divide runs into jobs of up to `hardware.runs_per_job` seeds of one method at one budget.
+def jobs_of(experiment: Experiment, run_ids: Iterable[str], size: int, method: str = "{method}") -> list[Job]:
+    """Divide runs into jobs of up to `size` seeds of one method at one budget.
 
     Args:
         experiment: the experiment.
         run_ids: METHOD/budgetB/seedS; for the SFT policy of world w, sft/budget0.0/seedw.
+        size: `runs` of the job's section of `hardware`.
         method: a name if the runs are all of one method.
     """
-    size = experiment.hardware.runs_per_job
     if size == 1:
         return [Job(method, "{budget}", ("{seed}",))]
     seeds: dict[tuple[str, str, int], list[str]] = {}

@@ -17,7 +17,9 @@ include: f"worlds/{EXPERIMENT.world.name}/world.smk"
 
 
 for method in EXPERIMENT.methods:
-    for number, job in enumerate(jobs_of(EXPERIMENT, EXPERIMENT.run_ids(method), method), start=1):
+    for number, job in enumerate(
+        jobs_of(EXPERIMENT, EXPERIMENT.run_ids(method), EXPERIMENT.hardware.train.runs, method), start=1
+    ):
 
         rule:
             name:
@@ -40,8 +42,8 @@ for method in EXPERIMENT.methods:
                 f"{RESULTS}/logs/train/{method}/{job.label}.log",
             benchmark:
                 f"{RESULTS}/benchmarks/train_{method}/{job.label}.tsv"
-            # Run methods that others depend on first.
-            priority: 1 if method in NEEDED_METHODS else 0
+            # Methods that others depend on first, and short jobs last, which fill the processors to the end.
+            priority: 2 if method in NEEDED_METHODS else 1
             conda:
                 "../environment.yml"
             threads: EXPERIMENT.hardware.train.cpus

@@ -14,7 +14,7 @@ import sys
 from metaapo.config import ConfigError
 from metaapo.data import DataError, write_json
 from metaapo.experiment import Experiment, load
-from reports import assay, claims, collect, curve, health, page, registration, spec_curve
+from reports import assay, claims, collect, curve, drawing, figures, health, page, registration, spec_curve
 from reports.runs import Results
 
 
@@ -23,12 +23,14 @@ def build(experiment: Experiment) -> None:
     results = Results(experiment)
     registration.check_scores(experiment)
     collect.collect(experiment)
+    results.read_logs()  # before the figures' processes start, which then need not read them again
+    early = drawing.save_all(results, figures.BEFORE_CLAIMS, results.folder / "report")
     write_json(results.folder / "assay.json", assay.assay(results))  # before the claims, which read it
     write_json(results.folder / "claims.json", registration.with_deviations(claims.verdicts(results), experiment))
     curve.write(results)
     spec_curve.write(results)
     write_json(results.folder / "health.json", health.record(results))
-    page.build(results)
+    page.build(results, early)
 
 
 def main() -> None:

@@ -165,6 +165,8 @@ def joint_test(comparisons: list[Comparison], seed: int = 0) -> tuple[float, str
         (p-value, name of the test); (nan, "") if nothing can be tested.
     """
     worlds = max(len(c.differences) for c in comparisons)
+    if worlds > 1 and not any(c.differences.any() for c in comparisons):
+        return 1.0, f"none needed: no score differs in any of {worlds} worlds"
     full = [c.differences for c in comparisons if len(c.differences) == worlds > 1 and np.ptp(c.differences) > 0]
     if worlds >= 6 and full:
         return _sign_flip(np.array(full), seed), f"sign flips of {worlds} worlds, {len(full)} scores"

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from eval import stats
 from metaapo.data import write_json
@@ -140,7 +140,7 @@ def _order_statistics(n: int) -> tuple[int, int, float]:
     """(low, high, coverage) of the narrowest symmetric interval of order statistics that covers the median with 95 %,
     or of the widest there is."""
     for low in range((n - 1) // 2, -1, -1):
-        coverage = 1 - 2 * float(binom.cdf(low, n, 0.5))
+        coverage = 1 - 2 * float(bdtr(low, n, 0.5))
         if coverage >= CONFIDENCE or low == 0:
             return low, n - 1 - low, max(coverage, 0.0)
     raise ValueError("no world has a curve")

@@ -6,9 +6,12 @@ A method has the same colour and marker in every figure. The same numbers give t
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -116,10 +119,59 @@ def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]])
 def save(drawn: Drawn, folder: Path) -> bytes:
     """Write NAME.png, NAME.pdf and NAME.data.csv into `folder`; returns the PNG."""
     png = drawn.png()
+    drawn.figure.set_layout_engine("none")  # keeps the layout just made for the PNG
     write_bytes(folder / f"{drawn.name}.png", png)
     write_bytes(folder / f"{drawn.name}.pdf", drawn.pdf())
     write_text(folder / f"{drawn.name}.data.csv", _with_runs(drawn.data).to_csv(index=False, lineterminator="\n"))
     return png
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A figure that was saved, as the page needs it; attributes as in `Drawn`, sizes in inches."""
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    alt: str
+    size: tuple[float, float]
+    png: bytes
+
+
+FigureOf = Callable[[Results], Drawn | None]
+
+
+def save_all(results: Results, figures: Sequence[FigureOf], folder: Path) -> Callable[[], list[Saved]]:
+    """Draw and save figures in other processes, while this one goes on.
+
+    Returns:
+        A function that waits for them and returns those for which the experiment has data, in order.
+    """
+    # forked, since a child then has what was read and every font without reading it again
+    pool = get_context("fork").Pool(len(os.sched_getaffinity(0)), _inherit, (results, figures, folder))
+    saved = pool.map_async(_draw_inherited, range(len(figures)), chunksize=1)
+    pool.close()
+    return lambda: [figure for figure in saved.get() if figure is not None]
+
+
+_inherited: list[Any] = []
+
+
+def _inherit(*given: Any) -> None:
+    _inherited[:] = given
+
+
+def _draw_inherited(number: int) -> Saved | None:
+    results, figures, folder = _inherited
+    return next((saved(drawn, folder) for drawn in draw(results, (figures[number],))), None)
+
+
+def saved(drawn: Drawn, folder: Path) -> Saved:
+    """Save a figure with its data."""
+    width, height = drawn.figure.get_size_inches()
+    words = (drawn.name, drawn.section, drawn.title, drawn.caption, drawn.alt)
+    return Saved(*words, (float(width), float(height)), save(drawn, folder))
 
 
 def _with_runs(data: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,8 +104,7 @@ class Logs:
             return None if any(t is None for t in tables) else _overall(tables, self.experiment.benchmarks)
         if benchmark not in self.experiment.benchmarks:
             return None
-        column = "value" if metric == RAW[benchmark] else metric
-        left, right = self._values(benchmark, better, column), self._values(benchmark, worse, column)
+        left, right = self._values(benchmark, better, metric), self._values(benchmark, worse, metric)
         seeds = left.index.intersection(right.index)
         questions = left.columns.intersection(right.columns)
         difference = (left.loc[seeds, questions] - right.loc[seeds, questions]).to_numpy() * POINTS[benchmark]
@@ -165,7 +163,7 @@ class Logs:
     def scores(self, arm: str) -> dict[int, float]:
         """Score on the endpoint after the last iteration of each seed, or world if there are several."""
         names = [self.endpoint[0]] if self.endpoint != OVERALL else self.experiment.benchmarks
-        means = {name: POINTS[name] * self._values(name, arm).mean(axis=1) for name in names}
+        means = {name: POINTS[name] * self._values(name, arm, RAW[name]).mean(axis=1) for name in names}
         if self.endpoint == OVERALL:
             ends = {name: BENCHMARKS[name].scale for name in names}
             means = {n: 100 * (means[n] - low) / (high - low) for n, (low, high) in ends.items()}
@@ -186,13 +184,18 @@ class Logs:
             worlds.setdefault(self.experiment.world_of(int(seed)), []).append(value)
         return {world: float(np.mean(values)) for world, values in worlds.items()}
 
-    @lru_cache(maxsize=256)  # noqa: B019 (one instance per process)
-    def _values(self, benchmark: str, arm: str, column: str = "value") -> Any:
-        """A column of an arm's items after its last iteration: a data frame with seeds as rows and questions as
-        columns; missing values throughout if the items do not have the column."""
+    def _values(self, benchmark: str, arm: str, metric: str) -> Any:
+        """What averages to a metric of an arm after its last iteration: a data frame with seeds as rows and questions
+        as columns; missing values throughout if the items do not have it. The items' plain value serves the raw metric
+        where that is its mean."""
         method, budget = self._arm(arm)
+        key = ("values", benchmark, self.judge, method, budget, metric)
+        return self.results.once(key, lambda: self._pivot(benchmark, method, budget, metric))
+
+    def _pivot(self, benchmark: str, method: str, budget: str, metric: str) -> Any:
         frame = self._last_items(benchmark)
         frame = frame[(frame["method"] == method) & (frame["budget"] == budget)]
+        column = "value" if metric == RAW[benchmark] and metric not in frame else metric
         if column not in frame:
             frame = frame.assign(**{column: math.nan})
         return frame.pivot(index="seed", columns="question", values=column).sort_index()
@@ -202,15 +205,20 @@ class Logs:
         method, _, budget = arm.partition("@")
         return method, str(float(budget)) if budget else str(max(self.experiment.methods[method].budget))
 
-    @lru_cache(maxsize=8)  # noqa: B019
     def _last_items(self, benchmark: str) -> Any:
-        frame = self.results.items(benchmark, self.judge)
-        trained = {run.seed for run in self.experiment.runs()}  # an earlier look has fewer than the file
-        return frame[(frame["iteration"] == self.experiment.iterations) & frame["seed"].isin(trained)]
+        def made() -> Any:
+            frame = self.results.items(benchmark, self.judge)
+            trained = {run.seed for run in self.experiment.runs()}  # an earlier look has fewer than the file
+            return frame[(frame["iteration"] == self.experiment.iterations) & frame["seed"].isin(trained)]
+
+        return self.results.once(("last items", benchmark, self.judge), made)
 
     def _ledger(self, method: str) -> Any:
-        frame = self.results.at_full_budget(self.results.annotations)
-        return frame[frame["method"] == method]
+        def made() -> Any:
+            frame = self.results.at_full_budget(self.results.annotations)
+            return frame[frame["method"] == method]
+
+        return self.results.once(("ledger", method), made)
 
     def _table(self, frame: Any) -> Table:
         """Values of a ledger as (seeds, prompts), prompts in log order, truncated to the shortest run."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from reports import drawing
-from reports.drawing import Drawn
+from reports.drawing import Drawn, Saved
 from reports.runs import Results
 from reports.score_figures import ablations, budget, contrasts, curves, judges, sweep
 from reports.spec_curve import specifications
@@ -28,6 +28,14 @@ FIGURES: tuple[Callable[[Results], Drawn | None], ...] = (
     *(training, drift, overoptimisation, reinforcement),
     costs,
 )
+AFTER_CLAIMS = (contrasts, specifications)  # they read claims.json and spec_curve.json
+BEFORE_CLAIMS = tuple(figure for figure in FIGURES if figure not in AFTER_CLAIMS)
+
+
+def in_order(saved: Sequence[Saved]) -> list[Saved]:
+    """Figures in the order of FIGURES, whose functions have the figures' names."""
+    names = [figure.__name__ for figure in FIGURES]
+    return sorted(saved, key=lambda figure: names.index(figure.name))
 
 
 def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]] = FIGURES) -> list[Drawn]:

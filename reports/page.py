@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,31 +48,43 @@ UNITS = {"points": "points", "grade": "grades", "%": "%"}
 BAR_WIDTH, BAR_HEIGHT = 220, 34  # size of an effect bar in CSS pixels
 
 
-def build(results: Results) -> str:
-    """Write the figures, tables and the page below report/; returns the page's HTML."""
+def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = None) -> str:
+    """Write the figures, tables and the page below report/; returns the page's HTML.
+
+    Args:
+        results: the experiment's results.
+        early: waits for the figures of `figures.BEFORE_CLAIMS`, if they are being drawn already.
+    """
     folder = results.folder / "report"
-    drawn = [(figure, drawing.save(figure, folder)) for figure in figures.draw(results)]
+    early = early or drawing.save_all(results, figures.BEFORE_CLAIMS, folder)
+    late = drawing.save_all(results, figures.AFTER_CLAIMS, folder)
     made = tables.tables(results)
     for table in made:
         tables.save(table, folder)
-    page = render(results, drawn, made)
+    browser = samples.browse(results)
+    page = render(results, figures.in_order([*early(), *late()]), made, browser)
     write_text(folder / "index.html", page)
     return page
 
 
-def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made: Sequence[tables.Table]) -> str:
+def render(
+    results: Results,
+    drawn: Sequence[drawing.Saved],
+    made: Sequence[tables.Table],
+    browser: dict[str, Any],
+) -> str:
     """The page as HTML.
 
     Args:
         results: the experiment's results.
-        drawn: figures and their PNG bytes.
+        drawn: the figures to show.
         made: the tables to show.
+        browser: the sample browser's data (`samples.browse`).
     """
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     experiment = results.experiment
-    browser = samples.browse(results)
     agreed = agreement(results)
     return environment.get_template("page.html.j2").render(
         experiment=experiment,
@@ -81,7 +93,7 @@ def render(results: Results, drawn: Sequence[tuple[drawing.Drawn, bytes]], made:
         claims=[claim_view(claim) | {"agreement": agreed.get(claim["id"], "")} for claim in results.claims],
         counts=count_verdicts(results.claims),
         sections=[
-            {"id": id, "title": title, "figures": [_figure(f, png) for f, png in drawn if f.section == id]}
+            {"id": id, "title": title, "figures": [_figure(f) for f in drawn if f.section == id]}
             for id, title in SECTIONS
         ],
         tables={table.name: _table(table) for table in made},
@@ -314,14 +326,14 @@ def browser_payload(browser: dict[str, Any]) -> dict[str, Any]:
     return browser | {"models": models, "benchmarks": tables.TITLES}
 
 
-def _figure(drawn: drawing.Drawn, png: bytes) -> dict[str, Any]:
-    width, height = drawn.figure.get_size_inches()
+def _figure(drawn: drawing.Saved) -> dict[str, Any]:
+    width, height = drawn.size
     return {
         "name": drawn.name,
         "title": drawn.title,
         "caption": drawn.caption,
         "alt": drawn.alt,
-        "src": "data:image/png;base64," + base64.b64encode(png).decode(),
+        "src": "data:image/png;base64," + base64.b64encode(drawn.png).decode(),
         "width": round(96 * width * 1.25),
         "height": round(96 * height * 1.25),
     }

@@ -20,10 +20,15 @@ Every data frame identifies its runs by `method`, `budget` (text, such as "1.0")
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,6 +40,29 @@ from metaapo.method import module_of
 from reports.collect import responses_per_prompt, share
 
 KEYS = ["method", "budget", "seed"]
+HUGE = re.compile(rb"[:\[,] ?-?[0-9.]+[eE]\+?[0-9]{3}|[0-9]{300}")  # numbers that may be infinite as a float
+T = TypeVar("T")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """A log's rows, parsed as one document, several times as fast as line by line.
+
+    Whatever that could get wrong (an escaped surrogate, an infinite number, a broken line) is left to
+    `metaapo.data.read_jsonl`, which checks each line and names the one at fault.
+    """
+    raw = path.read_bytes()
+    try:
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError, zlib.error):
+        return read_jsonl(path)
+    if b"\\u" not in raw and b"Infinity" not in raw and not HUGE.search(raw):
+        try:
+            rows = json.loads(b"[" + b",".join(line for line in raw.split(b"\n") if line.strip()) + b"]")
+        except (ValueError, RecursionError):
+            return read_jsonl(path)
+        if all(type(row) is dict for row in rows):
+            return rows
+    return read_jsonl(path)
 
 
 @dataclass(frozen=True)
@@ -138,7 +166,7 @@ class Results:
     def answer_gold(self) -> dict[tuple[str, str, str], list[dict[str, float] | None]]:
         """Gold rubric of each turn's answer by (benchmark, run id, question); empty if the world has none."""
         path = self.folder / "answer_gold.jsonl.gz"
-        rows = read_jsonl(path) if path.exists() else []
+        rows = read_log(path) if path.exists() else []
         return {(row["benchmark"], _run_id(row), row["question"]): row["turns"] for row in rows}
 
     @property
@@ -185,8 +213,25 @@ class Results:
 
     def items(self, benchmark: str, judge: str) -> pd.DataFrame:
         """One row per model x question; `value` is a fraction (0 to 1) or a grade, as the benchmark declares."""
+        return self.once(("items", benchmark, judge), lambda: self._items(benchmark, judge))
+
+    def _items(self, benchmark: str, judge: str) -> pd.DataFrame:
         path = self.folder / "scores" / benchmark / f"{judge}.items.csv.gz"
         return pd.read_csv(path, dtype={"budget": str, "question": str}, float_precision="round_trip")
+
+    def read_logs(self) -> None:
+        """Read the logs that most figures need."""
+        self.scores, self.annotations, self.training, self.probes  # noqa: B018 - cached properties
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, made once per key and kept as long as these results, since reading is slow."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
 
     def baseline(self, benchmark: str) -> str | None:
         """The baseline of a pairwise benchmark, "sft" or a model's name; None if the benchmark has no baseline."""
@@ -196,7 +241,7 @@ class Results:
     def at_full_budget(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Only the runs at each method's largest budget, without the other points of a budget sweep."""
         largest = {name: str(max(method.budget)) for name, method in self.experiment.methods.items()}
-        return frame[[budget == largest.get(method, budget) for method, budget in zip(frame.method, frame.budget)]]
+        return frame[frame["method"].map(largest).fillna(frame["budget"]) == frame["budget"]]
 
     @property
     def variants(self) -> list[str]:
@@ -218,13 +263,19 @@ class Results:
 
     def _logs(self, name: str) -> pd.DataFrame:
         """The rows of one log file over all runs; files that a method does not write are skipped."""
-        frames = []
+        rows: list[dict[str, Any]] = []
+        keys: dict[str, list[Any]] = {key: [] for key in (*KEYS, "iteration")}
         for run, t, folder in self._iteration_folders():
             if (folder / name).exists():
-                frame = pd.DataFrame(read_jsonl(folder / name)).assign(**_keys(run), iteration=t)
-                empty = frame.columns[frame.isna().all()]  # None in a log is a missing number
-                frames.append(frame.astype(dict.fromkeys(empty, float)))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*KEYS, "iteration", "step"])
+                found = read_log(folder / name)
+                rows += found
+                for key, value in (_keys(run) | {"iteration": t}).items():
+                    keys[key] += [value] * len(found)
+        if not rows:
+            return pd.DataFrame(columns=[*KEYS, "iteration", "step"])
+        frame = pd.DataFrame(rows).assign(**keys)
+        empty = frame.columns[frame.isna().all()]  # None in a log is a missing number
+        return frame.astype(dict.fromkeys(empty, float))
 
 
 def _keys(run: Run) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from eval.benchmark import samples_of
 from eval.questions import load_questions
 from metaapo.data import DataError, read_records
-from reports.runs import Results
+from reports.runs import Results, read_log
 
 MAX_BYTES = 2_500_000  # of the browser's data; keeps the page with its figures below 5 MB
 VERDICT_CHARS = 160  # shown of a judge's text
@@ -85,6 +85,10 @@ def browse(results: Results, limit: int = MAX_BYTES) -> dict[str, Any]:
     return {"models": heads, "questions": kept, "left_out": len(questions) - len(kept)}
 
 
+def _records(path: Path) -> list[dict[str, Any]]:
+    return read_log(path) if ".jsonl" in path.suffixes else read_records(path)
+
+
 def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dict[str, Any]]:
     """The questions of one benchmark with all answers; models without a file are left out without an error."""
     judge = results.experiment.judges[0]
@@ -94,11 +98,11 @@ def _questions(results: Results, benchmark: str, shown: list[Model]) -> list[dic
     table: dict[str, dict[str, Any]] = {}
     for index, model in enumerate(shown):
         try:
-            answers = read_records(model.path(results.folder / "answers" / benchmark))
+            answers = _records(model.path(results.folder / "answers" / benchmark))
         except DataError:
             continue
         try:
-            judgments = read_records(model.path(results.folder / "judgments" / benchmark / judge))
+            judgments = _records(model.path(results.folder / "judgments" / benchmark / judge))
         except DataError:  # the SFT policy is not compared with itself
             judgments = []
         for id, texts, verdicts, value in samples_of(benchmark).rows(answers, judgments):

@@ -97,13 +97,22 @@ class Specified(Logs):
         return super().budget(method)
 
     @cache  # noqa: B019
-    def _values(self, benchmark: str, arm: str, column: str = "value") -> pd.DataFrame:
-        """A column of an arm's items, without seeds of which more answers than allowed were cut."""
-        values, answers = super()._values(benchmark, arm, column), self.results.answers
-        method, budget = self._arm(arm)
-        answers = answers[(answers["iteration"] == self.experiment.iterations) & (answers["benchmark"] == benchmark)]
-        answers = answers[(answers["method"] == method) & (answers["budget"] == budget)]
-        return values.drop(index=answers[answers["cut"] > self.most_cut]["seed"], errors="ignore")
+    def _values(self, benchmark: str, arm: str, metric: str) -> pd.DataFrame:
+        """What averages to a metric of an arm, without seeds of which more answers than allowed were cut."""
+        values, shares = super()._values(benchmark, arm, metric), self._cut_shares()
+        key = (*self._arm(arm), benchmark)
+        worst = shares.loc[key] if key in shares.index else shares.iloc[:0]
+        return values.drop(index=worst.index[worst > self.most_cut], errors="ignore")
+
+    def _cut_shares(self) -> pd.Series:
+        """Share of cut answers after the last iteration, by method, budget, benchmark and seed."""
+
+        def made() -> pd.Series:
+            answers = self.results.answers
+            answers = answers[answers["iteration"] == self.experiment.iterations]
+            return answers.set_index(["method", "budget", "benchmark", "seed"])["cut"].sort_index()
+
+        return self.results.once(("cut shares",), made)
 
 
 def spec_curve(results: Results) -> dict[str, Any]:

@@ -273,8 +273,11 @@ def _ratio_cell(results: Results, group: pd.DataFrame, method: str) -> Cell:
 
 
 def _run_ids(frame: pd.DataFrame) -> list[str]:
-    rows = zip(frame["method"], frame["budget"], frame["seed"])
-    return [f"sft of world {s}" if m == "sft" else Run(method=m, budget=float(b), seed=s).id for m, b, s in rows]
+    return [_run_id(*row) for row in zip(frame["method"], frame["budget"], frame["seed"])]
+
+
+def _run_id(method: str, budget: str, seed: int) -> str:
+    return f"sft of world {seed}" if method == "sft" else Run(method=method, budget=float(budget), seed=seed).id
 
 
 def _main_note(results: Results, last: pd.DataFrame, judge: str, partial: bool) -> str:
@@ -315,24 +318,26 @@ def seeds_table(results: Results, judge: str) -> Table:
     """The single runs behind the main table."""
     last, columns = _last_scores(results, judge)
     rows = []
-    for method, budget in _models(results, last):
-        for seed, group in last[(last["method"] == method) & (last["budget"] == budget)].groupby("seed"):
-            cells = [_seed_cell(group, benchmark, metric) for benchmark, metric, _ in columns]
+    rows_of: dict[tuple[str, str, int], dict[tuple[str, str], dict[str, Any]]] = {}
+    for row in last.to_dict("records"):
+        rows_of.setdefault((row["method"], row["budget"], row["seed"]), {})[row["benchmark"], row["metric"]] = row
+    for model in _models(results, last):
+        for method, budget, seed in sorted(run for run in rows_of if run[:2] == model):
+            cells = [_seed_cell(rows_of[method, budget, seed].get(column[:2])) for column in columns]
             rows.append((f"{name_of(method, budget)}, {'world' if method == 'sft' else 'seed'} {seed}", tuple(cells)))
     note = f"Each run after its last iteration, with the 95 % interval over prompts. Judge: {judge}."
     note += _flag_note(cell for _, cells in rows for cell in cells)
     return Table(f"seeds_{judge}", f"Single runs (judge: {judge})", tuple(c[2] for c in columns), tuple(rows), note)
 
 
-def _seed_cell(group: pd.DataFrame, benchmark: str, metric: str) -> Cell:
-    group = group[(group["benchmark"] == benchmark) & (group["metric"] == metric)]
-    if not len(group):
+def _seed_cell(row: dict[str, Any] | None) -> Cell:
+    if row is None:
         return Cell(None)
-    row = group.iloc[0]
     ends = (None, None) if pd.isna(row["ci_low"]) else (float(row["ci_low"]), float(row["ci_high"]))
-    digits = BENCHMARKS[benchmark].digits
-    cell = Cell(float(row["value"]), *ends, 1, tuple(_run_ids(group)), bool(row["n_failed"] > 0), digits)
-    return replace(cell, flag=_flag(group))
+    digits, flag = BENCHMARKS[row["benchmark"]].digits, row.get("flag")
+    run = _run_id(row["method"], row["budget"], row["seed"])
+    cell = Cell(float(row["value"]), *ends, 1, (run,), bool(row["n_failed"] > 0), digits)
+    return replace(cell, flag="" if flag is None or pd.isna(flag) else str(flag))
 
 
 def costs_table(results: Results) -> Table:

@@ -361,7 +361,7 @@ def test_the_interval_of_the_style_controlled_score_covers_the_truth():
     assert (np.mean(hits, axis=0) <= 0.97).all()
 
 
-def test_values_per_question_average_to_the_style_controlled_score():
+def test_values_per_question_average_to_the_scores():
     judgments, answers = synthetic_pool(3, 60)
     judgments = [row | {"baseline": "base", "category": "c"} for row in judgments[:-1]]  # the last model lacks one
     by_model_id = {f"m{m}": [row for row in judgments if row["model"] == f"m{m}"] for m in range(3)}
@@ -375,7 +375,20 @@ def test_values_per_question_average_to_the_style_controlled_score():
             values = 100 * np.array([item["style_controlled_win_rate"] for item in rows])
             assert values.mean() == pytest.approx(found["value"], abs=1e-9)
             assert values.std(ddof=1) / 60**0.5 == pytest.approx(found["stderr"])
+            raw = 100 * np.array([item["win_rate"] for item in rows])
+            assert raw.mean() == pytest.approx(model["metrics"]["win_rate"]["value"], abs=1e-9)
+            assert raw.std(ddof=1) / 60**0.5 == pytest.approx(model["metrics"]["win_rate"]["stderr"], rel=0.1)
             assert sum(item["value"] is not None for item in rows) == model["n"]
+
+
+def test_a_question_s_raw_value_is_its_influence_on_the_win_rate():
+    judgments, _ = synthetic_pool(1, 60)
+    rows = arenahard.items(judgments, [], "base", V2)
+    rate = arenahard.score(judgments, [], "base", V2)["models"][0]["score"]
+    for row in rows[:5]:
+        without = [judgment for judgment in judgments if judgment["uid"] != row["question"]]
+        left_out = arenahard.score(without, [], "base", V2)["models"][0]["score"]
+        assert rate - left_out == pytest.approx((100 * row["win_rate"] - rate) / 59, abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_result_and_another_seed_another_interval():

@@ -285,7 +285,7 @@ SMALL = {
     "assay": {"planted": {"of": "online_dpo", "points": [0, 3], "samples": 2}, "aa": "aa", "aim_prompts": 8},
     "evaluation": {"benchmarks": ["pooled"]},
     "health": {"enforce": False},
-    "hardware": {"runs_per_job": 2},
+    "hardware": {"train": {"runs": 2}, "answer": {"runs": 2}},
 }
 
 

@@ -70,6 +70,7 @@ def test_a_folder_agrees_with_itself(tmp_path):
     old = folder(tmp_path / "old", scores(np.random.default_rng(3)))
     found = check.check(old, old)
     assert (found["agree"], found["identical"], found["p_value"], found["outside"]) == (True, True, 1.0, 0)
+    assert found["test"] == "none needed: no score differs in any of 6 worlds"
 
 
 def test_a_reversed_verdict_disagrees_for_any_scores(tmp_path):

@@ -1,7 +1,12 @@
 """`snakemake decide`: look after look until nothing is left to decide; resumable, and never further than it must go."""
 
+import os
+import signal
+import subprocess
+
 import pytest
 import yaml
+from test_workflow import ENVIRONMENT, SNAKEMAKE, project_copy, wait_for_jobs
 
 from metaapo import PROJECT
 from metaapo.config import ConfigError
@@ -104,7 +109,7 @@ def test_the_resolved_configuration_keeps_all_worlds_and_the_look(tmp_path):
 def test_a_later_look_changes_no_job_of_an_earlier_one(tmp_path):
     plan = document(tmp_path, looks=[4, 5, 12])  # not multiples of the three runs per job
     early, late = resolve(plan), resolve(plan).at_look(3)
-    jobs = [[job.ids for job in jobs_of(e, e.run_ids("dpo"), "dpo")] for e in (early, late)]
+    jobs = [[job.ids for job in jobs_of(e, e.run_ids("dpo"), 3, "dpo")] for e in (early, late)]
     assert (
         jobs[1][: len(jobs[0])] == jobs[0] == [[f"dpo/budget1.0/seed{s}" for s in (0, 1, 2)], ["dpo/budget1.0/seed3"]]
     )
@@ -144,3 +149,34 @@ def test_a_method_without_a_seed_at_the_first_look_is_reported(tmp_path):
 def test_a_futile_claim_is_called_so():
     record = {"replicates": "worlds", "looks": {"decided": None, "futile": True, "chance_by_last": 0.04, "next": None}}
     assert standing(record) == ", futile (4 % chance of a decision by the last look)"
+
+
+# --- the whole workflow, in miniature ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_killed_while_it_decides_the_same_command_goes_on_to_the_same_verdicts(tmp_path):
+    """`snakemake decide` with two looks of one world at smoke scale, undisturbed and with two SIGKILLs of the group."""
+    document = yaml.safe_load((PROJECT / "config" / "smoke.yaml").read_text())
+    methods = {"dpo": {}, "online_dpo": {}, "metaapo": {"t_meta": 2}, "random": {}}
+    document |= {"experiment": "decided", "seeds": [0, 1, 2, 3], "methods": methods, "design": {"looks": [2, 4]}}
+    ended = {}
+    for name, kills in (("undisturbed", 0), ("killed", 2)):
+        folder = project_copy(tmp_path / name)
+        (folder / "config" / "decided.yaml").write_text(yaml.safe_dump(document))
+        results = folder / "results" / "decided"
+        for number in range(kills + 1):
+            log = tmp_path / f"{name}{number}.log"
+            with log.open("w") as file:
+                command = [*SNAKEMAKE, "decide", "--configfile", "config/decided.yaml"]
+                process = subprocess.Popen(
+                    command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True
+                )
+            if number < kills:
+                wait_for_jobs(process, log, 12 if number == 0 else 6)
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+            assert code == (-signal.SIGKILL if number < kills else 0), log.read_text()[-4000:]
+        assert "look 1 of 2, 2 seeds" in "".join(path.read_text() for path in tmp_path.glob(f"{name}*.log"))
+        ended[name] = {file: (results / file).read_bytes() for file in ("scores.csv", "claims.json", "look.json")}
+    assert ended["undisturbed"] == ended["killed"]

@@ -238,7 +238,7 @@ def test_answers_are_made_again_only_for_the_benchmark_whose_code_changed(experi
     capsys.readouterr()
     answer_run(experiment, "dpo/budget1.0/seed0")
     err = capsys.readouterr().err
-    assert [benchmark for benchmark in BENCHMARKS if f": {benchmark}: " in err] == ["arenahard"]
+    assert [benchmark for benchmark in BENCHMARKS if f'"{benchmark}": ' in err] == ["arenahard"]
 
 
 def judged_again(experiment, benchmark, capsys):
@@ -280,29 +280,33 @@ def test_judgments_follow_the_baselines_answers(experiment, capsys):
     assert judged_again(experiment, "alpacaeval2", capsys)
 
 
-def test_second_turns_see_the_first_with_its_answer(monkeypatch):
+def test_all_benchmarks_share_a_call_per_turn_and_second_turns_see_the_first_with_its_answer(monkeypatch):
     from metaapo.models import generate as module
 
     seen = []
 
     def generate(model, tokenizer, conversations, **settings):
-        seen.append((settings["temperature"], conversations))
-        text = f"answer {len(seen)}"
-        return [[module.Response(text, [1, 2], [0.0, 0.0], True)] for _ in conversations]
+        seen.append((settings["temperature"], settings["seed"], conversations))
+        texts = [f"answer {len(seen)}.{number}" for number in range(len(conversations))]
+        return [[module.Response(text, [1, 2], [0.0, 0.0], True)] for text in texts]
 
     monkeypatch.setattr(module, "generate", generate)
     asked = [
-        questions.Question("1", ("one", "two"), category, {"question_id": 1})
-        for category in ("math", "writing", "math")
+        questions.Question(str(number), ("one", "two"), category, {"question_id": number})
+        for number, category in enumerate(("math", "writing"))
     ]
-    answered = answer_questions(None, None, "mtbench", asked, EvaluationConfig(), 0)
-    assert [[response.text for response in turns] for turns in answered] == [
-        ["answer 1", "answer 3"],
-        ["answer 2", "answer 4"],
-        ["answer 1", "answer 3"],
-    ]
-    assert [(temperature, len(conversations)) for temperature, conversations in seen] == [(0, 2), (0.7, 1)] * 2
-    assert [message["content"] for message in seen[2][1][0]] == ["one", "answer 1", "two"]
+    single = [questions.Question("0", ("three",), "", {})]
+    answered = answer_questions(None, None, {"mtbench": asked, "arenahard": single}, EvaluationConfig(), "model")
+    assert {name: [[r.text for r in turns] for turns in of] for name, of in answered.items()} == {
+        "mtbench": [["answer 1.0", "answer 2.0"], ["answer 1.1", "answer 2.1"]],
+        "arenahard": [["answer 1.2"]],
+    }
+    assert [temperatures for temperatures, *_ in seen] == [[0.0, 0.7, 0.0], [0.0, 0.7]]
+    assert [message["content"] for message in seen[1][2][0]] == ["one", "answer 1.0", "two"]
+    seeds = [seed for _, of, _ in seen for seed in of]
+    assert len(set(seeds)) == len(seeds)
+    answer_questions(None, None, {"mtbench": asked[1:]}, EvaluationConfig(), "model")
+    assert seen[2][1] == [seeds[1]]  # its samples do not depend on what else is asked
 
 
 def test_temperatures_follow_the_protocols():

@@ -87,6 +87,19 @@ def test_responses_do_not_depend_on_the_batch(policy, tokenizer, conversations):
             np.testing.assert_allclose(one.logps, two.logps, rtol=1e-4, atol=1e-5)
 
 
+def test_a_conversation_with_its_own_seed_and_temperature_is_answered_as_if_alone(policy, tokenizer, conversations):
+    warmth, seeds = [0.0, 0.7, 1.0] * len(conversations), range(100)
+    each = {"temperature": warmth[: len(conversations)], "seed": [*seeds][: len(conversations)]}
+    together = generate(policy, tokenizer, conversations, n=2, **SETTINGS | each)
+    for i, own in enumerate(together):
+        alone = {"temperature": [warmth[i]], "seed": [seeds[i]]}
+        (other,) = generate(policy, tokenizer, [conversations[i]], n=2, **SETTINGS | alone)
+        assert [response.token_ids for response in own] == [response.token_ids for response in other]
+        assert (own[0].token_ids == own[1].token_ids) or warmth[i] > 0
+    greedy = generate(policy, tokenizer, conversations, n=2, **SETTINGS | {"temperature": 0.0})
+    assert together[0] == greedy[0]
+
+
 def test_a_cache_that_outgrows_its_room_and_loses_rows_keeps_what_was_written():
     cache, written = GrowingCache(1), torch.randn(3, 2, 200, 4)
     for start in (0, 70, 71, 140):

@@ -67,13 +67,13 @@ def test_its_temperature_is_its_own(monkeypatch):
     used = []
 
     def generate(model, tokenizer, conversations, **settings):
-        used.append((settings["temperature"], [len(messages) for messages in conversations]))
+        used.append((set(settings["temperature"]), [len(messages) for messages in conversations]))
         return [[Response("cat.", [1], [-1.0], finished=True)] for _ in conversations]
 
     monkeypatch.setattr("metaapo.models.generate.generate", generate)
-    responses = answer_questions(None, None, "pooled", [ONE, TWO], SETTINGS, seed=0)
-    assert used == [(0.7, [1, 1]), (0.7, [3])]
-    assert [len(turns) for turns in responses] == [1, 2]
+    responses = answer_questions(None, None, {"pooled": [ONE, TWO]}, SETTINGS, "model")
+    assert used == [({0.7}, [1, 1]), ({0.7}, [3])]
+    assert [len(turns) for turns in responses["pooled"]] == [1, 2]
 
 
 REAL = {

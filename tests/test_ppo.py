@@ -171,7 +171,7 @@ def test_a_run_has_the_common_records_and_ppos_diagnostics(finished):
         assert [row["step"] for row in log] == list(range(1, 2 * 2 * 2 + 1))
         signs = ("kl", "entropy", "clip_fraction", "explained_variance", "eos_rate", "length", "reward", "value_loss")
         assert all(np.isfinite(row[name]) for row in log for name in signs)
-        assert {row["step"] for row in read(finished, t, "probes.jsonl")} == {0, 4, 8}
+        assert {row["step"] for row in read(finished, t, "probes.jsonl")} == ({0, 8} if t == 1 else {8})
 
 
 def test_the_first_step_of_a_rollout_is_on_policy(finished):

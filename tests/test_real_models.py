@@ -131,20 +131,22 @@ def test_a_full_disk_is_detected_before_an_iteration(tmp_path, monkeypatch):
 
 # --- vLLM ----------------------------------------------------------------------------------------------------------
 
-REQUEST = Request([[1, 5, 6], [1, 7], [1, 5, 6]], n=4, temperature=0.9, top_p=0.95, max_new_tokens=7, eos=2, seed=3)
+SETTINGS = {"n": 4, "top_p": 0.95, "max_new_tokens": 7, "eos": 2}
+REQUEST = Request([[1, 5, 6], [1, 7], [1, 5, 6]], temperatures=[0.9, 0.0, 0.9], seeds=[3] * 3, **SETTINGS)
 
 
 def test_the_engine_gets_the_configured_settings(tmp_path):
     told = request_document(tmp_path, REQUEST, VLLMConfig(tensor_parallel=2, gpu_memory_utilization=0.5))
     assert told["engine"]["tensor_parallel_size"] == 2
     assert told["engine"]["max_model_len"] == 10
-    assert told["sampling"] | {"n": 4, "temperature": 0.9, "top_p": 0.95, "max_tokens": 7} == told["sampling"]
+    assert told["sampling"] | {"n": 4, "top_p": 0.95, "max_tokens": 7} == told["sampling"]
+    assert told["temperatures"] == [0.9, 0.0, 0.9]
     assert len(set(told["seeds"])) == 3
     assert told["seeds"] == request_document(tmp_path, REQUEST, VLLMConfig())["seeds"]
 
 
 def test_a_prompt_s_seed_does_not_depend_on_the_others(tmp_path):
-    alone = Request([[1, 7]], **{k: v for k, v in vars(REQUEST).items() if k != "prompts"})
+    alone = Request([[1, 7]], temperatures=[0.0], seeds=[3], **SETTINGS)
     assert request_document(tmp_path, alone, VLLMConfig())["seeds"] == [
         request_document(tmp_path, REQUEST, VLLMConfig())["seeds"][1]
     ]

@@ -67,7 +67,7 @@ def test_each_setting_that_differs_from_the_plan_is_a_deviation(registered, conf
 
 
 def test_where_it_runs_is_no_deviation(registered, config):
-    assert deviations(changed(config, hardware={"runs_per_job": 2}, estimate={"gpu": "H100-80GB"})) == []
+    assert deviations(changed(config, hardware={"train": {"runs": 2}}, estimate={"gpu": "H100-80GB"})) == []
 
 
 def test_a_changed_claim_is_a_deviation_beside_that_claim_alone(registered, monkeypatch):

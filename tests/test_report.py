@@ -541,7 +541,8 @@ def test_replay_notices_judgments_that_were_tampered_with(results, tmp_path, mon
     rows = read_json(path)
     write_json(path, [row | {"preference": 1.9} for row in rows])
     monkeypatch.setattr(replay, "unpack", lambda source, out: experiment)
-    monkeypatch.setattr(page, "build", lambda results: None)
+    monkeypatch.setattr(page, "build", lambda *_: None)
+    monkeypatch.setattr(drawing, "save_all", lambda *_: list)
     assert replay.replay(tmp_path / "stored", tmp_path / "again")["scores.csv"] is False
 
 

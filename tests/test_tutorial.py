@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import copy_project
 
+from eval.judges.config import read_judges
 from metaapo import PROJECT
 from metaapo.data import read_json
+from metaapo.experiment import resolve
 
 TUTORIAL = PROJECT / "docs" / "tutorial.md"
 INSTALLATION = ("make .venv", "source .venv/bin/activate")  # done before the tests
@@ -38,6 +41,19 @@ def test_every_block_is_a_command_or_a_file_that_the_text_names():
 def test_the_baseline_is_the_readmes():
     (method,) = [text for _, file, text in steps() if file and file.startswith("baselines/")]
     assert method in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_experiments_and_judges_are_valid(tmp_path):
+    written = {file: text for _, file, text in steps() if file}
+    (tmp_path / "judges.yaml").write_text(written["config/my_judges.yaml"])
+    assert read_judges(tmp_path / "judges.yaml")["decided"].kind == "reward-model"
+    (added,) = re.findall(r"echo '(evaluation: .*)' >>", TUTORIAL.read_text())
+    evaluation = yaml.safe_load(added)["evaluation"]
+    first = resolve(yaml.safe_load(written["config/first.yaml"]) | {"evaluation": evaluation})
+    assert first.judges == ["gold", "decided"]
+    assert evaluation["judges_file"] in written
+    mine = resolve(yaml.safe_load(written["config/mine.yaml"]))
+    assert mine.sft.checkpoint.path.startswith(str(first.results))
 
 
 def run(command, folder):

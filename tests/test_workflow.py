@@ -84,8 +84,9 @@ def test_a_run_killed_repeatedly_resumes_to_the_same_bytes(finished, tmp_path, p
         document = yaml.safe_load((PROJECT / "config" / "smoke.yaml").read_text())
         methods = {name: {} for name in ("dpo", "metaapo")}
         document |= {"experiment": "part", "seeds": [0, 1], "iterations": 2, "methods": methods}
-        for copy, runs_per_job in ((finished, 1), (folder, 2)):  # how runs share jobs changes no number either
-            (copy / config).write_text(yaml.safe_dump(document | {"hardware": {"runs_per_job": runs_per_job}}))
+        for copy, runs in ((finished, 1), (folder, 2)):  # how runs share jobs changes no number either
+            hardware = {"train": {"runs": runs}, "answer": {"runs": runs}}
+            (copy / config).write_text(yaml.safe_dump(document | {"hardware": hardware}))
         command = [*SNAKEMAKE, "--configfile", config]
         subprocess.run(command, cwd=finished, capture_output=True, check=True, env=ENVIRONMENT)
     for number in range(kills + 1):
@@ -117,7 +118,8 @@ def test_a_new_seed_trains_only_that_seed(finished):
 
 def test_runs_that_share_a_job_have_rules_without_wildcards(tmp_path):
     folder = project_copy(tmp_path)
-    process = snakemake(folder, "--config", "seeds=[0,1,2]", "hardware={runs_per_job: 2}", "--dry-run")
+    hardware = "hardware={train: {runs: 2}, answer: {runs: 2}}"
+    process = snakemake(folder, "--config", "seeds=[0,1,2]", hardware, "--dry-run")
     planned = {tuple(line.split()) for line in (process.stdout + process.stderr).splitlines()}
     assert {("train_dpo", "1"), ("train_dpo.2", "1"), ("train_selm", "1")} <= planned
     assert ("train_selm.2", "1") not in planned  # config/smoke.yaml gives it one seed

@@ -63,7 +63,7 @@ Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 N_BOOTSTRAP = 2000
-CONTROLLED = "style_controlled_win_rate"
+RAW, CONTROLLED = "win_rate", "style_controlled_win_rate"
 
 
 def score(
@@ -191,11 +191,11 @@ def items(
     category: str | None = None,
     judge: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per model and question: {model, question, category, value, length}.
+    """One row per model and question: {model, question, category, value, win_rate, length}.
 
     `value` in [0, 1] is the share of the question's battles (both games, ">>" thrice, ties half) that the model won,
-    None if no game counts; `length` the characters of its answer, None without a text. Arguments and errors as for
-    `score`.
+    None if no game counts; `win_rate` see `raw_values`; `length` the characters of its answer, None without a text.
+    Arguments and errors as for `score`.
     """
     rows = _selected(judgments, judge, category)
     baselines = _baselines(rows, baseline)
@@ -203,19 +203,32 @@ def items(
     pool = pool_of(rows, baselines, version)
     records = _by_model_and_question(answers)
     categories = {question_id(row): row.get("category") for row in rows}
-    wins, battles = pool.wins, pool.battles
+    wins, battles, values = pool.wins, pool.battles, raw_values(pool)
     return [
         {
             "model": model,
             "question": question,
             "category": categories[question],
             "value": float(wins[m, q] / battles[m, q]) if battles[m, q] else None,
-            "length": _length(records.get((model, question))),
+            RAW: float(values[m, q]),
+            "length": _length(records.get((model, question))) if pool.judged[m, q] else None,
         }
         for m, model in enumerate(pool.models)
         for q, question in enumerate(pool.questions)
-        if pool.judged[m, q]
     ]
+
+
+def raw_values(pool: Pool) -> Floats:
+    """(M, Q) values that average over the questions to each model's win rate, as shares; NaN for one without a battle.
+
+    The win rate counts battles, of which questions have 0 to 6, so it is no mean of the questions' shares. A value is
+    the win rate plus the question's influence on it (the infinitesimal jackknife of a ratio; Cochran, Sampling
+    Techniques, 1977, section 6.3).
+    """
+    battles = pool.battles.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        rates = pool.wins.sum(axis=1, keepdims=True) / battles
+        return rates + len(pool.questions) * (pool.wins - rates * pool.battles) / battles
 
 
 def _selected(judgments: Iterable[Record], judge: str | None, category: str | None) -> list[Record]:
@@ -357,7 +370,9 @@ def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Score
         part = [row for row in judgments if category in (None, row["category"])]
         baselines = {row["model"]: row["baseline"] for row in part}
         document, values = _scored(part, answers, baselines, version, style_control=True, seed=seed)
-        scored.append((category, document, _with_controlled(items(part, answers, baselines, version), values)))
+        found = items(part, answers, baselines, version)
+        found = [row | {CONTROLLED: values[row["model"], row["question"]]} for row in found]
+        scored.append((category, document, found))
     (category, first, found), *others = scored
     rows = {score["model"]: _row(score) for score in first["models"]}
     for other, document, _ in others:
@@ -368,21 +383,10 @@ def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Score
     return Scores(named, rows, found, first["baseline"], first["notes"], {"style": first["style"]})
 
 
-def _with_controlled(found: list[dict[str, Any]], values: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
-    """Items with their style-controlled values; also the questions that only others were judged on, because a model's
-    score depends on them through the pool."""
-    by_cell = {(item["model"], item["question"]): item for item in found}
-    unjudged = {"value": None, "length": None}
-    return [
-        by_cell.get(cell, {"model": cell[0], "question": cell[1]} | unjudged) | {CONTROLLED: value}
-        for cell, value in values.items()
-    ]
-
-
 def _row(score: Record) -> dict[str, Any]:
     styled = [score[f"style_controlled_{key}"] for key in ("score", "ci_low", "ci_high", "stderr")]
     metrics = {
-        "win_rate": metric(score["score"], score["ci_low"], score["ci_high"], score["stderr"]),
+        RAW: metric(score["score"], score["ci_low"], score["ci_high"], score["stderr"]),
         CONTROLLED: metric(*styled),
     }
     counts = {key: score[key] for key in ("n", "n_failed", "n_null", "mean_length")}

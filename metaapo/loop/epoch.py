@@ -13,7 +13,6 @@ from tqdm import tqdm
 from metaapo.data import DataError
 from metaapo.loop.forward import forward_pairs, mismatched_logps
 from metaapo.loop.optim import adamw
-from metaapo.loop.probe import probe
 from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.step import StepColumns, estimate_kl, join, objective_of, prompt_losses
 from metaapo.loop.workbench import Workbench
@@ -26,17 +25,17 @@ Rows = list[dict[str, Any]]
 
 def train_epoch(
     bench: Workbench, method: Method, iteration: int, prompts: list[Prompt], pairs: OfflinePairs
-) -> tuple[Rows, Rows, nn.Module]:
+) -> tuple[Rows, nn.Module]:
     """Train on the iteration's pairs once.
 
     Returns:
-        the log, one row per optimizer step; the probes taken during training; and the policy prepared by accelerate.
+        the log, one row per optimizer step, and the policy prepared by accelerate.
 
     Raises:
         DataError: no prompt is left to train on.
     """
     batches = _batches(bench, method, iteration, prompts, pairs)
-    log, probes = [], probe(bench, iteration, 0, prompts)
+    log = []
     optimizer, schedule = adamw(bench.policies.policy, bench.train, len(batches), bench.train.lr)
     model, optimizer = bench.policies.start_training(optimizer)
     title = f"{bench.context.run.id} iteration {iteration}"
@@ -50,12 +49,8 @@ def train_epoch(
         optimizer.zero_grad()
         row = {"iteration": iteration, "step": step, "lr": lr, "grad_norm": float(grad_norm)}
         log.append(row | {"loss": round(bench.processes.mean(loss), 6)} | _observe(method, columns))
-        is_probed = step % max(1, len(batches) // 2) == 0 or step == len(batches)
-        if is_probed and bench.sampler.works_while_training:
-            model.eval()
-            probes += probe(bench, iteration, step, prompts)
     model.eval()
-    return log, probes, model
+    return log, model
 
 
 def _batches(

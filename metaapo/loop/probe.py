@@ -39,6 +39,11 @@ def probe(bench: Workbench, iteration: int, step: int, prompts: list[Prompt]) ->
     ]
 
 
+def start_probe(bench: Workbench, iteration: int, prompts: list[Prompt]) -> list[dict[str, Any]]:
+    """The probe before the first training step; none in later iterations, which start where the one before ended."""
+    return probe(bench, iteration, 0, prompts) if iteration == 1 else []
+
+
 def last_probe(probes: list[dict[str, Any]]) -> dict[str, float]:
     """Means over the iteration's last probe: KL to the SFT policy (nats per response), tokens, rewards."""
     last = [row for row in probes if row["step"] == probes[-1]["step"]]

@@ -11,7 +11,7 @@ from typing import Any
 from metaapo.loop.epoch import train_epoch
 from metaapo.loop.offline import score_offline
 from metaapo.loop.online import annotate_selected, reuse_offline_pairs
-from metaapo.loop.probe import probe
+from metaapo.loop.probe import probe, start_probe
 from metaapo.loop.records import summary, write_records
 from metaapo.loop.run import RunContext, run_iterations
 from metaapo.loop.saving import save_policy
@@ -42,7 +42,10 @@ def train_iteration(bench: Workbench, method: Method, iteration: int, folder: Pa
     if method.unsampled == "full":
         reuse_offline_pairs(prompts)
     with clock("train"):
-        log, probes, model = train_epoch(bench, method, iteration, prompts, pairs)
+        probes = start_probe(bench, iteration, prompts)
+        log, model = train_epoch(bench, method, iteration, prompts, pairs)
+        if bench.sampler.works_while_training:
+            probes += probe(bench, iteration, len(log), prompts)
     save_policy(bench.policies, folder, model)
     bench.policies.finish_training(folder / "model")
     del model

@@ -52,11 +52,11 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[list[Message]],
     n: int,
-    temperature: float,
+    temperature: float | Sequence[float],
     top_p: float,
     max_new_tokens: int,
     batch_size: int,
-    seed: int,
+    seed: int | Sequence[int],
     engine: VLLMConfig | None = None,
 ) -> list[list[Response]]:
     """Sample responses to conversations.
@@ -66,11 +66,12 @@ def generate(
         tokenizer: its tokenizer, whose chat template is applied once.
         conversations: prompts, each a list of messages that ends with a user turn.
         n: responses per prompt.
-        temperature: >= 0; 0 takes the most probable token.
+        temperature: >= 0, of all conversations or of each; 0 takes the most probable token.
         top_p: in (0, 1]; smallest set of tokens with this probability.
         max_new_tokens: a response is cut after so many tokens.
         batch_size: sequences decoded side by side; to rounding, the responses do not depend on it.
-        seed: seed for the random streams, one per prompt; the same call gives the same responses.
+        seed: of the random streams, one per conversation; or the seed of each conversation's own stream, so that its
+            responses do not depend on what else is asked. The same call gives the same responses.
         engine: how vLLM runs, where the model is a folder.
 
     Returns:
@@ -82,26 +83,42 @@ def generate(
     prompts = encode_prompts(tokenizer, conversations)
     if isinstance(model, Path):
         _check_context(vllm_backend.context_of(model), prompts, max_new_tokens)
-        request = vllm_backend.Request(prompts, n, temperature, top_p, max_new_tokens, tokenizer.eos_token_id, seed)
+        request = vllm_backend.Request(
+            prompts,
+            n,
+            _of_each(temperature, len(prompts)),
+            top_p,
+            max_new_tokens,
+            tokenizer.eos_token_id,
+            _of_each(seed, len(prompts)),
+        )
         rows = vllm_backend.sample(model, request, engine or VLLMConfig()) if prompts else []
         return [_responses(tokenizer, [r["ids"] for r in row], [r["logps"] for r in row]) for row in rows]
     _check_context(getattr(model.config, "max_position_embeddings", None), prompts, max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     step = max(1, batch_size // n)
+    temperatures = _of_each(temperature, len(prompts))
+    streams = [(seed, i) for i in range(len(prompts))] if isinstance(seed, int) else [(own, 0) for own in seed]
     responses: list[list[Response]] = [[] for _ in prompts]
     for start in tqdm(range(0, len(order), step), desc="sampling", unit="batch", leave=False, mininterval=5):
         rows = order[start : start + step]
-        draws = None if temperature == 0 else _draws(seed, rows, (n, max_new_tokens)).to(model.device)
-        decoded = _decode(model, tokenizer, [prompts[i] for i in rows], n, max_new_tokens, temperature, top_p, draws)
+        warmth = torch.tensor([temperatures[i] for i in rows], device=model.device)
+        draws = _draws([streams[i] for i in rows], (n, max_new_tokens)).to(model.device) if warmth.any() else None
+        decoded = _decode(model, tokenizer, [prompts[i] for i in rows], n, max_new_tokens, warmth, top_p, draws)
         for i, (ids, logps) in zip(rows, decoded):
             responses[i] = _responses(tokenizer, ids, logps)
     return responses
 
 
-def _draws(seed: int, prompts: Sequence[int], shape: tuple[int, int]) -> Tensor:
+def _of_each(value: float | Sequence[float], n: int) -> Sequence[float]:
+    """The value of each of n conversations."""
+    return [value] * n if isinstance(value, int | float) else value
+
+
+def _draws(streams: Sequence[tuple[int, int]], shape: tuple[int, int]) -> Tensor:
     """Uniform numbers, float32 (prompts, n, tokens); every prompt has its own counter-based, cheap stream."""
-    streams = (np.random.Generator(np.random.Philox(key=[seed % 2**64, prompt])) for prompt in prompts)
-    return torch.from_numpy(np.stack([stream.random(shape, np.float32) for stream in streams]))
+    generators = (np.random.Generator(np.random.Philox(key=[seed % 2**64, number])) for seed, number in streams)
+    return torch.from_numpy(np.stack([generator.random(shape, np.float32) for generator in generators]))
 
 
 def sampler_version(sampling: SamplingConfig) -> str:
@@ -135,7 +152,7 @@ def _decode(
     prompts: list[IntList],
     n: int,
     max_new_tokens: int,
-    temperature: float,
+    temperature: Tensor,
     top_p: float,
     draws: Tensor | None,
 ) -> list[tuple[list[list[int]], list[list[float]]]]:
@@ -143,8 +160,8 @@ def _decode(
 
     A row of the batch is a prompt; its columns, (rows, at most n), are the responses that are not finished yet.
 
-    `draws` are uniform numbers, (prompts, n, max_new_tokens), or None at temperature 0. Returns, for each prompt, the
-    token ids of its responses and their log-probabilities.
+    `temperature` is float (prompts,); `draws` are uniform numbers, (prompts, n, max_new_tokens), or None where all
+    temperatures are 0. Returns, for each prompt, the token ids of its responses and their log-probabilities.
     """
     device, shape = model.device, (len(prompts), n, max_new_tokens)
     out_ids = torch.zeros(shape, dtype=torch.long, device=device)
@@ -164,7 +181,7 @@ def _decode(
     for step in range(max_new_tokens):
         alive = columns != NOBODY
         uniform = None if draws is None else draws[rows[:, None], columns.clamp(min=0), step]
-        tokens = _sample(logits, temperature, top_p, uniform)
+        tokens = _sample(logits, temperature[rows, None], top_p, uniform)
         logps = (logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)).float()
         which = (rows[:, None].expand_as(columns)[alive], columns[alive])
         out_ids[(*which, step)], out_logps[(*which, step)], lengths[which] = tokens[alive], logps[alive], step + 1
@@ -194,21 +211,22 @@ def _decode(
     ]
 
 
-def _sample(logits: Tensor, temperature: float, top_p: float, uniform: Tensor | None) -> Tensor:
+def _sample(logits: Tensor, temperature: Tensor, top_p: float, uniform: Tensor | None) -> Tensor:
     """Draw one token from each distribution.
 
     Args:
-        logits: (..., vocabulary).
-        temperature: 0 takes the most probable token.
+        logits: (rows, n, vocabulary).
+        temperature: float (rows, 1); 0 takes the most probable token.
         top_p: in (0, 1].
-        uniform: numbers in [0, 1), (...); unused at temperature 0.
+        uniform: numbers in [0, 1), (rows, n); None if all temperatures are 0.
 
     Returns:
-        int64 (...).
+        int64 (rows, n).
     """
-    if temperature == 0:
+    if uniform is None:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits.float() / temperature, -1)
+    greedy = temperature == 0
+    probabilities = torch.softmax(logits.float() / temperature.where(~greedy, 1.0).unsqueeze(-1), -1)
     if top_p < 1:
         ordered, index = probabilities.sort(dim=-1, descending=True)
         ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
@@ -216,4 +234,5 @@ def _sample(logits: Tensor, temperature: float, top_p: float, uniform: Tensor | 
     # Inverse of the cumulative distribution: three times as fast as torch.multinomial.
     cumulative = probabilities.cumsum(-1)
     tokens = torch.searchsorted(cumulative, uniform.unsqueeze(-1) * cumulative[..., -1:], right=True)
-    return tokens.clamp(max=logits.shape[-1] - 1).squeeze(-1)
+    drawn = tokens.clamp(max=logits.shape[-1] - 1).squeeze(-1)
+    return logits.argmax(-1).where(greedy, drawn) if greedy.any() else drawn

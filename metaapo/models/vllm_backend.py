@@ -45,20 +45,21 @@ class Request:
     Attributes:
         prompts: token ids.
         n: responses per prompt.
-        temperature: >= 0; 0 takes the most probable token.
+        temperatures: of each prompt, >= 0; 0 takes the most probable token.
         top_p: in (0, 1].
         max_new_tokens: maximum tokens per response.
         eos: the token id that ends a response.
-        seed: each prompt's seed is derived from it, so that batching and the number of processes do not matter.
+        seeds: of each prompt; vLLM's is derived from it and the prompt, so that batching and the number of processes
+            do not matter where all are alike.
     """
 
     prompts: Sequence[Sequence[int]]
     n: int
-    temperature: float
+    temperatures: Sequence[float]
     top_p: float
     max_new_tokens: int
     eos: int
-    seed: int
+    seeds: Sequence[int]
 
 
 def sample(checkpoint: Path, request: Request, engine: VLLMConfig) -> list[list[dict[str, Any]]]:
@@ -104,7 +105,6 @@ def request_document(checkpoint: Path, request: Request, engine: VLLMConfig) -> 
         },
         "sampling": {
             "n": request.n,
-            "temperature": request.temperature,
             "top_p": request.top_p,
             "max_tokens": request.max_new_tokens,
             "stop_token_ids": [request.eos],
@@ -113,17 +113,18 @@ def request_document(checkpoint: Path, request: Request, engine: VLLMConfig) -> 
             "detokenize": False,
         },
         "prompts": [list(ids) for ids in request.prompts],
+        "temperatures": list(request.temperatures),
         "seeds": _seeds(request),
     }
 
 
 def _seeds(request: Request) -> list[int]:
-    """Derive a seed from each prompt's tokens; repeated prompts get different seeds."""
+    """Derive a seed from each prompt's own and its tokens; repeated prompts get different seeds."""
     seen: Counter[tuple[int, ...]] = Counter()
     seeds = []
-    for ids in request.prompts:
-        key = tuple(ids)
-        seeds.append(zlib.crc32(json.dumps([request.seed, seen[key], *key]).encode()))
+    for ids, seed in zip(request.prompts, request.seeds, strict=True):
+        key = (seed, *ids)
+        seeds.append(zlib.crc32(json.dumps([seed, seen[key], *ids]).encode()))
         seen[key] += 1
     return seeds
 

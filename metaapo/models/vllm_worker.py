@@ -14,7 +14,8 @@ def main(request_path: str, response_path: str) -> None:
     """Sample responses to token-id prompts.
 
     Args:
-        request_path: JSON {engine: arguments of vllm.LLM, sampling: arguments of SamplingParams, prompts, seeds}.
+        request_path: JSON {engine: arguments of vllm.LLM, sampling: arguments of SamplingParams, prompts, temperatures,
+            seeds}.
         response_path: file to write, with one line per prompt: a list of {ids, logps, finished}.
     """
     from vllm import LLM, SamplingParams
@@ -24,7 +25,10 @@ def main(request_path: str, response_path: str) -> None:
     engine = LLM(**request["engine"])
     outputs = engine.generate(
         [{"prompt_token_ids": ids} for ids in request["prompts"]],
-        [SamplingParams(**request["sampling"], seed=seed) for seed in request["seeds"]],
+        [
+            SamplingParams(**request["sampling"], temperature=temperature, seed=seed)
+            for temperature, seed in zip(request["temperatures"], request["seeds"])
+        ],
     )
     with open(response_path, "w", encoding="utf-8") as file:
         for output in outputs:

@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Many containers stop Python from caching compiled modules; recompiling transformers costs each process two seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: reproduce test worlds lint format clean unfinished
+.PHONY: reproduce test worlds docs lint format clean unfinished
 
 reproduce: .venv
 	$(BIN)/snakemake --cores all --configfile $(CONFIG)
@@ -28,16 +28,21 @@ test: .venv
 worlds: .venv
 	$(BIN)/snakemake compare_worlds --cores all --configfile config/worlds.yaml
 
+docs: .venv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo site/index.html
+
 lint: .venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile metaapo eval reports
+	$(BIN)/snakefmt --check Snakefile workflow metaapo eval reports
 	$(BIN)/snakemake --lint
 
 format: .venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile metaapo eval reports
+	$(BIN)/snakefmt Snakefile workflow metaapo eval reports
 
 # Install torch first with pip, which finds local wheels, and everything else with uv, which is faster.
 # If UV_TORCH_BACKEND is set, uv chooses the torch build instead.

@@ -8,6 +8,7 @@
 | `judging.py` | judgment records in upstream's format | answer records and a judge |
 | `score.py` | rows of metrics, and one value per question | judgment and answer records |
 | `samples.py` | answers with verdicts in words, for the report's browser | judgment and answer records |
+| `published.py` | published numbers, and our scores of the files behind them (optional, for `eval.verify`) | records |
 | `human_labels.py` | how a judge agrees with people's votes (optional) | a judge |
 | `__main__.py` | the scorer's command line, for any upstream files (optional) | files |
 
@@ -38,6 +39,10 @@ imported by its stage's name, so the code of answering does not include the code
 `score.py`:
 
     score_models(judged: Judged, settings, seed) -> Scores
+
+`published.py`:
+
+    comparisons(files: PublishedFiles) -> [Comparison]
 
 `samples.py`:
 

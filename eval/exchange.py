@@ -327,14 +327,16 @@ def _write(folder: Path, head: Record, samples: list[Record], collection: str) -
     return paths
 
 
-def main() -> None:
-    """Command line: export one judge's scores and judgments."""
-    parser = argparse.ArgumentParser(prog="python -m eval.exchange", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to a command-line parser."""
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")
     parser.add_argument("--organization", default=DEVELOPER, help="who ran the evaluation")
     parser.add_argument("--out", help="the folder that receives data/; default: exchange in the experiment's results")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export one judge's scores and judgments."""
     try:
         experiment = load(arguments.config)
         folder = Path(arguments.out) if arguments.out else experiment.results / "exchange"
@@ -342,6 +344,13 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(f"{len(written)} files under {folder}/data", file=sys.stderr)
+
+
+def main() -> None:
+    """Command line: export one judge's scores and judgments."""
+    parser = argparse.ArgumentParser(prog="python -m eval.exchange", description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -204,9 +204,8 @@ def quote(experiment: Experiment, name: str, benchmarks: Sequence[str], run_ids:
     return {"judge": name, **totals, "spent": spent}
 
 
-def main() -> None:
-    """Command line: judge, or print the expected cost."""
-    parser = argparse.ArgumentParser(prog="python -m eval.judge", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to a command-line parser."""
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--judge", required=True, help="a name in config/judges.yaml")
     parser.add_argument("--benchmark", nargs="+", help="names of benchmarks; default: the experiment's")
@@ -215,7 +214,10 @@ def main() -> None:
     parser.add_argument(
         "--ask-again", action="store_true", help="ask an endpoint's judge again if its answers cannot be read"
     )
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Judge, or print the expected cost."""
     try:
         experiment = load_and_pin(arguments.config)
         benchmarks = arguments.benchmark or experiment.benchmarks
@@ -227,6 +229,13 @@ def main() -> None:
                 judge_run(experiment, arguments.judge, benchmark, run_id, arguments.ask_again)
     except ValueError as error:  # ConfigError, DataError, PromptError
         sys.exit(f"error: {error}")
+
+
+def main() -> None:
+    """Command line: judge, or print the expected cost."""
+    parser = argparse.ArgumentParser(prog="python -m eval.judge", description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

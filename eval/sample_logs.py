@@ -223,16 +223,18 @@ def _same_metric(a: Samples, b: Samples) -> tuple[Samples, Samples]:
     return a, b
 
 
-def main() -> None:
-    """Command line: compare two logs; prints a JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m eval.sample_logs", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to a command-line parser."""
     parser.add_argument("--a", required=True, help="a log (see the module's docstring for its kinds)")
     parser.add_argument("--b", required=True, help="the other log")
     parser.add_argument("--a-model", default="", help="method/budget/seed/iteration, where --a holds several models")
     parser.add_argument("--b-model", default="", help="the same for --b")
     parser.add_argument("--metric", default="", help="default: the only one that the logs have in common")
     parser.add_argument("--out", help="also write the JSON object to this file")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compare two logs and print a JSON object."""
     try:
         a, b = read_samples(arguments.a, arguments.a_model), read_samples(arguments.b, arguments.b_model)
         if not arguments.metric:
@@ -243,6 +245,13 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(json.dumps(found, indent=2))
+
+
+def main() -> None:
+    """Command line: compare two logs; prints a JSON object."""
+    parser = argparse.ArgumentParser(prog="python -m eval.sample_logs", description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from pydantic import BaseModel
 
 from metaapo.config import ExperimentConfig, MethodConfig, Section
@@ -23,12 +26,19 @@ def _section_table(title: str, model: type[BaseModel], inherited: type[BaseModel
     for name, field in model.model_fields.items():
         if inherited and name in inherited.model_fields or isinstance(field.default, Section):
             continue
-        kind = str(field.annotation).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
-        limits = ", ".join(str(limit) for limit in field.metadata)
+        limits = ", ".join(f"`{limit}`".replace("|", "\\|") for limit in field.metadata)
         default = "required" if field.is_required() else f"`{field.default!r}`"
         meaning = "; ".join(part for part in (field.description, limits) if part)
-        lines.append(f"| `{name}` | {kind} | {default} | {meaning} |".replace(" | None |", " or none |"))
+        lines.append(f"| `{name}` | {_kind(field.annotation)} | {default} | {meaning} |")
     return [*lines, ""]
+
+
+def _kind(annotation: Any) -> str:
+    """A type as a reader of YAML thinks of it: without the bounds of a list's entries, `or none` for optional keys."""
+    kind = str(annotation).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
+    return re.sub(r"Annotated\[(\w+), .*?\)\](?=\])", r"\1", kind).removesuffix(" | None") + (
+        " or none" if kind.endswith(" | None") else ""
+    )
 
 
 def reference() -> str:

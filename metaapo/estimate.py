@@ -273,6 +273,8 @@ def _spread(experiment: Experiment) -> int:
     if not launcher:
         return 1
     path = Path(launcher) if Path(launcher).is_file() else PROJECT / launcher
+    if not path.is_file():
+        raise ConfigError(f"hardware.launcher: {launcher} does not exist; take one of config/accelerate/")
     kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("distributed_type")
     return experiment.hardware.processes if kind in ("FSDP", "DEEPSPEED") else 1
 
@@ -334,18 +336,27 @@ def table(result: dict[str, Any], experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Command line: print the estimate."""
-    parser = argparse.ArgumentParser(description="Estimate GPU-hours, dollars, disk and memory of an experiment.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to a command-line parser."""
     parser.add_argument("--config", required=True, help="the experiment's configuration file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the estimate."""
     try:
         experiment = load(arguments.config)
         result = estimate(experiment)
     except (ConfigError, DataError) as error:
         sys.exit(f"error: {error}")
     print(json.dumps(result, indent=2) if arguments.json else table(result, experiment))
+
+
+def main() -> None:
+    """Command line: print the estimate."""
+    parser = argparse.ArgumentParser(description="Estimate GPU-hours, dollars, disk and memory of an experiment.")
+    add_arguments(parser)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

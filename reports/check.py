@@ -252,13 +252,15 @@ def _same_bytes(run: Path, reference: Path) -> bool:
     return all(path.is_file() for path in paths) and len({sha256_file(path) for path in paths}) == 1
 
 
-def main() -> None:
-    """Command line: compare two results folders; exit status 1 if they disagree, 2 if they cannot be compared."""
-    parser = argparse.ArgumentParser(prog="python -m reports.check", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to a command-line parser."""
     parser.add_argument("--run", required=True, help="results folder of the new run, such as results/default")
     parser.add_argument("--reference", default="docs/results/default", help="folder of the reference run")
     parser.add_argument("--out", help="also write the JSON object to this file")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compare two results folders; exit with status 1 if they disagree, 2 if they cannot be compared."""
     try:
         found = check(arguments.run, arguments.reference)
         if arguments.out:
@@ -268,6 +270,13 @@ def main() -> None:
         sys.exit(2)
     print(json.dumps(found, indent=2))
     sys.exit(0 if found["agree"] else 1)
+
+
+def main() -> None:
+    """Command line: compare two results folders; exit status 1 if they disagree, 2 if they cannot be compared."""
+    parser = argparse.ArgumentParser(prog="python -m reports.check", description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

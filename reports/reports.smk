@@ -1,12 +1,14 @@
 """From scores to the page: scores.csv, verdicts on the claims, health, figures, tables and notebooks."""
 
+import os
+
 from eval.aim import aimed_runs
 from eval.grade import gold_files
-from metaapo.method import known_declarations
-
-from metaapo.method import module_of
+from metaapo import PROJECT
+from metaapo.method import known_declarations, module_of
 
 REPORT = f"{RESULTS}/report"
+FILES = os.path.relpath(PROJECT / "reports")  # "reports", unless another workflow uses this one as a module
 # Methods and benchmarks are looked up by name, so following imports does not find them.
 DESCRIBED = [
     *(module_of(name, entry) for name, entry in EXPERIMENT.methods.items()),
@@ -44,14 +46,14 @@ rule report:
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
         aim=f"{RESULTS}/aim.csv" if aimed_runs(EXPERIMENT) else [],
-        looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
+        looks=[f"{FILES}/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
     output:
-        scores=report(f"{RESULTS}/scores.csv", category="Scores"),
-        assay=report(f"{RESULTS}/assay.json", category="Sensitivity"),
-        claims=report(f"{RESULTS}/claims.json", category="Verdicts"),
-        health=report(f"{RESULTS}/health.json", category="Health"),
-        page=report(f"{REPORT}/index.html", category="Report"),
-        figure=report(f"{REPORT}/budget.png", category="Figures"),
+        scores=report(f"{RESULTS}/scores.csv", caption="captions/scores.rst", category="Scores"),
+        assay=report(f"{RESULTS}/assay.json", caption="captions/assay.rst", category="Sensitivity"),
+        claims=report(f"{RESULTS}/claims.json", caption="captions/claims.rst", category="Verdicts"),
+        health=report(f"{RESULTS}/health.json", caption="captions/health.rst", category="Health"),
+        page=report(f"{REPORT}/index.html", caption="captions/page.rst", category="Report"),
+        figure=report(f"{REPORT}/budget.png", caption="captions/budget.rst", category="Figures"),
         vector=f"{REPORT}/budget.pdf",
         tables=expand(f"{REPORT}/main_{{judge}}.{{kind}}", judge=EXPERIMENT.judges, kind=["csv", "md", "tex"]),
     log:
@@ -70,7 +72,7 @@ rule report:
 
 rule notebook:
     input:
-        notebook="reports/{notebook}.ipynb",
+        notebook=f"{FILES}/{{notebook}}.ipynb",
         scores=rules.report.output.scores,
         claims=rules.report.output.claims,
     output:

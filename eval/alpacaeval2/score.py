@@ -372,18 +372,22 @@ def _row(score: Record) -> dict[str, Any]:
     return {"metrics": metrics, **counts, "first_slot_rate": score["first_slot_rate"], "position_inconsistency": None}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
-    parser = argparse.ArgumentParser(prog="python -m eval.alpacaeval2", description=__doc__.split("\n")[0])
-    command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score annotations")
-    command.add_argument("--annotations", required=True, help="annotations of one model (JSON, JSONL, .gz)")
-    command.add_argument("--difficulty", help="CSV with the column instruction_difficulty")
-    command.add_argument("--gamed", help="CSV like upstream's df_gamed.csv; gives the published v1 form")
-    command.add_argument("--C", help="inverse penalty strength, or cv; default: cv, without --difficulty/--gamed 10000")
-    command.add_argument("--model", help="keep this generator_2 only")
-    command.add_argument("--seed", type=seed_argument, default=0, help="of the bootstrap")
-    command.add_argument("--out", help="also write the JSON object to this file")
-    args = parser.parse_args(arguments)
+EXAMPLE = "--annotations examples/annotations.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the scorer's options to a command-line parser."""
+    parser.add_argument("--annotations", required=True, help="annotations of one model (JSON, JSONL, .gz)")
+    parser.add_argument("--difficulty", help="CSV with the column instruction_difficulty")
+    parser.add_argument("--gamed", help="CSV like upstream's df_gamed.csv; gives the published v1 form")
+    parser.add_argument("--C", help="inverse penalty strength, or cv; default: cv, without --difficulty/--gamed 10000")
+    parser.add_argument("--model", help="keep this generator_2 only")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="of the bootstrap")
+    parser.add_argument("--out", help="also write the JSON object to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     return print_score(
         lambda: score(
             read_records(args.annotations),
@@ -395,3 +399,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         args.out,
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
+    parser = argparse.ArgumentParser(prog="python -m eval.alpacaeval2", description=__doc__.split("\n")[0])
+    command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score annotations")
+    add_arguments(command)
+    return run(parser.parse_args(arguments))

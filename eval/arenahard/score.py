@@ -393,23 +393,30 @@ def _row(score: Record) -> dict[str, Any]:
     return {"metrics": metrics, **counts, "position_inconsistency": score["position_conflicts"]}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
-    parser = argparse.ArgumentParser(prog="python -m eval.arenahard", description=__doc__.split("\n")[0])
-    command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
-    command.add_argument("--judgments", nargs="+", required=True, help="judgment files, together the pool")
-    command.add_argument("--answers", nargs="+", default=[], help="answer files, of the baseline too")
-    command.add_argument("--baseline", required=True, help="name of the baseline in the files")
-    command.add_argument("--version", required=True, choices=VERSIONS)
-    command.add_argument("--style-control", action="store_true", help="also fit style-controlled scores")
-    command.add_argument("--features", nargs="+", default=STYLE, choices=STYLE, help="style features to control for")
-    command.add_argument("--tokens", choices=("tiktoken", "words"), default="tiktoken", help="without metadata")
-    command.add_argument("--category", help="keep this category only")
-    command.add_argument("--judge", help="keep this judge only")
-    command.add_argument("--official-quirks", action="store_true", help="add upstream's own numbers")
-    command.add_argument("--seed", type=seed_argument, default=0, help="of the bootstraps")
-    command.add_argument("--out", help="also write the JSON object to this file")
-    args = parser.parse_args(arguments)
+EXAMPLE = (
+    "--judgments examples/arenahard_judgments.jsonl --answers examples/arenahard_answers.jsonl "
+    "--baseline baseline --version v2.0-2025"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the scorer's options to a command-line parser."""
+    parser.add_argument("--judgments", nargs="+", required=True, help="judgment files, together the pool")
+    parser.add_argument("--answers", nargs="+", default=[], help="answer files, of the baseline too")
+    parser.add_argument("--baseline", required=True, help="name of the baseline in the files")
+    parser.add_argument("--version", required=True, choices=VERSIONS)
+    parser.add_argument("--style-control", action="store_true", help="also fit style-controlled scores")
+    parser.add_argument("--features", nargs="+", default=STYLE, choices=STYLE, help="style features to control for")
+    parser.add_argument("--tokens", choices=("tiktoken", "words"), default="tiktoken", help="without metadata")
+    parser.add_argument("--category", help="keep this category only")
+    parser.add_argument("--judge", help="keep this judge only")
+    parser.add_argument("--official-quirks", action="store_true", help="add upstream's own numbers")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="of the bootstraps")
+    parser.add_argument("--out", help="also write the JSON object to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     return print_score(
         lambda: score(
             [row for path in args.judgments for row in read_records(path)],
@@ -426,3 +433,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         args.out,
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
+    parser = argparse.ArgumentParser(prog="python -m eval.arenahard", description=__doc__.split("\n")[0])
+    command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
+    add_arguments(command)
+    return run(parser.parse_args(arguments))

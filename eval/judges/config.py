@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from metaapo import PROJECT
 from metaapo.config import NAME, ConfigError, Section
 from metaapo.data import DataError, read_yaml
 
@@ -165,11 +166,14 @@ def gold_module(world: str) -> str:
 def read_judges(path: str | Path) -> dict[str, JudgeConfig]:
     """Read a catalogue of judges.
 
+    Args:
+        path: relative to the working directory or, for a workflow that uses this one as a module, to the project.
+
     Raises:
         ConfigError: the file is missing or an entry is wrong; the message names the entry and the key.
     """
     try:
-        document = read_yaml(path, "a list of judges")
+        document = read_yaml(path if Path(path).is_file() else PROJECT / path, "a list of judges")
     except DataError as error:
         raise ConfigError(str(error)) from error
     if not isinstance(document, dict) or not document:

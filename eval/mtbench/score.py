@@ -303,20 +303,24 @@ def _row(score: Record) -> dict[str, Any]:
     return {"metrics": metrics, **counts, "position_inconsistency": None}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
-    parser = argparse.ArgumentParser(prog="python -m eval.mtbench", description=__doc__.split("\n")[0])
-    command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
-    command.add_argument("--judgments", nargs="+", required=True, help="judgment files of one judge (JSON, JSONL, .gz)")
-    command.add_argument("--questions", help="question file; default: the official 80, or those found")
-    command.add_argument("--answers", nargs="+", default=[], help="answer files, for the mean length")
-    command.add_argument("--judge", help="keep this judge's rows only")
-    command.add_argument(
+EXAMPLE = "--judgments examples/mtbench_judgments.jsonl --questions examples/mtbench.jsonl"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the scorer's options to a command-line parser."""
+    parser.add_argument("--judgments", nargs="+", required=True, help="judgment files of one judge (JSON, JSONL, .gz)")
+    parser.add_argument("--questions", help="question file; default: the official 80, or those found")
+    parser.add_argument("--answers", nargs="+", default=[], help="answer files, for the mean length")
+    parser.add_argument("--judge", help="keep this judge's rows only")
+    parser.add_argument(
         "--min-coverage", type=share_argument, default=MIN_COVERAGE, help="share of grades a final score needs"
     )
-    command.add_argument("--seed", type=seed_argument, default=0, help="of the bootstrap")
-    command.add_argument("--out", help="also write the JSON object to this file")
-    args = parser.parse_args(arguments)
+    parser.add_argument("--seed", type=seed_argument, default=0, help="of the bootstrap")
+    parser.add_argument("--out", help="also write the JSON object to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one JSON object. Returns the exit status: 0, or 2 for invalid input."""
     return print_score(
         lambda: score(
             [row for path in args.judgments for row in read_records(path)],
@@ -328,3 +332,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         args.out,
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
+    parser = argparse.ArgumentParser(prog="python -m eval.mtbench", description=__doc__.split("\n")[0])
+    command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
+    add_arguments(command)
+    return run(parser.parse_args(arguments))

@@ -35,6 +35,11 @@ class CheckpointConfig(Section):
     eos_token: str = Field(
         "", description="replaces the tokenizer's EOS token if the chat template ends turns with another token"
     )
+    bos: Literal["template", "prepend", "none"] = Field(
+        "template",
+        description="who starts a prompt with BOS, if the tokenizer starts texts with it: the chat template does; "
+        "prepend: it does not, and BOS is added to it here; none: nobody, because the model was trained without it",
+    )
     trust_remote_code: bool = Field(False, description="run Python code shipped with the checkpoint")
 
 

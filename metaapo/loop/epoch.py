@@ -13,21 +13,35 @@ from tqdm import tqdm
 from metaapo.data import DataError
 from metaapo.loop.forward import forward_pairs, mismatched_logps
 from metaapo.loop.optim import adamw
-from metaapo.loop.probe import probe
+from metaapo.loop.probe import draw, measure, probe
 from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.step import StepColumns, estimate_kl, join, objective_of, prompt_losses
 from metaapo.loop.workbench import Workbench
 from metaapo.losses import PairLogps
 from metaapo.method import Method
+from metaapo.models.generate import Response
 from metaapo.offline_pairs import OfflinePairs
 
 Rows = list[dict[str, Any]]
 
 
 def train_epoch(
-    bench: Workbench, method: Method, iteration: int, prompts: list[Prompt], pairs: OfflinePairs
+    bench: Workbench,
+    method: Method,
+    iteration: int,
+    prompts: list[Prompt],
+    pairs: OfflinePairs,
+    first_probe: list[Response] | None = None,
 ) -> tuple[Rows, Rows, nn.Module]:
     """Train on the iteration's pairs once.
+
+    Args:
+        bench: of the run.
+        method: its decisions in this iteration.
+        iteration: counted from 1.
+        prompts: with their pairs.
+        pairs: what the method sees of the offline ones.
+        first_probe: responses of the untrained policy; None: they are drawn here.
 
     Returns:
         the log, one row per optimizer step; the probes taken during training; and the policy prepared by accelerate.
@@ -36,7 +50,9 @@ def train_epoch(
         DataError: no prompt is left to train on.
     """
     batches = _batches(bench, method, iteration, prompts, pairs)
-    log, probes = [], probe(bench, iteration, 0, prompts)
+    log: Rows = []
+    first_probe = draw(bench, iteration, 0, prompts) if first_probe is None else first_probe
+    probes = measure(bench, iteration, 0, prompts, first_probe)
     optimizer, schedule = adamw(bench.policies.policy, bench.train, len(batches), bench.train.lr)
     model, optimizer = bench.policies.start_training(optimizer)
     title = f"{bench.context.run.id} iteration {iteration}"

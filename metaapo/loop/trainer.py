@@ -38,11 +38,11 @@ def train_iteration(bench: Workbench, method: Method, iteration: int, folder: Pa
     with clock("score"):
         prompts, pairs = score_offline(bench, method, iteration)
     request = SelectionRequest(pairs, iteration, context.run.budget, context.rng(iteration, "select"))
-    annotate_selected(bench, method, iteration, prompts, method.select(request), clock)
+    first_probe = annotate_selected(bench, method, iteration, prompts, method.select(request), clock)
     if method.unsampled == "full":
         reuse_offline_pairs(prompts)
     with clock("train"):
-        log, probes, model = train_epoch(bench, method, iteration, prompts, pairs)
+        log, probes, model = train_epoch(bench, method, iteration, prompts, pairs, first_probe)
     save_policy(bench.policies, folder, model)
     bench.policies.finish_training(folder / "model")
     del model

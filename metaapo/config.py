@@ -404,6 +404,9 @@ class EstimateConfig(Section):
         500, ge=1, description="mean length of a judge's instructions, beyond the question and the answers"
     )
     judge_answer_tokens: int = Field(300, ge=1, description="mean length of a judge's answer")
+    padding: float = Field(
+        1.3, ge=1, description="tokens computed per token of data: rows are as long as the longest of a batch"
+    )
     utilisation: float = Field(0.35, gt=0, le=1, description="fraction of peak FLOPs in forward and backward passes")
     decode_efficiency: float = Field(0.4, gt=0, le=1, description="fraction of the memory or FLOPs bound on decoding")
     sampled: dict[str, float] = Field({}, description="method -> fraction sampled online, to override the default")

@@ -4,7 +4,7 @@
 
 Formulas, where N is a model's number of parameters (docs/scaling.md explains their sources and accuracy):
 
-    forward pass        2 N FLOPs per token
+    forward pass        2 N FLOPs per token, `padding` tokens computed for one of data
     training            6 N FLOPs per token, 8 N with gradient checkpointing (the forward pass runs twice)
     decoding            a step of B sequences reads weights and caches once: (2 N + B c L) bytes, with c bytes of cache
                         per token and mean length L; or 2 N B FLOPs, whichever takes longer
@@ -212,7 +212,7 @@ def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model
     fraction, k = sampled_fraction(experiment, method)
     prompt, response = assumed.prompt_tokens, assumed.response_tokens
     offline, online = prompt + 2 * response, 2 * response
-    passes = gpu.flops * assumed.utilisation
+    passes = gpu.flops * assumed.utilisation / assumed.padding
     step = RECOMPUTE if experiment.train_of(method).gradient_checkpointing else TRAIN
     decoded = prompts * fraction * k * response
     return {

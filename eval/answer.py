@@ -15,6 +15,7 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from eval.benchmark import benchmark as declaration
 from eval.checkpoints import EvaluatedModel, benchmarks_of, models_of_run
 from eval.questions import Question, QuestionSet, answer_records, load_questions
 from metaapo.command import load_and_pin
-from metaapo.config import ConfigError, EvaluationConfig, SamplingConfig, VLLMConfig
+from metaapo.config import ConfigError, EvaluationConfig, SamplingConfig
 from metaapo.data import DataError, Message, read_json, sha256_file, write_json, write_jsonl
 from metaapo.experiment import Experiment, Run
 
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from metaapo.models.generate import Response
+    from metaapo.models.vllm_backend import Engine
 
 Conversation = list[Message]
 
 
 def answer_questions(
-    model: PreTrainedModel | Path,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     asked: Mapping[str, Sequence[Question]],
     settings: EvaluationConfig,
     stream: str,
-    engine: VLLMConfig | None = None,
 ) -> dict[str, list[list[Response]]]:
     """Answer all turns of the questions of benchmarks; a later turn's prompt includes the turns and answers before it.
 
@@ -49,12 +50,11 @@ def answer_questions(
     to rounding its answer does not depend on the others.
 
     Args:
-        model: the policy, or the folder of its checkpoint, from which vLLM samples.
+        model: the policy, or vLLM's engine on its checkpoint, which then serves all turns.
         tokenizer: its tokenizer.
         asked: the questions of each benchmark, which decides their temperatures.
         settings: temperature, max_new_tokens, batch_size.
         stream: names the random streams; another name gives other samples.
-        engine: vLLM's settings, if the model is a folder.
 
     Returns:
         For each benchmark and question, the responses to its turns.
@@ -72,10 +72,9 @@ def answer_questions(
             n=1,
             temperature=[questions_of(name).temperature(question, settings) for name, question, _ in rows],
             top_p=1.0,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=[settings.tokens_of(name) for name, *_ in rows],
             batch_size=settings.batch_size,
             seed=[seed_of(stream, name, question.id, turn) for name, question, _ in rows],
-            engine=engine,
         )
         for (*_, before), (response,) in zip(rows, responses, strict=True):
             before.append(response)
@@ -142,7 +141,7 @@ def _stamp(experiment: Experiment, model: EvaluatedModel, benchmark: str, asked:
         "questions": {"source": asked.source, "sha256": asked.sha256, "n": len(asked.questions)},
         "model": {file.name: sha256_file(file) for file in [*weights, *sorted(folder.glob("*.jinja"))]},
         "temperature": settings["temperature"],
-        "max_new_tokens": settings["max_new_tokens"],
+        "max_new_tokens": experiment.evaluation.tokens_of(benchmark),
         **benchmark_settings,
     }
 
@@ -159,11 +158,12 @@ def _answer_model(
     from metaapo.models.load import check_chat_template, use_threads_of_environment
 
     use_threads_of_environment()
-    start, folder, engine = time.monotonic(), model.checkpoint(experiment), experiment.sampling.vllm
+    start, folder = time.monotonic(), model.checkpoint(experiment)
     policy, tokenizer = open_policy(folder, experiment.sampling)
     check_chat_template(tokenizer, str(folder))
     questions = {benchmark: of.questions for benchmark, of in asked.items()}
-    answered = answer_questions(policy, tokenizer, questions, experiment.evaluation, model.id, engine)
+    with closing_engine(policy):
+        answered = answer_questions(policy, tokenizer, questions, experiment.evaluation, model.id)
     entries = {b: _write(experiment, model, b, asked[b], responses) for b, responses in answered.items()}
     print(f"{model.id}: {time.monotonic() - start:.1f} s: {json.dumps(entries)}", file=sys.stderr)
     return entries
@@ -186,14 +186,22 @@ def _write(
     }
 
 
-def open_policy(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Path, PreTrainedTokenizerBase]:
-    """The policy on the best device, or its folder if vLLM is used, and its tokenizer."""
+def open_policy(folder: Path, sampling: SamplingConfig) -> tuple[PreTrainedModel | Engine, PreTrainedTokenizerBase]:
+    """The policy on the best device, or an engine on its folder if vLLM is used, and its tokenizer."""
     from metaapo.models.load import load_policy, load_tokenizer, on_best_device
+    from metaapo.models.vllm_backend import Engine
 
     if sampling.backend == "vllm":
-        return folder, load_tokenizer(folder)
+        return Engine(folder, sampling.vllm), load_tokenizer(folder)
     policy, tokenizer = load_policy(folder)
     return on_best_device(policy), tokenizer
+
+
+def closing_engine(policy: PreTrainedModel | Engine) -> AbstractContextManager[object]:
+    """A context that stops vLLM at its end; a model in memory needs none."""
+    from metaapo.models.vllm_backend import Engine
+
+    return policy if isinstance(policy, Engine) else nullcontext()
 
 
 def main() -> None:

@@ -96,6 +96,9 @@ class Benchmark:
         raw_metric: the metric that the values of single questions average to.
         columns: metrics of the main table, the most important first.
         primary: the endpoint that decides the claims of an experiment that lists it; the others are then secondary.
+        versioned_by: the key of `evaluation` that chooses among several official sets, if there are several.
+        official_sizes: value of that key -> questions in its set, where it is not `official_size`.
+        judge_calls: requests to a judge per question and turn, for the cost estimate.
         official_size: questions in the official set, for the cost estimate; 0 if there is none, so that the benchmark
             exists in the tiny world only.
         turns: user turns per official question.
@@ -119,6 +122,9 @@ class Benchmark:
     columns: tuple[Column, ...]
     primary: bool = False
     official_size: int
+    versioned_by: str = ""
+    official_sizes: Mapping[str, int] = field(default_factory=dict)
+    judge_calls: int = 1
     turns: int = 1
     world_questions: Literal["mixed", "composed", "two_turn", "all"]
     world_baseline: Literal["", "sft", "world"] = ""

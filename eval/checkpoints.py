@@ -156,6 +156,8 @@ def answer_settings(experiment: Experiment) -> dict[str, object]:
     fewer = {name: entry.benchmarks for name, entry in experiment.methods.items() if entry.benchmarks}
     chosen = {key: settings[key] for key in ("benchmarks", "questions", "temperature", "max_new_tokens", *declared)}
     chosen["world_questions"] = {name: declaration(name).world_questions for name in experiment.benchmarks}
+    if experiment.evaluation.answer_tokens:
+        chosen["answer_tokens"] = dict(experiment.evaluation.answer_tokens)
     return chosen | ({"methods": fewer} if fewer else {})
 
 

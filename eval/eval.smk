@@ -24,6 +24,7 @@ from eval.grade import gold_files, gold_module, grading_code
 from eval.judges.catalogue import judge_settings, judging_code, kinds_of
 from metaapo.jobs import jobs_of
 
+ON_GPUS = EXPERIMENT.hardware.answer.on_gpus
 SCORES = f"{RESULTS}/scores/{{benchmark}}/{{judge}}"
 
 
@@ -50,6 +51,7 @@ for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT), EXP
         threads: EXPERIMENT.hardware.answer.cpus
         resources:
             gpu=EXPERIMENT.hardware.answer.gpus,
+            nodes=1,
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes * len(job.seeds),
         params:
@@ -58,7 +60,7 @@ for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT), EXP
             changes=answer_settings(EXPERIMENT),
             runs=job.ids,
         shell:
-            "python -m eval.answer --config {params.config:q} --run {params.runs:q} > {log:q} 2>&1"
+            "{ON_GPUS}python -m eval.answer --config {params.config:q} --run {params.runs:q} > {log:q} 2>&1"
 
 
 PLANTED = planted_runs(EXPERIMENT)
@@ -81,6 +83,7 @@ for number, job in enumerate(jobs_of(EXPERIMENT, JUDGED, EXPERIMENT.hardware.ans
         resources:
             # One process at a time queries an endpoint, with as many concurrent requests as the judge's entry allows.
             asking=lambda w: int("openai" in kinds_of(EXPERIMENT, w.judge)),
+            nodes=1,
             gpu=lambda w: EXPERIMENT.hardware.answer.gpus * ("reward-model" in kinds_of(EXPERIMENT, w.judge)),
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes * len(job.seeds),
@@ -89,8 +92,9 @@ for number, job in enumerate(jobs_of(EXPERIMENT, JUDGED, EXPERIMENT.hardware.ans
             code=lambda w: judging_code(EXPERIMENT, w.benchmark, w.judge),
             changes=lambda w: [judge_settings(EXPERIMENT, w.judge), judge_settings_of(EXPERIMENT, w.benchmark)],
             runs=job.ids,
+            on_gpus=lambda w: ON_GPUS if "reward-model" in kinds_of(EXPERIMENT, w.judge) else "",
         shell:
-            "python -m eval.judge --config {params.config:q} --benchmark {wildcards.benchmark:q}"
+            "{params.on_gpus}python -m eval.judge --config {params.config:q} --benchmark {wildcards.benchmark:q}"
             " --judge {wildcards.judge:q} --run {params.runs:q} > {log:q} 2>&1"
 
 
@@ -153,13 +157,14 @@ if gold_files(EXPERIMENT):
         threads: EXPERIMENT.hardware.answer.cpus
         resources:
             gpu=EXPERIMENT.hardware.answer.gpus,
+            nodes=1,
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes,
         params:
             config=CONFIG_FILE,
             code=code_hash("eval.agreement_on_policy", gold_module(EXPERIMENT.world.name)),
         shell:
-            "python -m eval.agreement_on_policy --config {params.config:q} --method {wildcards.method:q} > {log:q} 2>&1"
+            "{ON_GPUS}python -m eval.agreement_on_policy --config {params.config:q} --method {wildcards.method:q} > {log:q} 2>&1"
 
 
 if PLANTED:
@@ -183,6 +188,7 @@ if PLANTED:
         threads: EXPERIMENT.hardware.answer.cpus
         resources:
             gpu=EXPERIMENT.hardware.answer.gpus,
+            nodes=1,
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes,
         params:
@@ -190,7 +196,7 @@ if PLANTED:
             code=[answer_code(EXPERIMENT), code_hash("eval.planted")],
             changes=[answer_settings(EXPERIMENT), EXPERIMENT.assay.planted.model_dump()],
         shell:
-            "python -m eval.planted --config {params.config:q} > {log:q} 2>&1"
+            "{ON_GPUS}python -m eval.planted --config {params.config:q} > {log:q} 2>&1"
 
 
 if aimed_runs(EXPERIMENT):
@@ -210,6 +216,7 @@ if aimed_runs(EXPERIMENT):
         threads: EXPERIMENT.hardware.answer.cpus
         resources:
             gpu=EXPERIMENT.hardware.answer.gpus,
+            nodes=1,
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes,
         params:
@@ -217,7 +224,7 @@ if aimed_runs(EXPERIMENT):
             code=code_hash("eval.aim"),
             changes=EXPERIMENT.assay.aim_prompts,
         shell:
-            "python -m eval.aim --config {params.config:q} > {log:q} 2>&1"
+            "{ON_GPUS}python -m eval.aim --config {params.config:q} > {log:q} 2>&1"
 
 
 rule judge_checks:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.answer import answer_questions, manifest_path, open_policy, seed_of
+from eval.answer import answer_questions, closing_engine, manifest_path, open_policy, seed_of
 from eval.benchmark import Judged, judging_of, score_of
 from eval.benchmark import benchmark as declaration
 from eval.checkpoints import EvaluatedModel, planted_name, planted_runs
@@ -116,12 +116,12 @@ def _draw(experiment: Experiment, run: Run, benchmark: str) -> Draws:
     model = EvaluatedModel(run, experiment.world_of(run.seed), experiment.iterations)
     asked = load_questions(experiment, benchmark, model.world)
     policy, tokenizer = open_policy(model.checkpoint(experiment), experiment.sampling)
-    texts = []
-    for number in range(experiment.assay.planted.samples):
-        settings, engine = experiment.evaluation, experiment.sampling.vllm
-        stream = f"{model.id}, planted {number}"
-        answered = answer_questions(policy, tokenizer, {benchmark: asked.questions}, settings, stream, engine)
-        texts.append([[response.text for response in turns] for turns in answered[benchmark]])
+    texts, settings = [], experiment.evaluation
+    with closing_engine(policy):
+        for number in range(experiment.assay.planted.samples):
+            stream = f"{model.id}, planted {number}"
+            answered = answer_questions(policy, tokenizer, {benchmark: asked.questions}, settings, stream)
+            texts.append([[response.text for response in turns] for turns in answered[benchmark]])
     values = np.array([_win_rates(experiment, benchmark, model, asked.questions, of) for of in texts]).T
     return Draws(model, asked.questions, texts, values)
 

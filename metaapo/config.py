@@ -35,6 +35,11 @@ class CheckpointConfig(Section):
     eos_token: str = Field(
         "", description="replaces the tokenizer's EOS token if the chat template ends turns with another token"
     )
+    bos: Literal["template", "prepend", "none"] = Field(
+        "template",
+        description="who starts a prompt with BOS, if the tokenizer starts texts with it: the chat template does; "
+        "prepend: it does not, and BOS is added to it here; none: nobody, because the model was trained without it",
+    )
     trust_remote_code: bool = Field(False, description="run Python code shipped with the checkpoint")
 
 
@@ -162,10 +167,17 @@ class VLLMConfig(Section):
     """The vLLM engine; it runs in a separate process, so that its memory is free again before training."""
 
     python: str = Field("", description="Python interpreter of an environment with vLLM; empty: this one")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs per engine; this many training processes share one")
+    tensor_parallel: int = Field(
+        1, ge=1, description="GPUs per engine; this many training processes share one, so it must divide their number"
+    )
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     enforce_eager: bool = Field(False, description="disable CUDA graphs: slower, but starts faster")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed_per_prompt: bool = Field(
+        True,
+        description="every prompt has its own random stream, so samples do not depend on batches or processes; false: "
+        "one stream per engine, which large batches sample faster",
+    )
 
 
 class SamplingConfig(Section):
@@ -216,6 +228,9 @@ class EvaluationConfig(Section):
         "their own",
     )
     max_new_tokens: int = Field(32, ge=1, description="maximum tokens per answer")
+    answer_tokens: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="benchmark -> maximum tokens per answer, where it is not max_new_tokens"
+    )
     batch_size: int = Field(512, ge=1, description="answers generated in parallel")
     judges_file: str = Field("config/judges.yaml", description="the catalogue of judges")
     questions: dict[str, str] = Field(
@@ -242,6 +257,10 @@ class EvaluationConfig(Section):
         "v0.1-2024", description="which verdict parser and scores to use: those of 2024 (most papers) or 2025"
     )
     trust: TrustConfig = TrustConfig()
+
+    def tokens_of(self, benchmark: str) -> int:
+        """Maximum tokens of an answer to a benchmark."""
+        return self.answer_tokens.get(benchmark, self.max_new_tokens)
 
 
 class PlantedConfig(Section):
@@ -298,9 +317,9 @@ class HealthConfig(Section):
 class JobConfig(Section):
     """Resources requested from a cluster for one job."""
 
-    gpus: int = Field(0, ge=0)
-    cpus: int = Field(1, ge=1)
-    memory_gb: float = Field(8.0, gt=0, description="main memory")
+    gpus: int = Field(0, ge=0, description="per node")
+    cpus: int = Field(1, ge=1, description="per node")
+    memory_gb: float = Field(8.0, gt=0, description="main memory, per node")
     hours: float = Field(1.0, gt=0, description="wall-clock limit, per run")
     runs: int = Field(
         1,
@@ -315,6 +334,11 @@ class JobConfig(Section):
         return round(self.memory_gb * 1000)
 
     @property
+    def on_gpus(self) -> str:
+        """Beginning of a command that takes its share of a machine's GPUs; empty if the job needs none."""
+        return f"python -m metaapo.gpus {self.gpus} " if self.gpus else ""
+
+    @property
     def minutes(self) -> int:
         """Wall-clock limit in Snakemake's unit."""
         return max(1, round(self.hours * 60))
@@ -324,11 +348,21 @@ class HardwareConfig(Section):
     """Hardware and resources of the jobs; they affect results only through rounding."""
 
     launcher: str = Field(
-        "", description="accelerate configuration for training jobs, such as config/accelerate/zero3.yaml"
+        "", description="accelerate configuration for training jobs, such as config/accelerate/fsdp.yaml"
     )
-    processes: int = Field(1, ge=1, description="training processes over all machines; one per GPU")
+    processes: int = Field(1, ge=1, description="training processes over all nodes; one per GPU")
+    nodes: int = Field(1, ge=1, description="nodes of a training job; more than one needs SLURM")
     resident: bool = Field(True, description="false: load frozen models when they are used, one at a time")
     score_batch_size: int = Field(256, ge=1, description="sequences per forward pass in scoring and annotation")
+    score_batch_tokens: int = Field(
+        0,
+        ge=0,
+        description="tokens per forward pass there, where lengths differ much; 0: any number",
+    )
+    keep_stages: bool = Field(
+        False,
+        description="save scores, responses and rewards of an iteration as they are made, so that a crash repeats none",
+    )
     pinned_arithmetic: bool = Field(
         False,
         description="same bytes on every x86-64 CPU with AVX2, whatever the environment says; about 1.5 times slower",
@@ -337,13 +371,26 @@ class HardwareConfig(Section):
     train: JobConfig = JobConfig()
     answer: JobConfig = JobConfig()
 
+    @model_validator(mode="after")
+    def _nodes_are_alike(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(f"processes {self.processes} is not a multiple of nodes {self.nodes}; change either")
+        return self
+
     @property
     def launch(self) -> str:
-        """Command that starts a training module: `python -m`, or accelerate with the configured processes."""
+        """Command that starts a training module: `python -m`, or accelerate with the configured processes.
+
+        Snakemake exports a job's threads as OMP_NUM_THREADS, and every process would start as many; they share them.
+        """
         if not self.launcher and self.processes == 1:
-            return "python -m"
+            return f"{self.train.on_gpus}python -m"
         file = f"--config_file {shlex.quote(self.launcher)} " if self.launcher else ""
-        return f"accelerate launch {file}--num_processes {self.processes} -m"
+        here = self.processes // self.nodes
+        threads = f"OMP_NUM_THREADS={max(1, self.train.cpus // here)} "
+        if self.nodes > 1:
+            return f"{threads}python -m metaapo.nodes {self.nodes} {file}--num_processes {self.processes} -m"
+        return f"{threads}{self.train.on_gpus}accelerate launch {file}--num_processes {self.processes} -m"
 
 
 class EstimateConfig(Section):
@@ -353,6 +400,13 @@ class EstimateConfig(Section):
     dollars_per_gpu_hour: float = Field(3.0, ge=0, description="on-demand rental price; ask your provider")
     prompt_tokens: int = Field(200, ge=1, description="mean prompt length")
     response_tokens: int = Field(350, ge=1, description="mean response length")
+    judge_prompt_tokens: int = Field(
+        500, ge=1, description="mean length of a judge's instructions, beyond the question and the answers"
+    )
+    judge_answer_tokens: int = Field(300, ge=1, description="mean length of a judge's answer")
+    padding: float = Field(
+        1.3, ge=1, description="tokens computed per token of data: rows are as long as the longest of a batch"
+    )
     utilisation: float = Field(0.35, gt=0, le=1, description="fraction of peak FLOPs in forward and backward passes")
     decode_efficiency: float = Field(0.4, gt=0, le=1, description="fraction of the memory or FLOPs bound on decoding")
     sampled: dict[str, float] = Field({}, description="method -> fraction sampled online, to override the default")
@@ -417,6 +471,23 @@ class ExperimentConfig(Section):
         "assets", pattern=PATH, description="where `snakemake prefetch` saves checkpoints and datasets"
     )
     network: bool = Field(False, description="true: the workflow fetches missing assets itself")
+
+    @model_validator(mode="after")
+    def _engines_have_their_gpus(self) -> Self:
+        size, hardware = self.sampling.vllm.tensor_parallel, self.hardware
+        if self.sampling.backend != "vllm":
+            return self
+        if hardware.processes > 1 and hardware.processes // hardware.nodes % size:
+            raise ValueError(
+                f"sampling.vllm.tensor_parallel {size} does not divide the {hardware.processes // hardware.nodes} "
+                "training processes of a node (hardware.processes), so engines would overlap; change either"
+            )
+        for job in ("train", "answer"):
+            if 0 < (gpus := getattr(hardware, job).gpus) < size:
+                raise ValueError(
+                    f"sampling.vllm.tensor_parallel is {size}, but hardware.{job}.gpus {gpus}; change either"
+                )
+        return self
 
     @field_validator("seeds")
     @classmethod

@@ -4,12 +4,15 @@
 
 Formulas, where N is a model's number of parameters (docs/scaling.md explains their sources and accuracy):
 
-    forward pass        2 N FLOPs per token
+    forward pass        2 N FLOPs per token, `padding` tokens computed for one of data
     training            6 N FLOPs per token, 8 N with gradient checkpointing (the forward pass runs twice)
     decoding            a step of B sequences reads weights and caches once: (2 N + B c L) bytes, with c bytes of cache
                         per token and mean length L; or 2 N B FLOPs, whichever takes longer
     training memory     16 bytes per parameter (weights, gradients, two AdamW moments, all float32), sharded over the
-                        processes if the launcher does so, or 12 plus activations, whichever is more
+                        processes if the launcher does so, or 12 plus activations, whichever is more; of the worst
+                        micro-batch: the online responses of all its prompts are as long as sampling allows
+    a judge             its answers' tokens and its prompts' (the answers it reads and `judge_prompt_tokens`), at its
+                        price; or as GPU-hours where it has none and its name says its size ("70b")
     a checkpoint        2 bytes per parameter in bf16, 4 in float32
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +32,7 @@ from metaapo import PROJECT
 from metaapo.assets import hub
 from metaapo.benchmarks import WORLD_KINDS, declared, world_kinds
 from metaapo.config import CheckpointConfig, ConfigError
-from metaapo.data import DataError, read_json
+from metaapo.data import DataError, read_json, read_yaml
 from metaapo.experiment import Experiment, load
 from metaapo.method import Declaration, declaration_of
 
@@ -208,7 +212,7 @@ def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model
     fraction, k = sampled_fraction(experiment, method)
     prompt, response = assumed.prompt_tokens, assumed.response_tokens
     offline, online = prompt + 2 * response, 2 * response
-    passes = gpu.flops * assumed.utilisation
+    passes = gpu.flops * assumed.utilisation / assumed.padding
     step = RECOMPUTE if experiment.train_of(method).gradient_checkpointing else TRAIN
     decoded = prompts * fraction * k * response
     return {
@@ -217,7 +221,8 @@ def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model
         "annotate": FORWARD * reward_model.parameters * prompts * fraction * k * (prompt + response) / passes
         + FORWARD * policy.parameters * prompts * fraction * online / passes,
         "train": step * policy.parameters * prompts * (offline + fraction * online) / passes,
-        "start": 4 * _seconds_a_start(experiment) * experiment.iterations * experiment.hardware.processes
+        # scoring, sampling, annotating, training, and a second engine for the last probe
+        "start": 5 * _seconds_a_start(experiment) * experiment.iterations * experiment.hardware.processes
         if prompts
         else 0.0,
     }
@@ -239,9 +244,10 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
         runs[run.id] = run_seconds(experiment, run.method, policy, reward_model)
     hours = {stage: sum(seconds[stage] for seconds in runs.values()) / 3600 for stage in next(iter(runs.values()))}
     hours["answer"] = _answer_hours(experiment, policy)
+    hours["judge"], paid = _judging(experiment)
     total = sum(hours.values())
     trains = any(declaration(experiment, method).trains for method in experiment.methods)
-    memory = _memory(experiment, policy) if trains else 0.0
+    usual, worst = _memory(experiment, policy) if trains else (0.0, 0.0)
     return {
         "experiment": experiment.experiment,
         "gpu": assumed.gpu,
@@ -249,10 +255,12 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
         "parameters": policy.parameters,
         "gpu_hours": {stage: round(value, 2) for stage, value in hours.items()},
         "gpu_hours_total": round(total, 1),
-        "dollars": round(total * assumed.dollars_per_gpu_hour, 2),
+        "dollars": round(total * assumed.dollars_per_gpu_hour + paid, 2),
+        "dollars_for_judges": round(paid, 2),
         "disk_gb": round(_disk_bytes(experiment, policy, reward_model) / 1e9, 1),
-        "step_memory_gb": round(memory / 1e9, 1),
-        "fits": memory < 0.95 * GPUS[assumed.gpu].memory,
+        "step_memory_gb": round(usual / 1e9, 1),
+        "worst_step_memory_gb": round(worst / 1e9, 1),
+        "fits": worst < 0.95 * GPUS[assumed.gpu].memory,
     }
 
 
@@ -276,31 +284,77 @@ def _spread(experiment: Experiment) -> int:
     if not path.is_file():
         raise ConfigError(f"hardware.launcher: {launcher} does not exist; take one of config/accelerate/")
     kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("distributed_type")
-    return experiment.hardware.processes if kind in ("FSDP", "DEEPSPEED") else 1
+    return experiment.hardware.processes if kind == "FSDP" else 1
 
 
 def _seconds_a_start(experiment: Experiment) -> float:
     return SECONDS_A_START if experiment.world.name != "tiny" else SECONDS_A_START / 20
 
 
-def _memory(experiment: Experiment, policy: Shape) -> float:
-    train = experiment.train
-    longest = experiment.estimate.prompt_tokens + 4 * experiment.estimate.response_tokens
-    tokens = train.micro_batch_size * longest
-    responses = train.micro_batch_size * 4 * experiment.estimate.response_tokens
-    spread = _spread(experiment)
-    return step_memory(policy, tokens, responses, train.precision == "bf16", train.gradient_checkpointing, spread)
+def _memory(experiment: Experiment, policy: Shape) -> tuple[float, float]:
+    """Peak bytes of a training step at mean lengths, and of the worst one."""
+    train, assumed = experiment.train, experiment.estimate
+
+    def peak(offline: float, online: float) -> float:
+        responses = round(train.micro_batch_size * 2 * (offline + online))
+        tokens = train.micro_batch_size * assumed.prompt_tokens + responses
+        settings = (train.precision == "bf16", train.gradient_checkpointing, _spread(experiment))
+        return step_memory(policy, tokens, responses, *settings)
+
+    mean = assumed.response_tokens
+    longest = max(mean, min(experiment.sampling.max_new_tokens, train.max_length))
+    return peak(mean, mean), peak(mean, longest)
+
+
+def _judging(experiment: Experiment) -> tuple[float, float]:
+    """GPU-hours of judges on own servers, and dollars for those with a price, for all checkpoints."""
+    assumed, hours, dollars = experiment.estimate, 0.0, 0.0
+    checkpoints = len(experiment.runs()) * experiment.iterations + len(experiment.world.seeds)
+    requests = read = 0.0
+    for benchmark in experiment.benchmarks:
+        asked = checkpoints * _turns(experiment, benchmark) * declared(benchmark, "judge_calls", default=1)
+        answers = 2 if declared(benchmark, "pairwise") else 1
+        requests += asked
+        read += asked * (assumed.prompt_tokens + answers * assumed.response_tokens + assumed.judge_prompt_tokens)
+    written = requests * assumed.judge_answer_tokens
+    for judge in _asked_judges(experiment):
+        price = judge.get("price") or {}
+        dollars += (read * price.get("input", 0) + written * price.get("output", 0)) / 1e6
+        size = re.search(r"(\d+(?:\.\d+)?)b(?![a-z])", str(judge.get("model", "")).lower())
+        if size and not price:
+            hours += _served_seconds(float(size[1]) * 1e9, read, written, experiment) / 3600
+    return hours, dollars
+
+
+def _asked_judges(experiment: Experiment) -> list[dict[str, Any]]:
+    """The entries of the experiment's judges that are asked over a network, members of panels included."""
+    path = Path(experiment.evaluation.judges_file)
+    catalogue = read_yaml(path if path.is_file() else PROJECT / path, "a catalogue of judges")
+    names = list(experiment.evaluation.judges)
+    names += [member for name in names for member in (catalogue.get(name) or {}).get("members", [])]
+    entries = [catalogue.get(name) or {} for name in dict.fromkeys(names)]
+    return [entry for entry in entries if entry.get("kind") == "openai"]
+
+
+def _served_seconds(parameters: float, read: float, written: float, experiment: Experiment) -> float:
+    """GPU-seconds of a judge on an own server: reading is bound by FLOPs, writing by reading the weights.
+
+    With tensor parallelism every GPU reads its part of the weights, so GPU-seconds do not depend on their number.
+    """
+    gpu, assumed = GPUS[experiment.estimate.gpu], experiment.estimate
+    reading = FORWARD * parameters * read / (gpu.flops * assumed.utilisation)
+    return reading + 2 * parameters / gpu.bandwidth * written / (MAX_SEQUENCES * assumed.decode_efficiency)
 
 
 def _answer_hours(experiment: Experiment, policy: Shape) -> float:
     """GPU-hours for answering all benchmarks with all checkpoints, with the official questions and turns."""
     checkpoints = len(experiment.runs()) * experiment.iterations + len(experiment.world.seeds)
     turns = sum(_turns(experiment, benchmark) for benchmark in experiment.benchmarks)
-    tokens = checkpoints * turns * experiment.estimate.response_tokens
+    tokens = checkpoints * turns * min(experiment.estimate.response_tokens, experiment.evaluation.max_new_tokens)
     gpu = GPUS[experiment.estimate.gpu]
     context = experiment.estimate.prompt_tokens + experiment.estimate.response_tokens / 2
     decoding = tokens / decode_rate(policy, context, gpu, experiment.estimate.decode_efficiency)
-    return (decoding + _seconds_a_start(experiment) * len(experiment.benchmarks) * checkpoints) / 3600
+    return (decoding + _seconds_a_start(experiment) * checkpoints) / 3600
 
 
 def _turns(experiment: Experiment, benchmark: str) -> int:
@@ -308,7 +362,10 @@ def _turns(experiment: Experiment, benchmark: str) -> int:
     if experiment.world.name == "tiny":
         asked = experiment.world.questions
         return sum(getattr(asked, kind) * WORLD_KINDS[kind] for kind in world_kinds(benchmark))
-    return declared(benchmark, "official_size") * declared(benchmark, "turns", default=1)
+    key = declared(benchmark, "versioned_by")
+    version = getattr(experiment.evaluation, key) if key else None
+    size = declared(benchmark, "official_sizes", default={}).get(version) or declared(benchmark, "official_size")
+    return size * declared(benchmark, "turns", default=1)
 
 
 def _disk_bytes(experiment: Experiment, policy: Shape, reward_model: Shape) -> float:
@@ -328,7 +385,8 @@ def table(result: dict[str, Any], experiment: Experiment) -> str:
         *(f"  {stage:<9}{hours:>10.2f} GPU-hours" for stage, hours in result["gpu_hours"].items()),
         f"  {'total':<9}{result['gpu_hours_total']:>10.1f} GPU-hours, {result['dollars']:,.0f} dollars at "
         f"{assumed.dollars_per_gpu_hour} per hour",
-        f"  disk {result['disk_gb']:,.1f} GB; a training step needs {result['step_memory_gb']:,.1f} GB per GPU, which "
+        f"  disk {result['disk_gb']:,.1f} GB; a training step needs {result['step_memory_gb']:,.1f} GB per GPU, and "
+        f"{result['worst_step_memory_gb']:,.1f} GB where all online responses are as long as allowed, which "
         + ("fits" if result["fits"] else "does not fit; use more processes or lower train.micro_batch_size"),
         f"  assumed: prompts of {assumed.prompt_tokens} tokens, responses of {assumed.response_tokens}, "
         f"{assumed.utilisation:.0%} of peak FLOPs, {assumed.decode_efficiency:.0%} of the decoding bound",

@@ -48,7 +48,8 @@ for method in EXPERIMENT.methods:
                 "../environment.yml"
             threads: EXPERIMENT.hardware.train.cpus
             resources:
-                gpu=EXPERIMENT.hardware.train.gpus,
+                gpu=EXPERIMENT.hardware.train.gpus * EXPERIMENT.hardware.nodes,
+                nodes=EXPERIMENT.hardware.nodes,
                 mem_mb=EXPERIMENT.hardware.train.memory_mb,
                 runtime=EXPERIMENT.hardware.train.minutes * len(job.seeds),
             params:

@@ -6,11 +6,14 @@ import shutil
 import pytest
 import torch
 from conftest import make_policy, make_reward_model, make_tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from metaapo.assets.checkpoints import make
 from metaapo.config import CheckpointConfig
 from metaapo.data import DataError, read_json
 from metaapo.models.load import check_chat_template, encode_prompt, load_policy, load_reward_model
+from metaapo.models.logps import all_sequence_logps
 
 IDS = torch.tensor([[1, 4, 7, 8, 9, 5, 11, 2]])
 ANY = CheckpointConfig(path="x")
@@ -49,6 +52,82 @@ def test_a_reward_model_needs_its_head(tmp_path):
     with pytest.raises(DataError, match=r"the checkpoint lacks score\.weight; expected a trained reward model"):
         make(ANY, policy, tmp_path / "no_head", "k", classifies=True)
     assert not (tmp_path / "no_head").exists()
+
+
+def without(key, folder):
+    config = json.loads((folder / "config.json").read_text())
+    for name in (key, "id2label", "label2id"):
+        config.pop(name, None)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
+def test_a_reward_model_saved_by_openrlhf_says_nothing_of_its_outputs_and_loads(tmp_path, shards):
+    model = make_reward_model()
+    source = saved(tmp_path / "reward", model, **({"max_shard_size": "10KB"} if shards else {}))
+    without("num_labels", source)
+    folder = make(ANY, source, tmp_path / "reward_model", "k", classifies=True)
+    loaded = load_reward_model(folder)[0]
+    assert torch.equal(loaded.score.weight, model.score.weight)
+    assert torch.equal(loaded.model(IDS).last_hidden_state, model.model(IDS).last_hidden_state)
+
+
+def test_a_reward_model_s_head_may_have_openrlhf_s_name_for_it(tmp_path):
+    model = make_reward_model()
+    source = saved(tmp_path / "reward", model)
+    without("num_labels", source)
+    weights = load_file(source / "model.safetensors")
+    weights["value_head.weight"] = weights.pop("score.weight")
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text()) | {"value_head_prefix": "value_head"}
+    (source / "config.json").write_text(json.dumps(config))
+    folder = make(ANY, source, tmp_path / "reward_model", "k", classifies=True)
+    assert torch.equal(load_reward_model(folder)[0].score.weight, model.score.weight)
+
+
+def test_a_reward_model_with_two_outputs_is_refused(tmp_path):
+    from transformers import LlamaForSequenceClassification
+
+    two = LlamaForSequenceClassification(type(make_reward_model().config)(**make_reward_model().config.to_dict() | {
+        "num_labels": 2, "id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1},
+    }))  # fmt: skip
+    source = saved(tmp_path / "reward", two)
+    with pytest.raises(DataError, match=r"score\.weight has 2 outputs, expected a reward model with 1 .*comparisons"):
+        make(ANY, source, tmp_path / "reward_model", "k", classifies=True)
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    source = saved(tmp_path / "source", max_shard_size="20KB")
+    gone = sorted(source.glob("*.safetensors"))[1]
+    gone.unlink()
+    with pytest.raises(DataError, match=rf"{gone.name} is missing, which model\.safetensors\.index\.json names"):
+        make(ANY, source, tmp_path / "sft", "k")
+
+
+def test_tied_weights_are_stored_once_and_load_the_same(tmp_path):
+    tied = make_policy()
+    tied.config.tie_word_embeddings = True
+    tied.tie_weights()
+    source = saved(tmp_path / "source", tied, max_shard_size="20KB")
+    folder = make(ANY, source, tmp_path / "sft", "k")
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    assert torch.equal(load_policy(folder)[0](IDS).logits, tied(IDS).logits)
+
+
+@pytest.mark.parametrize("pad", [None, "<odd>", "<unk>"], ids=["none", "beyond the embedding", "another token"])
+def test_any_padding_token_will_do(tmp_path, pad):
+    """A batch of two prompts of different lengths gives each the scores that it has alone."""
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    if pad:
+        tokenizer.add_special_tokens({"pad_token": pad})
+    folder = make(ANY, saved(tmp_path / "source", tokenizer=tokenizer), tmp_path / "sft", "k")
+    policy, loaded = load_policy(folder)
+    assert loaded.pad_token_id < policy.config.vocab_size
+    prompts, responses = [[1, 4, 7], [1, 4, 7, 8, 9]], [[10, 2], [11, 12, 13, 2]]
+    both = all_sequence_logps(policy, prompts, responses, loaded.pad_token_id)
+    alone = [all_sequence_logps(policy, [p], [r], loaded.pad_token_id) for p, r in zip(prompts, responses)]
+    torch.testing.assert_close(both, torch.cat(alone), rtol=0, atol=1e-5)
 
 
 def pickled(folder):
@@ -132,6 +211,32 @@ def test_templates_that_keep_the_boundary_pass():
 
 
 OURS = make_tokenizer().chat_template
+
+
+def tokenizer_like_tulu():
+    """It starts texts with BOS, but its chat template does not."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = tokenizer_with(OURS.replace("{{ bos_token }}", ""))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 1)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(("bos", "first"), [("prepend", [1, 4]), ("none", [4, 6])])
+def test_the_configuration_says_who_adds_bos_where_the_chat_template_does_not(tmp_path, bos, first):
+    source = saved(tmp_path / "source", tokenizer=tokenizer_like_tulu())
+    with pytest.raises(DataError, match=r"starts texts with BOS, '<bos>', but the chat template does not; set bos "):
+        make(ANY, source, tmp_path / "refused", "k")
+    folder = make(CheckpointConfig(path="x", bos=bos), source, tmp_path / "sft", "k")
+    tokenizer = load_policy(folder)[1]
+    assert encode_prompt(tokenizer, [{"role": "user", "content": "list cat"}])[:2] == first
+    check_chat_template(tokenizer, "as eval.answer checks it")
+    tokenizer.save_pretrained(tmp_path / "trained")  # as a run saves it beside its policy
+    again = AutoTokenizer.from_pretrained(tmp_path / "trained")
+    assert encode_prompt(again, [{"role": "user", "content": "list cat"}])[:2] == first
+    check_chat_template(again, "as eval.answer checks it")
 
 
 @pytest.mark.parametrize(

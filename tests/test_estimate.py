@@ -58,7 +58,7 @@ def test_a_method_s_own_number_of_responses_counts():
 
 def test_sharding_the_policy_makes_it_fit():
     assert not estimate(resolve(REAL))["fits"]
-    hardware = {"launcher": "config/accelerate/zero3.yaml", "processes": 8}
+    hardware = {"launcher": "config/accelerate/fsdp.yaml", "processes": 8}
     train = {"precision": "bf16", "gradient_checkpointing": True, "micro_batch_size": 2, "batch_size": 128}
     assert estimate(resolve(REAL | {"hardware": hardware, "train": train}))["fits"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaapo.data import DataError
-from metaapo.models.logps import all_sequence_logps, collate, sequence_logps, token_logps
+from metaapo.models.logps import PROMPT, all_sequence_logps, collate, sequence_logps, token_logps
 
 PROMPTS = [[1, 4, 7, 8, 5], [1, 4, 9, 5], [1, 4, 10, 11, 12, 13, 5]]
 RESPONSES = [[9, 10, 2], [11, 2], [12, 13, 14, 15, 2]]
@@ -32,8 +32,6 @@ def test_padding_changes_nothing(policy, right, rows):
     batch = collate(PROMPTS, RESPONSES, pad_id=0)
     height, width = batch.input_ids.shape
     pad = torch.nn.functional.pad
-    mask = pad(batch.attention_mask, (0, right, 0, right, 0, 0, 0, rows))
-    mask |= torch.eye(width + right, dtype=torch.bool)
     moved = {
         name: getattr(batch, name) // width * (width + right) + getattr(batch, name) % width
         for name in ("positions", "sources")
@@ -42,7 +40,8 @@ def test_padding_changes_nothing(policy, right, rows):
         batch,
         input_ids=pad(batch.input_ids, (0, right, 0, rows), value=7),
         position_ids=pad(batch.position_ids, (0, right, 0, rows)),
-        attention_mask=mask,
+        trees=pad(batch.trees, (0, right, 0, rows), value=-1),
+        branches=pad(batch.branches, (0, right, 0, rows), value=PROMPT),
         **moved,
     )
     torch.testing.assert_close(sequence_logps(policy, padded), sequence_logps(policy, batch), rtol=1e-5, atol=1e-5)

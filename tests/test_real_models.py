@@ -12,7 +12,7 @@ from metaapo.experiment import Run, resolve
 from metaapo.loop.stages import Clock
 from metaapo.models.adapters import add_adapters, merged_state
 from metaapo.models.load import encode_prompt, load_policy, saved_dtypes
-from metaapo.models.vllm_backend import Request, request_document, sample
+from metaapo.models.vllm_backend import Engine, Request, engine_document, request_document
 from metaapo.train import train
 
 RUN = Run(method="metaapo", budget=1.0, seed=0)
@@ -94,7 +94,7 @@ def test_adapters_for_unknown_layers_are_an_error():
 @pytest.mark.parametrize(
     ("stage", "advice"),
     [
-        ("train", r"train\.micro_batch_size.*gradient_checkpointing.*zero3"),
+        ("train", r"train\.micro_batch_size.*gradient_checkpointing.*fsdp"),
         ("sample", r"sampling\.batch_size"),
         ("score", r"hardware\.score_batch_size.*resident"),
     ],
@@ -131,25 +131,31 @@ def test_a_full_disk_is_detected_before_an_iteration(tmp_path, monkeypatch):
 
 # --- vLLM ----------------------------------------------------------------------------------------------------------
 
-SETTINGS = {"n": 4, "top_p": 0.95, "max_new_tokens": 7, "eos": 2}
-REQUEST = Request([[1, 5, 6], [1, 7], [1, 5, 6]], temperatures=[0.9, 0.0, 0.9], seeds=[3] * 3, **SETTINGS)
+SETTINGS = {"n": 4, "top_p": 0.95, "eos": 2}
+REQUEST = Request(
+    [[1, 5, 6], [1, 7], [1, 5, 6]], temperatures=[0.9, 0.0, 0.9], max_new_tokens=[7, 9, 7], seeds=[3] * 3, **SETTINGS
+)
 
 
 def test_the_engine_gets_the_configured_settings(tmp_path):
-    told = request_document(tmp_path, REQUEST, VLLMConfig(tensor_parallel=2, gpu_memory_utilization=0.5))
-    assert told["engine"]["tensor_parallel_size"] == 2
-    assert told["engine"]["max_model_len"] == 10
-    assert told["sampling"] | {"n": 4, "top_p": 0.95, "max_tokens": 7} == told["sampling"]
+    assert REQUEST.longest == 11
+    engine = engine_document(tmp_path, VLLMConfig(tensor_parallel=2, gpu_memory_utilization=0.5), 22, REQUEST)
+    assert engine | {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5, "max_model_len": 22} == engine
+    told = request_document(REQUEST, VLLMConfig())
+    assert told["sampling"] | {"n": 4, "top_p": 0.95} == told["sampling"]
     assert told["temperatures"] == [0.9, 0.0, 0.9]
-    assert len(set(told["seeds"])) == 3
-    assert told["seeds"] == request_document(tmp_path, REQUEST, VLLMConfig())["seeds"]
+    assert told["max_tokens"] == [7, 9, 7]
+    first, greedy, again = told["seeds"]
+    assert greedy is None  # a seed would make vLLM sample the row by itself
+    assert None not in (first, again)
+    assert first != again
+    assert told["seeds"] == request_document(REQUEST, VLLMConfig())["seeds"]
+    assert request_document(REQUEST, VLLMConfig(seed_per_prompt=False))["seeds"] == [None] * 3
 
 
 def test_a_prompt_s_seed_does_not_depend_on_the_others(tmp_path):
-    alone = Request([[1, 7]], temperatures=[0.0], seeds=[3], **SETTINGS)
-    assert request_document(tmp_path, alone, VLLMConfig())["seeds"] == [
-        request_document(tmp_path, REQUEST, VLLMConfig())["seeds"][1]
-    ]
+    alone = Request([[1, 5, 6]], temperatures=[0.9], max_new_tokens=[7], seeds=[3], **SETTINGS)
+    assert request_document(alone, VLLMConfig())["seeds"] == request_document(REQUEST, VLLMConfig())["seeds"][:1]
 
 
 def test_an_environment_without_vllm_is_reported(tmp_path):
@@ -158,7 +164,7 @@ def test_an_environment_without_vllm_is_reported(tmp_path):
         import vllm  # noqa: F401
     except ImportError:
         with pytest.raises(DataError, match=r"vLLM .* ended with code 1 .*sampling\.vllm\.python"):
-            sample(tmp_path, REQUEST, VLLMConfig())
+            Engine(tmp_path, VLLMConfig()).sample(REQUEST)
     else:
         pytest.skip("vLLM is installed here")
 

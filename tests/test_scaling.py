@@ -36,18 +36,20 @@ def test_slurm_gets_the_configured_resources():
     asked = load(PROJECT / "config" / "llama3.1-8b.yaml").hardware
     for job in (asked.train, asked.answer):
         assert f"mem_mb={job.memory_mb}" in done.stdout
-        assert f"runtime={job.minutes}, gpu={job.gpus}" in done.stdout
+        assert f"runtime={job.minutes}, gpu={job.gpus}, nodes=1" in done.stdout
 
 
 def test_the_slurm_profile_is_plain_and_limits_no_gpus():
     profile = yaml.safe_load((PROJECT / "profiles" / "slurm" / "config.yaml").read_text())
     assert profile["executor"] == "slurm"
-    assert "resources" not in profile  # would cap the total GPUs of all jobs
+    assert profile["resources"] == ["asking=1"]  # and nothing that would cap the total GPUs of all jobs
+    assert profile["default-resources"]["nodes"] == 1
 
 
 def test_a_run_is_launched_as_configured():
     hardware = load(PROJECT / "config" / "llama3.1-8b.yaml").hardware
-    assert hardware.launch == "accelerate launch --config_file config/accelerate/zero3.yaml --num_processes 8 -m"
+    launch = "python -m metaapo.gpus 8 accelerate launch --config_file config/accelerate/fsdp.yaml --num_processes 8 -m"
+    assert hardware.launch == f"OMP_NUM_THREADS=8 {launch}"
     assert load(PROJECT / "config" / "default.yaml").hardware.launch == "python -m"
 
 

@@ -18,6 +18,7 @@ def judge_settings(experiment: Experiment, name: str) -> dict[str, object]:
     """The settings that judgments depend on, as plain data: the judge's entry without settings of the transport."""
     steering = {"concurrency", "timeout", "attempts", "backoff", "max_dollars", "price", "api_key_env", "url", "batch"}
     steering |= {"batch_poll", "requests_per_minute", "tokens_per_minute", "checked", "sources", "max_unreadable"}
+    steering |= {"url_file", "url_wait"}
     config = find_judge(experiment.evaluation.judges_file, name)
     asked = {"endpoint": endpoint_of(config)} if config.kind == "openai" else {}
     members = {"members": {member: judge_settings(experiment, member) for member in config.members}}

@@ -34,7 +34,7 @@ from eval.judges.money import TYPICAL_ANSWER, Body, CapReached, Prices, Purse, S
 from eval.judges.pace import Pace
 from eval.judges.store import ANSWERED, NOT_SENT, Cost, Intent, Outcome, Store, Stored, Writer, key_of
 from eval.judges.transport import Fault, Response, Transport, encode, retry_after
-from eval.judges.wire import endpoint_of, headers_of, url_of
+from eval.judges.wire import endpoint_of, headers_of, published, url_of
 from metaapo.data import DataError
 
 LONGEST_RETRY_AFTER = 3600.0  # seconds; an endpoint that asks for more is a matter for a person
@@ -240,6 +240,7 @@ class Asking:
 
     async def ask(self, missing: Mapping[str, Body]) -> dict[str, Answer]:
         """Ask what is missing; raises as `Client.ask`."""
+        self.config = published(self.config)
         ledger = self.store.ledger()
         self._stop = asyncio.Event()
         self.purse = Purse(self.config.max_dollars, ledger["dollars"] + ledger["unsure_dollars"])

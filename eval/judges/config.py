@@ -52,6 +52,14 @@ class JudgeConfig(Section):
         pattern=r"^https?://[^\s\x00-\x1f]+$",
         description="openai: the endpoint, up to and including /v1 (azure: up to the deployment's name)",
     )
+    url_file: str = Field(
+        "",
+        description="openai: a file that holds the url instead, written by the job that serves the judge when it is "
+        "ready (docs/scaling.md); empty: url",
+    )
+    url_wait: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="openai: seconds to wait for url_file if it is not there yet"
+    )
     endpoint: str = Field(
         "", description="openai: tells this endpoint from others in the store, if its url may change; empty: the url"
     )

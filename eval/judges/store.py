@@ -55,6 +55,10 @@ ANSWERED = "answered"
 NOT_SENT = "not sent"  # announced, then held back
 
 
+# File systems of this machine alone. On any other, SQLite's write-ahead log is unsafe: its index is shared memory.
+LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "apfs", "hfs", "vfat", "ramfs"}
+MOUNTS = Path("/proc/mounts")
+
 BatchRows = dict[str, tuple[int, Any]]  # key of a request -> its row in the ledger, and its body
 
 
@@ -114,6 +118,22 @@ def key_of(endpoint: str, body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([endpoint, body], sort_keys=True).encode()).hexdigest()
 
 
+def journal_mode(path: Path, mounts: Path = MOUNTS) -> str:
+    """SQLite's journal for a file: WAL, which is fast, or DELETE where another machine may open the file too.
+
+    Args:
+        path: the file, which need not exist.
+        mounts: the mounted file systems, in the format of Linux's /proc/mounts; WAL if there is no such file.
+    """
+    if not mounts.is_file():
+        return "WAL"
+    place = path.resolve()
+    rows = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
+    over = [(Path(point.replace("\\040", " ")), kind) for point, kind in rows]
+    kinds = [kind for point, kind in sorted(over, key=lambda row: len(row[0].parts)) if place.is_relative_to(point)]
+    return "WAL" if not kinds or kinds[-1] in LOCAL else "DELETE"
+
+
 class Store:
     """One judge's answers and ledger."""
 
@@ -133,7 +153,7 @@ class Store:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
                 self._check_schema()
-                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute(f"PRAGMA journal_mode={journal_mode(self.path)}")
                 self._connection.execute("PRAGMA synchronous=FULL")  # an answer costs more than a sync
                 if self._connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                     self._connection.executescript(_SCHEMA)

@@ -15,13 +15,17 @@ docs.anthropic.com/en/api/messages.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import ValidationError
+
 from eval.judges.answers import without_surrogates
 from eval.judges.config import JudgeConfig
-from metaapo.data import Message
+from metaapo.data import DataError, Message
 
 Body = Mapping[str, Any]
 AZURE_VERSION = "2024-10-21"
@@ -32,7 +36,30 @@ SHORTEST_ANSWER = 16  # tokens; a thinking judge needs a few to write even one l
 
 def endpoint_of(config: JudgeConfig) -> str:
     """What tells an endpoint from others in the store."""
-    return config.endpoint or f"{config.api} {config.url.rstrip('/')}"
+    return config.endpoint or f"{config.api} {config.url_file or config.url.rstrip('/')}"
+
+
+def published(config: JudgeConfig) -> JudgeConfig:
+    """The judge at the address in its `url_file`, which is read before anything is asked; without one, as it is.
+
+    Raises:
+        DataError: the file is not there after `url_wait` seconds, or holds no address.
+    """
+    if not config.url_file:
+        return config
+    path, until = Path(config.url_file), time.monotonic() + config.url_wait
+    while not path.is_file() and time.monotonic() < until:
+        time.sleep(min(1.0, config.url_wait))
+    if not path.is_file():
+        raise DataError(
+            f"judge {config.model}: {path} (url_file) is not there; start the job that serves the judge and writes it "
+            "(docs/scaling.md), or raise url_wait"
+        )
+    url = path.read_text(encoding="utf-8").strip()
+    try:
+        return JudgeConfig.model_validate(config.model_dump() | {"url": url, "endpoint": endpoint_of(config)})
+    except ValidationError as error:
+        raise DataError(f"{path}: {url[:80]!r} is no address of an endpoint; expected http://host:port/v1") from error
 
 
 def url_of(config: JudgeConfig) -> str:

@@ -12,17 +12,26 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from metaapo.assets import hub
 from metaapo.command import errors_in_one_sentence, world_arguments
 from metaapo.config import CheckpointConfig
 from metaapo.data import DataError, read_json, sha256_file, write_json
 from metaapo.experiment import Experiment, load
-from metaapo.models.load import SOURCE, check_chat_template, load_policy, load_reward_model, load_tokenizer
+from metaapo.models.load import (
+    SOURCE,
+    check_chat_template,
+    load_as_saved,
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+)
 
 PARTS = ("sft", "reward_model")
 PROBE_TOKENS = 48
+BOS = "{{- bos_token -}}"  # before a chat template that lacks it
 SINGLE_FILE = "100TB"  # max_shard_size: always write one model.safetensors, as rules and readers expect
 
 
@@ -111,9 +120,7 @@ def _join_shards(source: Path, folder: Path, checkpoint: CheckpointConfig, class
             f"{key}: {source} has no *.safetensors weights; pickled ones (*.bin, *.pt) can run code; if trusted, "
             "convert them with save_pretrained"
         )
-    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
-    options = {"dtype": "auto", "use_safetensors": True, "trust_remote_code": checkpoint.trust_remote_code}
-    model = auto.from_pretrained(source, **options)
+    model = load_as_saved(source, classifies, checkpoint.trust_remote_code)
     model.save_pretrained(folder, max_shard_size=SINGLE_FILE)
     AutoTokenizer.from_pretrained(source, trust_remote_code=checkpoint.trust_remote_code).save_pretrained(folder)
 
@@ -149,14 +156,46 @@ def _check_same_logits(before: PreTrainedModel, after: PreTrainedModel, key: str
 
 
 def _fix_tokenizer(checkpoint: CheckpointConfig, folder: Path, key: str) -> None:
-    """Set the configured EOS token and check the chat template."""
+    """Set the configured EOS token, decide who adds BOS, and check the chat template."""
     if checkpoint.eos_token:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=checkpoint.trust_remote_code)
         if tokenizer.convert_tokens_to_ids(checkpoint.eos_token) in (None, tokenizer.unk_token_id):
             raise DataError(f"{key}: eos_token {checkpoint.eos_token!r} is not in the vocabulary; check its spelling")
         tokenizer.eos_token = checkpoint.eos_token
         tokenizer.save_pretrained(folder)
+    if checkpoint.bos != "template":
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=checkpoint.trust_remote_code)
+        (_prepend_bos if checkpoint.bos == "prepend" else _drop_bos)(tokenizer, key)
+        tokenizer.save_pretrained(folder)
     check_chat_template(load_tokenizer(folder), key)
+
+
+def _prepend_bos(tokenizer: PreTrainedTokenizerBase, key: str) -> None:
+    """Let the chat template start every conversation with BOS."""
+    if tokenizer.bos_token is None:
+        raise DataError(f"{key}: bos is prepend, but the tokenizer has no BOS token; remove the key bos")
+    template = tokenizer.chat_template
+    if isinstance(template, str):
+        tokenizer.chat_template = BOS + template
+    elif template is not None:  # several, by name
+        tokenizer.chat_template = {name: BOS + text for name, text in template.items()}
+
+
+def _drop_bos(tokenizer: PreTrainedTokenizerBase, key: str) -> None:
+    """Let nobody add BOS: the tokenizer starts texts without it, as the chat template already does.
+
+    Some classes of tokenizers add it by a flag, others by the post-processor that was saved with them.
+    """
+    if hasattr(tokenizer, "add_bos_token"):
+        tokenizer.add_bos_token = False
+    if _adds_bos(tokenizer) and tokenizer.is_fast:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    if _adds_bos(tokenizer):
+        raise DataError(f"{key}: bos is none, but this tokenizer cannot be kept from adding BOS; use bos: prepend")
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return tokenizer.bos_token_id is not None and tokenizer("Hello")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from metaapo.data import DataError
 from metaapo.loop.ledger import Outcome
 from metaapo.loop.policies import Policies
-from metaapo.loop.processes import Processes
+from metaapo.loop.processes import Processes, together
 from metaapo.loop.prompts import Prompt
 from metaapo.models.generate import Response
 from metaapo.models.rewards import reward_responses
@@ -71,8 +71,9 @@ def best_worst(texts: Sequence[str], scores: Sequence[float]) -> OnlinePair:
 class Annotator:
     """Scores responses with the reward model, dividing the work between a job's processes."""
 
-    def __init__(self, policies: Policies, processes: Processes, batch_size: int) -> None:
-        self.policies, self.processes, self.batch_size = policies, processes, batch_size
+    def __init__(self, policies: Policies, processes: Processes, batch_size: int, batch_tokens: int = 0) -> None:
+        self.policies, self.processes = policies, processes
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
 
     def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """Rewards of responses to each prompt, same shape as `texts`."""
@@ -81,6 +82,9 @@ class Annotator:
             messages, responses = [prompt.messages for prompt, _ in items], [texts for _, texts in items]
             model, tokenizer = self.policies.reward_model, self.policies.reward_tokenizer
             with self.processes.arithmetic():
-                return reward_responses(model, tokenizer, messages, responses, self.batch_size)[0]
+                sizes = (self.batch_size, self.batch_tokens)
+                return reward_responses(model, tokenizer, messages, responses, *sizes)[0]
 
-        return self.processes.share(list(zip(prompts, texts, strict=True)), work)
+        characters = [len(prompt.ids) + sum(map(len, own)) for prompt, own in zip(prompts, texts, strict=True)]
+        items = list(zip(prompts, texts, strict=True))
+        return self.processes.share(items, work, parts=lambda n: together(range(len(items)), characters, n))

@@ -35,7 +35,7 @@ def train_epoch(
         DataError: no prompt is left to train on.
     """
     batches = _batches(bench, method, iteration, prompts, pairs)
-    log = []
+    log: Rows = []
     optimizer, schedule = adamw(bench.policies.policy, bench.train, len(batches), bench.train.lr)
     model, optimizer = bench.policies.start_training(optimizer)
     title = f"{bench.context.run.id} iteration {iteration}"

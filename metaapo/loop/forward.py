@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from metaapo.loop.processes import Processes
+from metaapo.loop.processes import Processes, together
 from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.losses import PairLogps
 from metaapo.models.logps import IntList, all_sequence_logps, collate, sequence_logps
@@ -20,8 +20,9 @@ Logps = Callable[[nn.Module, Sequence[IntList], Sequence[IntList]], Tensor]
 class Scorer:
     """Computes log-probabilities without gradients, dividing the work between a job's processes."""
 
-    def __init__(self, processes: Processes, pad_id: int, batch_size: int) -> None:
-        self.processes, self.pad_id, self.batch_size = processes, pad_id, batch_size
+    def __init__(self, processes: Processes, pad_id: int, batch_size: int, batch_tokens: int = 0) -> None:
+        self.processes, self.pad_id = processes, pad_id
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
 
     def logps(self, model: nn.Module, prompts: Sequence[IntList], responses: Sequence[IntList]) -> Tensor:
         """Log-probabilities of responses, float32 (n,), on the CPU; all processes must call it with the same arguments.
@@ -34,14 +35,20 @@ class Scorer:
         items = list(zip(prompts, responses, strict=True))
         if not items:
             return torch.zeros(0)
+        weights = [len(prompt) + len(response) for prompt, response in items]
         return torch.tensor(
-            self.processes.share(items, lambda share: self.logps_here(model, *zip(*share, strict=True)).tolist())
+            self.processes.share(
+                items,
+                lambda share: self.logps_here(model, *zip(*share, strict=True)).tolist(),
+                parts=lambda n: together([tuple(prompt) for prompt, _ in items], weights, n),
+            )
         )
 
     def logps_here(self, model: nn.Module, prompts: Sequence[IntList], responses: Sequence[IntList]) -> Tensor:
         """Like `logps`, but for this process only."""
         with self.processes.arithmetic():
-            return all_sequence_logps(model, prompts, responses, self.pad_id, self.batch_size).cpu()
+            sizes = (self.pad_id, self.batch_size, self.batch_tokens)
+            return all_sequence_logps(model, prompts, responses, *sizes).cpu()
 
 
 def reference_column(pairs: Sequence[PreferencePair], name: str, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,12 @@ def score_offline(bench: Workbench, method: Method, iteration: int) -> tuple[lis
     prompts = bench.read_prompts(iteration)
     if not method.uses_offline:
         return prompts, _unread(prompts)
-    reference = kept_with_world(bench, iteration, lambda: _logps(bench, bench.policies.reference, prompts))
+    reference = kept_with_world(bench, iteration, lambda: _logps(bench, "reference", iteration, prompts))
     for prompt, chosen, rejected in zip(prompts, *(side.tolist() for side in reference)):
         prompt.offline = replace(prompt.offline, reference_chosen=chosen, reference_rejected=rejected)
     if method.rates_offline:
-        rewards = bench.annotator.rewards(prompts, [prompt.texts for prompt in prompts])
+        texts = [prompt.texts for prompt in prompts]
+        rewards = bench.kept.numbers(iteration, "offline_rewards", lambda: bench.annotator.rewards(prompts, texts))
         for prompt, (chosen, rejected) in zip(prompts, rewards):
             prompt.reward_gap = chosen - rejected
     if not method.reads_scores:
@@ -38,7 +40,7 @@ def score_offline(bench: Workbench, method: Method, iteration: int) -> tuple[lis
     if bench.context.reference_path(iteration) == bench.context.start_path(iteration):
         policy = reference
     else:
-        policy = _logps(bench, bench.policies.policy, prompts)
+        policy = _logps(bench, "policy", iteration, prompts)
     pairs = _pairs(bench, method, prompts, policy)
     for prompt, score in zip(prompts, pairs.scores.tolist()):
         prompt.ledger.offline_score = score
@@ -49,11 +51,19 @@ def _unread(prompts: list[Prompt]) -> OfflinePairs:
     return OfflinePairs(*(torch.full((len(prompts),), torch.nan) for _ in range(3)))
 
 
-def _logps(bench: Workbench, model: nn.Module, prompts: list[Prompt]) -> tuple[Tensor, ...]:
+def _logps(
+    bench: Workbench, model: Literal["policy", "reference"], iteration: int, prompts: list[Prompt]
+) -> tuple[Tensor, ...]:
     """Log-probabilities of the chosen and of the rejected responses, (n,) each; prompts are read once."""
     pairs = [prompt.offline for prompt in prompts]
     responses = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
-    return bench.scorer.logps(model, [prompt.ids for prompt in prompts] * 2, responses).split(len(prompts))
+    ids = [prompt.ids for prompt in prompts] * 2
+
+    def compute() -> list[float]:
+        loaded: nn.Module = getattr(bench.policies, model)
+        return bench.scorer.logps(loaded, ids, responses).tolist()
+
+    return torch.tensor(bench.kept.numbers(iteration, f"offline_{model}_logps", compute)).split(len(prompts))
 
 
 def _pairs(bench: Workbench, method: Method, prompts: list[Prompt], policy: tuple[Tensor, ...]) -> OfflinePairs:

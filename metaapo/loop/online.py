@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from metaapo.loop.annotate import best_worst, scores_of
+from metaapo.loop.probe import draw
 from metaapo.loop.prompts import PreferencePair, Prompt
 from metaapo.loop.stages import Clock
 from metaapo.loop.workbench import Workbench
@@ -17,24 +18,47 @@ from metaapo.selection import Selection
 
 def annotate_selected(
     bench: Workbench, method: Method, iteration: int, prompts: list[Prompt], selection: Selection, clock: Clock
-) -> None:
-    """Create online pairs for the selected prompts and record the cost in the ledger."""
+) -> list[Response] | None:
+    """Create online pairs for the selected prompts and record the cost in the ledger.
+
+    Returns:
+        responses for the run's first probe, which the engine that samples draws too; None in later iterations, and if
+        the sampler works while the policy is trained, and so without an engine.
+    """
     enter_selection(prompts, selection, rated=2 if method.rates_offline else 0)
     selected = [prompt for prompt in prompts if prompt.ledger.sampled]
+    first_probe = None
+    with clock("sample"), bench.sampler.one_engine():
+        responses = _kept(bench, iteration, "responses", lambda: _sample(bench, method, iteration, selected))
+        if iteration == 1 and not bench.sampler.works_while_training:
+            probed = _kept(bench, iteration, "first_probe", lambda: [[r] for r in draw(bench, iteration, 0, prompts)])
+            first_probe = [response for (response,) in probed]
     if not selected:
-        return
-    with clock("sample"):
-        responses = _sample(bench, method, iteration, selected)
+        return first_probe
     texts = [[response.text for response in candidates] for candidates in responses]
     if method.candidates.with_offline:
         texts = [[*sampled, *prompt.texts] for sampled, prompt in zip(texts, selected)]
     with clock("annotate"):
-        rewards = bench.annotator.rewards(selected, texts)
+        rewards = bench.kept.numbers(iteration, "rewards", lambda: bench.annotator.rewards(selected, texts))
         for prompt, *candidates in zip(selected, responses, texts, rewards):
             _make_pair(bench, method, prompt, *candidates)
         if method.revise is not None:
             _revise(bench, method.revise, iteration, prompts)
-        _add_reference_logps(bench, method, [prompt for prompt in selected if prompt.online is not None])
+        _add_reference_logps(bench, method, iteration, [prompt for prompt in selected if prompt.online is not None])
+    return first_probe
+
+
+def _kept(
+    bench: Workbench, iteration: int, stage: str, compute: Callable[[], list[list[Response]]]
+) -> list[list[Response]]:
+    """Responses, one list per prompt, drawn once."""
+    return bench.kept.once(
+        iteration,
+        stage,
+        compute,
+        rows_of=lambda drawn: [[asdict(response) for response in row] for row in drawn],
+        from_rows=lambda rows: [[Response(**response) for response in row] for row in rows],
+    )
 
 
 def reuse_offline_pairs(prompts: list[Prompt]) -> None:
@@ -55,6 +79,8 @@ def _sample(bench: Workbench, method: Method, iteration: int, selected: list[Pro
     candidates, sampling = method.candidates, bench.sampling
     seed = bench.context.torch_seed(iteration, "sample")
     responses: list[list[Response]] = [[] for _ in selected]
+    if not selected:
+        return responses
     if candidates.greedy:
         responses = bench.sampler.sample(selected, 1, 0.0, 1.0, seed)
     k = sampling.k if candidates.k is None else candidates.k
@@ -97,12 +123,14 @@ def _revise(bench: Workbench, revise: Callable[[Annotations], Revision], iterati
             prompt.fixed_weight = weight
 
 
-def _add_reference_logps(bench: Workbench, method: Method, prompts: list[Prompt]) -> None:
+def _add_reference_logps(bench: Workbench, method: Method, iteration: int, prompts: list[Prompt]) -> None:
     """Compute the frozen reference's log-probabilities once per iteration instead of once per step."""
     names = ("chosen", "rejected", "greedy") if method.bonus is not None else ("chosen", "rejected")
     responses = [getattr(prompt.online, name) for name in names for prompt in prompts]
     ids = [prompt.ids for prompt in prompts] * len(names)
-    logps = bench.scorer.logps(bench.policies.reference, ids, responses)
-    for name, side in zip(names, logps.view(len(names), len(prompts)).tolist()):
-        for prompt, logp in zip(prompts, side):
+    logps = bench.kept.numbers(
+        iteration, "online_logps", lambda: bench.scorer.logps(bench.policies.reference, ids, responses).tolist()
+    )
+    for number, name in enumerate(names):
+        for prompt, logp in zip(prompts, logps[number * len(prompts) : (number + 1) * len(prompts)], strict=True):
             prompt.online = replace(prompt.online, **{f"reference_{name}": logp})

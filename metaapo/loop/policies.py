@@ -116,10 +116,6 @@ class Policies:
         accelerator = self.processes.accelerator
         if accelerator.distributed_type == DistributedType.NO:
             return accelerator.prepare(policy, optimizer)
-        plugin = accelerator.state.deepspeed_plugin
-        if plugin is not None:
-            plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = self.config.micro_batch_size
-            plugin.deepspeed_config["gradient_clipping"] = self.config.max_grad_norm
         if not self.resident:
             self._evict_frozen()
         return accelerator.prepare(LogpsModule(policy), optimizer)

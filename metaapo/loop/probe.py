@@ -8,18 +8,30 @@ import numpy as np
 
 from metaapo.loop.prompts import Prompt
 from metaapo.loop.workbench import Workbench
+from metaapo.models.generate import Response
 
 PROBE_PROMPTS = 64  # enough for a curve of KL and length; the benchmarks, not the probes, measure quality
 
 
 def probe(bench: Workbench, iteration: int, step: int, prompts: list[Prompt]) -> list[dict[str, Any]]:
-    """Sample and measure one response to each of a few prompts; each becomes one line of probes.jsonl.
+    """Sample and measure one response to each of a few prompts; each becomes one line of probes.jsonl."""
+    return measure(bench, iteration, step, prompts, draw(bench, iteration, step, prompts))
+
+
+def draw(bench: Workbench, iteration: int, step: int, prompts: list[Prompt]) -> list[Response]:
+    """Sample one response to each of a few prompts."""
+    seed = bench.context.torch_seed(iteration, f"probe{step}")
+    return [response for (response,) in bench.sampler.sample(prompts[:PROBE_PROMPTS], 1, 1.0, 1.0, seed)]
+
+
+def measure(
+    bench: Workbench, iteration: int, step: int, prompts: list[Prompt], responses: list[Response]
+) -> list[dict[str, Any]]:
+    """Measure the responses of `draw`.
 
     The reward is only recorded; it is not used in training and does not count towards the annotation budget.
     """
     probed = prompts[:PROBE_PROMPTS]
-    seed = bench.context.torch_seed(iteration, f"probe{step}")
-    responses = [response for (response,) in bench.sampler.sample(probed, 1, 1.0, 1.0, seed)]
     rewards = bench.annotator.rewards(probed, [[response.text] for response in responses])
     ids = [response.token_ids for response in responses]
     sft = bench.scorer.logps(bench.policies.sft, [prompt.ids for prompt in probed], ids).tolist()
@@ -39,9 +51,16 @@ def probe(bench: Workbench, iteration: int, step: int, prompts: list[Prompt]) ->
     ]
 
 
-def start_probe(bench: Workbench, iteration: int, prompts: list[Prompt]) -> list[dict[str, Any]]:
-    """The probe before the first training step; none in later iterations, which start where the one before ended."""
-    return probe(bench, iteration, 0, prompts) if iteration == 1 else []
+def start_probe(
+    bench: Workbench, iteration: int, prompts: list[Prompt], drawn: list[Response] | None = None
+) -> list[dict[str, Any]]:
+    """The probe before the first training step; none in later iterations, which start where the one before ended.
+
+    `drawn` are its responses if an engine has drawn them along with others.
+    """
+    if iteration > 1:
+        return []
+    return measure(bench, iteration, 0, prompts, draw(bench, iteration, 0, prompts) if drawn is None else drawn)
 
 
 def last_probe(probes: list[dict[str, Any]]) -> dict[str, float]:

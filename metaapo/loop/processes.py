@@ -6,14 +6,16 @@ raised in all, so that none waits forever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from metaapo.config import HardwareConfig, TrainConfig
@@ -29,9 +31,12 @@ def start_processes(train: TrainConfig, hardware: HardwareConfig) -> Processes:
     Raises:
         DataError: their number differs from the configuration.
     """
+    # Others wait while one process starts an engine or writes a checkpoint; the job's own limit ends what hangs.
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=hardware.train.hours))
     no_gpu = not torch.accelerator.is_available()  # several processes on CPUs have to be asked for
     AcceleratorState._reset_state()  # of another run in this process, which may have had another precision
-    accelerator = Accelerator(cpu=no_gpu, mixed_precision="bf16" if train.precision == "bf16" else "no")
+    precision = "bf16" if train.precision == "bf16" else "no"
+    accelerator = Accelerator(cpu=no_gpu, mixed_precision=precision, kwargs_handlers=[timeout])
     check_processes(accelerator.num_processes, hardware.processes, train.batch_size)
     return Processes(accelerator)
 
@@ -89,12 +94,20 @@ class Processes:
         broadcast_object_list(box)
         return _result(box)[0]
 
-    def share(self, items: Sequence[A], work: Callable[[Sequence[A]], Sequence[B]]) -> list[B]:
-        """Work on items, each process on a contiguous part of them.
+    def share(
+        self,
+        items: Sequence[A],
+        work: Callable[[Sequence[A]], Sequence[B]],
+        parts: Callable[[int], list[list[int]]] | None = None,
+        every: int = 1,
+    ) -> list[B]:
+        """Work on items, each process on a part of them.
 
         Args:
             items: the same in every process.
             work: from a part of the items (maybe empty) to one result per item.
+            parts: from a number of parts to the indices of the items in each; None: contiguous parts of equal size.
+            every: only every so many-th process works, such as the first of those whose GPUs serve one engine.
 
         Returns:
             all results, in the order of the items, in every process.
@@ -104,10 +117,14 @@ class Processes:
         """
         if self.n == 1:
             return list(work(items))
-        bounds = [len(items) * i // self.n for i in range(self.n + 1)]
-        mine = items[bounds[self.rank] : bounds[self.rank + 1]]
+        divided = (parts or (lambda n: contiguous(len(items), n)))(self.n // every)
+        own = divided[self.rank // every] if self.rank % every == 0 else []
+        mine = [items[i] for i in own]
         answers = _result(gather_object([_attempt(lambda: list(work(mine)) if mine else [])]))
-        return [row for part in answers for row in part]
+        placed = dict(
+            zip((i for part in divided for i in part), (row for part in answers for row in part), strict=True)
+        )
+        return [placed[i] for i in range(len(items))]
 
     def interleave(self, mine: Tensor) -> Tensor:
         """Rows of all processes, (batch, ...), where process r holds rows r, r + n, r + 2n ... of the batch."""
@@ -136,6 +153,33 @@ class Processes:
     def mean(self, value: float) -> float:
         """The mean of a number over the processes."""
         return value if self.n == 1 else sum(gather_object([value])) / self.n
+
+
+def contiguous(items: int, n: int) -> list[list[int]]:
+    """The indices of items, divided into n contiguous parts of equal size."""
+    bounds = [items * i // n for i in range(n + 1)]
+    return [list(range(start, end)) for start, end in itertools.pairwise(bounds)]
+
+
+def together(keys: Sequence[Hashable], weights: Sequence[float], n: int) -> list[list[int]]:
+    """The indices of items, divided into n parts of about equal weight; items with the same key stay together.
+
+    Args:
+        keys: of each item, such as the prompt that several responses share.
+        weights: of each item, such as its tokens, > 0.
+        n: number of parts.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        groups.setdefault(key, []).append(i)
+    heaviest_first = sorted(groups.values(), key=lambda group: -sum(weights[i] for i in group))
+    parts: list[list[int]] = [[] for _ in range(n)]
+    loads = [0.0] * n
+    for group in heaviest_first:
+        lightest = loads.index(min(loads))
+        parts[lightest] += group
+        loads[lightest] += sum(weights[i] for i in group)
+    return parts
 
 
 def _attempt(compute: Callable[[], Any]) -> tuple[Any, str | None]:

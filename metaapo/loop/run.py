@@ -1,7 +1,8 @@
 """The run directory: the files and provenance of one training run, and resuming from finished iterations.
 
     runs/{method}/budget{budget}/seed{seed}/
-        iter1/ iter2/ ...   finished iterations: model/ train.jsonl annotations.jsonl probes.jsonl summary.json
+        iter1/ iter2/ ...   finished iterations: model/ train.jsonl annotations.jsonl probes.jsonl summary.json, and
+                            stages/ if hardware.keep_stages is set
         run.json            written last: configuration, code, data, packages, totals
 
 An iteration is written to a hidden folder and renamed when it is complete, so a killed run resumes after its last
@@ -23,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from metaapo.data import read_json, sha256_file, write_json
+from metaapo.data import read_json, sha256_file, write_json, write_text
 from metaapo.experiment import Experiment, Run
 from metaapo.loop.ledger import run_totals
 from metaapo.method import module_of
@@ -72,6 +73,10 @@ class RunContext:
     def iteration_path(self, iteration: int) -> Path:
         """The folder of a finished iteration, counted from 1."""
         return self.path / f"iter{iteration}"
+
+    def stages_path(self, iteration: int) -> Path:
+        """The folder of an unfinished iteration's stages (metaapo.loop.kept)."""
+        return self.path / f".iter{iteration}.stages"
 
     def other(self, method: str) -> RunContext:
         """Another method's run with the same seed, at the same budget unless a budget means nothing to the method."""
@@ -156,6 +161,19 @@ def _stamp(context: RunContext, data: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def _open_stages(context: RunContext, iteration: int, stamp: str) -> None:
+    """Keep the stages of this iteration if they belong to the same run, and none of a later one, which will start from
+    other weights.
+    """
+    for later in range(iteration, context.experiment.iterations + 1):
+        folder = context.stages_path(later)
+        note = folder / "stamp"
+        if later > iteration or not note.is_file() or note.read_text(encoding="utf-8") != stamp:
+            shutil.rmtree(folder, ignore_errors=True)
+    if context.experiment.hardware.keep_stages:
+        write_text(context.stages_path(iteration) / "stamp", stamp)
+
+
 def _is_finished(folder: Path, stamp: str) -> bool:
     summary = folder / "summary.json"
     return summary.is_file() and read_json(summary)["stamp"] == stamp
@@ -185,10 +203,13 @@ def run_iterations(
             if processes.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
+                _open_stages(context, iteration, stamp)
             processes.wait()
             summary = iterate(iteration, partial)
             if processes.is_main:
                 write_json(partial / "summary.json", {"iteration": iteration, "stamp": stamp, **summary})
+                if context.stages_path(iteration).is_dir():
+                    context.stages_path(iteration).rename(partial / "stages")
                 shutil.rmtree(final, ignore_errors=True)
                 partial.rename(final)
             processes.wait()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from metaapo.loop.policies import Policies
 from metaapo.loop.processes import Processes
 from metaapo.loop.prompts import Prompt
 from metaapo.models.generate import Response, generate
+from metaapo.models.vllm_backend import Engine
 
 
 class Sampler:
@@ -21,6 +23,19 @@ class Sampler:
 
     def __init__(self, policies: Policies, processes: Processes, settings: SamplingConfig) -> None:
         self.policies, self.processes, self.settings = policies, processes, settings
+        self._engine: Engine | None = None
+
+    @contextmanager
+    def one_engine(self) -> Iterator[None]:
+        """Let one engine draw all samples inside, which all come from the same checkpoint; it starts with the first."""
+        if self.works_while_training or self.policies.checkpoint is None:
+            yield
+            return
+        with Engine(self.policies.checkpoint, self.settings.vllm) as self._engine:
+            try:
+                yield
+            finally:
+                self._engine = None
 
     @property
     def works_while_training(self) -> bool:
@@ -32,8 +47,9 @@ class Sampler:
     ) -> list[list[Response]]:
         """Sample n responses of the current policy to each prompt.
 
-        Every process samples for its share of the prompts. The transformers backend uses a different random stream in
-        each process; vLLM seeds every prompt separately.
+        Every process samples for its share of the prompts; where several GPUs serve one engine, the first of their
+        processes does. The transformers backend uses a different random stream in each process; vLLM seeds every prompt
+        separately, unless `sampling.vllm.seed_per_prompt` is false.
 
         Raises:
             DataError: the backend cannot sample from the policy in its current state.
@@ -49,7 +65,8 @@ class Sampler:
         )
         work = self._from_memory if self.works_while_training else self._from_checkpoint
         self._check()
-        return self.processes.share(prompts, partial(work, draw, seed))
+        every = 1 if self.works_while_training else min(self.settings.vllm.tensor_parallel, self.processes.n)
+        return self.processes.share(prompts, partial(work, draw, seed), every=every)
 
     def _from_memory(self, draw: Any, seed: int, share: Sequence[Prompt]) -> list[list[Response]]:
         policy = self.processes.accelerator.unwrap_model(self.policies.policy)
@@ -59,7 +76,8 @@ class Sampler:
 
     def _from_checkpoint(self, draw: Any, seed: int, share: Sequence[Prompt]) -> list[list[Response]]:
         messages = [prompt.messages for prompt in share]
-        return draw(self.policies.checkpoint, conversations=messages, seed=seed, engine=self.settings.vllm)
+        model = self._engine or self.policies.checkpoint
+        return draw(model, conversations=messages, seed=seed, engine=self.settings.vllm)
 
     def _check(self) -> None:
         """Check that the policy can be sampled, and free memory for vLLM's engine."""
@@ -70,7 +88,7 @@ class Sampler:
                     f"{context.run.id}: vLLM samples from checkpoints on disk; use the transformers backend"
                 )
             self.policies.release()
-        elif self.processes.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        elif self.processes.accelerator.distributed_type == DistributedType.FSDP:
             raise DataError(
                 f"{context.experiment.hardware.launcher}: the policy's weights are sharded and cannot "
                 "be used by transformers; set sampling.backend to vllm"

@@ -16,7 +16,7 @@ ADVICE = {  # what to change when memory runs out
     "sample": "lower sampling.batch_size (transformers) or sampling.vllm.gpu_memory_utilization (vllm)",
     "annotate": "lower hardware.score_batch_size, or set hardware.resident to false",
     "train": "lower train.micro_batch_size, set train.gradient_checkpointing, train.precision: bf16, "
-    "hardware.resident: false, or spread the policy over more GPUs (hardware.launcher: config/accelerate/zero3.yaml)",
+    "hardware.resident: false, or spread the policy over more GPUs (hardware.launcher: config/accelerate/fsdp.yaml)",
 }
 
 

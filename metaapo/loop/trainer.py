@@ -38,11 +38,11 @@ def train_iteration(bench: Workbench, method: Method, iteration: int, folder: Pa
     with clock("score"):
         prompts, pairs = score_offline(bench, method, iteration)
     request = SelectionRequest(pairs, iteration, context.run.budget, context.rng(iteration, "select"))
-    annotate_selected(bench, method, iteration, prompts, method.select(request), clock)
+    first_probe = annotate_selected(bench, method, iteration, prompts, method.select(request), clock)
     if method.unsampled == "full":
         reuse_offline_pairs(prompts)
     with clock("train"):
-        probes = start_probe(bench, iteration, prompts)
+        probes = start_probe(bench, iteration, prompts, first_probe)
         log, model = train_epoch(bench, method, iteration, prompts, pairs)
         if bench.sampler.works_while_training:
             probes += probe(bench, iteration, len(log), prompts)

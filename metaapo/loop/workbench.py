@@ -11,6 +11,7 @@ from typing import Self
 from metaapo.config import SamplingConfig, TrainConfig
 from metaapo.loop.annotate import Annotator
 from metaapo.loop.forward import Scorer
+from metaapo.loop.kept import Kept
 from metaapo.loop.policies import Policies
 from metaapo.loop.processes import Processes, start_processes
 from metaapo.loop.prompts import Prompt, read_prompts
@@ -28,6 +29,7 @@ class Workbench:
     sampler: Sampler
     scorer: Scorer
     annotator: Annotator
+    kept: Kept
 
     @classmethod
     def of(cls, context: RunContext) -> Self:
@@ -39,14 +41,15 @@ class Workbench:
         experiment, method = context.experiment, context.run.method
         processes = start_processes(experiment.train_of(method), experiment.hardware)
         policies = Policies(context, processes)
-        size = experiment.hardware.score_batch_size
+        sizes = experiment.hardware.score_batch_size, experiment.hardware.score_batch_tokens
         return cls(
             context,
             processes,
             policies,
             Sampler(policies, processes, experiment.sampling_of(method)),
-            Scorer(processes, policies.tokenizer.pad_token_id, size),
-            Annotator(policies, processes, size),
+            Scorer(processes, policies.tokenizer.pad_token_id, *sizes),
+            Annotator(policies, processes, *sizes),
+            Kept(context, processes),
         )
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from metaapo.models import vllm_backend
 from metaapo.models.kv_cache import GrowingCache
 from metaapo.models.load import decode_responses, encode_prompts
 from metaapo.models.logps import PROMPT, IntList
+from metaapo.models.vllm_backend import Engine
 
 COMPACT_BELOW = 0.75  # finished rows leave the batch when they are a quarter of it: selecting rows copies the cache
 NOBODY = -2  # owner of padding, which no response sees
@@ -48,13 +50,13 @@ class Response:
 
 
 def generate(
-    model: PreTrainedModel | Path,
+    model: PreTrainedModel | Path | Engine,
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[list[Message]],
     n: int,
     temperature: float | Sequence[float],
     top_p: float,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     batch_size: int,
     seed: int | Sequence[int],
     engine: VLLMConfig | None = None,
@@ -62,13 +64,13 @@ def generate(
     """Sample responses to conversations.
 
     Args:
-        model: the policy; or its checkpoint's folder, from which vLLM samples.
+        model: the policy; or its checkpoint's folder, from which vLLM samples; or an engine kept for several calls.
         tokenizer: its tokenizer, whose chat template is applied once.
         conversations: prompts, each a list of messages that ends with a user turn.
         n: responses per prompt.
         temperature: >= 0, of all conversations or of each; 0 takes the most probable token.
         top_p: in (0, 1]; smallest set of tokens with this probability.
-        max_new_tokens: a response is cut after so many tokens.
+        max_new_tokens: a response is cut after so many tokens, in all conversations or in each.
         batch_size: sequences decoded side by side; to rounding, the responses do not depend on it.
         seed: of the random streams, one per conversation; or the seed of each conversation's own stream, so that its
             responses do not depend on what else is asked. The same call gives the same responses.
@@ -81,20 +83,13 @@ def generate(
         DataError: a prompt and its response do not fit into the model's context.
     """
     prompts = encode_prompts(tokenizer, conversations)
+    limits = _of_each(max_new_tokens, len(prompts))
     if isinstance(model, Path):
-        _check_context(vllm_backend.context_of(model), prompts, max_new_tokens)
-        request = vllm_backend.Request(
-            prompts,
-            n,
-            _of_each(temperature, len(prompts)),
-            top_p,
-            max_new_tokens,
-            tokenizer.eos_token_id,
-            _of_each(seed, len(prompts)),
-        )
-        rows = vllm_backend.sample(model, request, engine or VLLMConfig()) if prompts else []
-        return [_responses(tokenizer, [r["ids"] for r in row], [r["logps"] for r in row]) for row in rows]
-    _check_context(getattr(model.config, "max_position_embeddings", None), prompts, max_new_tokens)
+        with Engine(model, engine or VLLMConfig()) as own:
+            return _from_engine(own, tokenizer, prompts, n, temperature, top_p, limits, seed)
+    if isinstance(model, Engine):
+        return _from_engine(model, tokenizer, prompts, n, temperature, top_p, limits, seed)
+    _check_context(getattr(model.config, "max_position_embeddings", None), prompts, limits)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     step = max(1, batch_size // n)
     temperatures = _of_each(temperature, len(prompts))
@@ -103,22 +98,44 @@ def generate(
     for start in tqdm(range(0, len(order), step), desc="sampling", unit="batch", leave=False, mininterval=5):
         rows = order[start : start + step]
         warmth = torch.tensor([temperatures[i] for i in rows], device=model.device)
-        draws = _draws([streams[i] for i in rows], (n, max_new_tokens)).to(model.device) if warmth.any() else None
-        decoded = _decode(model, tokenizer, [prompts[i] for i in rows], n, max_new_tokens, warmth, top_p, draws)
+        ends = [limits[i] for i in rows]
+        draws = _draws([streams[i] for i in rows], n, ends).to(model.device) if warmth.any() else None
+        decoded = _decode(model, tokenizer, [prompts[i] for i in rows], n, ends, warmth, top_p, draws)
         for i, (ids, logps) in zip(rows, decoded):
             responses[i] = _responses(tokenizer, ids, logps)
     return responses
 
 
-def _of_each(value: float | Sequence[float], n: int) -> Sequence[float]:
+def _from_engine(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    n: int,
+    temperature: float | Sequence[float],
+    top_p: float,
+    limits: Sequence[int],
+    seed: int | Sequence[int],
+) -> list[list[Response]]:
+    _check_context(vllm_backend.context_of(engine.checkpoint), prompts, limits)
+    temperatures, seeds = _of_each(temperature, len(prompts)), _of_each(seed, len(prompts))
+    request = vllm_backend.Request(prompts, n, temperatures, top_p, limits, tokenizer.eos_token_id, seeds)
+    rows = engine.sample(request)
+    return [_responses(tokenizer, [r["ids"] for r in row], [r["logps"] for r in row]) for row in rows]
+
+
+def _of_each(value: Any, n: int) -> Sequence[Any]:
     """The value of each of n conversations."""
     return [value] * n if isinstance(value, int | float) else value
 
 
-def _draws(streams: Sequence[tuple[int, int]], shape: tuple[int, int]) -> Tensor:
-    """Uniform numbers, float32 (prompts, n, tokens); every prompt has its own counter-based, cheap stream."""
-    generators = (np.random.Generator(np.random.Philox(key=[seed % 2**64, number])) for seed, number in streams)
-    return torch.from_numpy(np.stack([generator.random(shape, np.float32) for generator in generators]))
+def _draws(streams: Sequence[tuple[int, int]], n: int, limits: Sequence[int]) -> Tensor:
+    """Uniform numbers, float32 (prompts, n, most tokens); every prompt has its own counter-based, cheap stream."""
+    draws = np.zeros((len(streams), n, max(limits)), np.float32)
+    for row, (seed, number), limit in zip(draws, streams, limits, strict=True):
+        row[:, :limit] = np.random.Generator(np.random.Philox(key=[seed % 2**64, number])).random(
+            (n, limit), np.float32
+        )
+    return torch.from_numpy(draws)
 
 
 def sampler_version(sampling: SamplingConfig) -> str:
@@ -128,11 +145,11 @@ def sampler_version(sampling: SamplingConfig) -> str:
     return f"transformers {transformers.__version__}"
 
 
-def _check_context(context: int | None, prompts: Sequence[IntList], max_new_tokens: int) -> None:
-    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]), default=None)
-    if context and longest is not None and len(prompts[longest]) + max_new_tokens > context:
+def _check_context(context: int | None, prompts: Sequence[IntList], limits: Sequence[int]) -> None:
+    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]) + limits[i], default=None)
+    if context and longest is not None and len(prompts[longest]) + limits[longest] > context:
         raise DataError(
-            f"prompt {longest}: {len(prompts[longest])} tokens and max_new_tokens {max_new_tokens} exceed the model's "
+            f"prompt {longest}: {len(prompts[longest])} tokens and max_new_tokens {limits[longest]} exceed the model's "
             f"context of {context}; shorten the prompt or lower max_new_tokens"
         )
 
@@ -151,7 +168,7 @@ def _decode(
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[IntList],
     n: int,
-    max_new_tokens: int,
+    limits: Sequence[int],
     temperature: Tensor,
     top_p: float,
     draws: Tensor | None,
@@ -160,10 +177,12 @@ def _decode(
 
     A row of the batch is a prompt; its columns, (rows, at most n), are the responses that are not finished yet.
 
-    `temperature` is float (prompts,); `draws` are uniform numbers, (prompts, n, max_new_tokens), or None where all
-    temperatures are 0. Returns, for each prompt, the token ids of its responses and their log-probabilities.
+    `limits` are the most tokens of a response to each prompt; `temperature` is float (prompts,); `draws` are uniform
+    numbers, (prompts, n, most tokens), or None where all temperatures are 0. Returns, for each prompt, the token ids of
+    its responses and their log-probabilities.
     """
-    device, shape = model.device, (len(prompts), n, max_new_tokens)
+    device, shape = model.device, (len(prompts), n, max(limits))
+    max_new_tokens, cuts = max(limits), torch.tensor(limits, device=device)
     out_ids = torch.zeros(shape, dtype=torch.long, device=device)
     out_logps, lengths = torch.zeros(shape, device=device), torch.zeros(shape[:2], dtype=torch.long, device=device)
     width = max(map(len, prompts))
@@ -185,7 +204,7 @@ def _decode(
         logps = (logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)).float()
         which = (rows[:, None].expand_as(columns)[alive], columns[alive])
         out_ids[(*which, step)], out_logps[(*which, step)], lengths[which] = tokens[alive], logps[alive], step + 1
-        alive &= tokens != tokenizer.eos_token_id
+        alive &= (tokens != tokenizer.eos_token_id) & (step + 1 < cuts[rows, None])
         left = alive.sum(-1)
         if step == max_new_tokens - 1 or not (most := int(left.max())):
             break

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,9 @@ from metaapo.data import DataError, Message, read_json, write_json
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
+HEAD = "score"  # transformers' name of a sequence classifier's output layer
 SOURCE = "source.json"  # records where a released checkpoint comes from
+INDEX = "model.safetensors.index.json"  # of a checkpoint whose weights are in several files
 PROBES = ("Yes, of course.", "1. One\n2. Two", "*Hm*: let me see!")
 
 
@@ -34,6 +39,15 @@ def _check_checkpoint(path: str | Path) -> None:
     if not any(path.glob("*.safetensors")):
         raise DataError(f"{path}: no *.safetensors weights; convert the checkpoint with save_pretrained")
     read_json(path / "config.json")
+    if missing := missing_shards(path):
+        raise DataError(f"{path}: {missing[0]} is missing, which {INDEX} names; fetch the checkpoint again")
+
+
+def missing_shards(path: str | Path) -> list[str]:
+    """Names of the weight files that a checkpoint's index lists but that are not there, sorted."""
+    index = Path(path) / INDEX
+    names = set(read_json(index)["weight_map"].values()) if index.is_file() else set()
+    return sorted(name for name in names if not (Path(path) / name).is_file())
 
 
 def saved_dtypes(path: str | Path) -> set[str]:
@@ -44,11 +58,8 @@ def saved_dtypes(path: str | Path) -> set[str]:
     """
     found = set()
     for file in sorted(Path(path).glob("*.safetensors")):
-        try:
-            with safe_open(file, "pt") as tensors:
-                found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no mapping
-        except SafetensorError as error:
-            raise DataError(f"{file}: not a readable safetensors file ({error}); fetch or write it again") from error
+        with _opened(file) as tensors:
+            found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 - no mapping
     return {name for name in found if name.startswith(("F", "BF"))}
 
 
@@ -72,6 +83,52 @@ def _loading_options(path: str | Path, dtype: torch.dtype | None) -> dict[str, A
 def _trusts_code(path: str | Path) -> bool:
     source = Path(path) / SOURCE
     return source.is_file() and read_json(source)["trust_remote_code"]
+
+
+def load_as_saved(path: Path, classifies: bool, trust_remote_code: bool) -> PreTrainedModel:
+    """Load a policy, or a reward model if `classifies`, in its saved dtype, for writing it again in another layout.
+
+    Raises:
+        DataError: a weight file is missing, or the reward model has several outputs or none.
+    """
+    _check_checkpoint(path)
+    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    options = {"dtype": "auto", "use_safetensors": True, "trust_remote_code": trust_remote_code}
+    return auto.from_pretrained(path, **options, **(_head_options(path) if classifies else {}))
+
+
+def _head_options(path: str | Path) -> dict[str, Any]:
+    """Options for from_pretrained by what the weights are rather than by what the configuration says of them.
+
+    OpenRLHF saves no num_labels, which transformers takes for two, and may give the head a name of its own
+    (value_head_prefix in openrlhf/models/model.py).
+
+    Raises:
+        DataError: the head has several outputs, or there is no head.
+    """
+    name = read_json(Path(path) / "config.json").get("value_head_prefix") or HEAD
+    shapes = {}
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with _opened(file) as tensors:
+            shapes |= {key: tensors.get_slice(key).get_shape() for key in tensors.keys() if key == f"{name}.weight"}  # noqa: SIM118 - no mapping
+    if not shapes:
+        raise DataError(f"{path}: the checkpoint lacks {name}.weight; expected a trained reward model")
+    outputs = shapes[f"{name}.weight"][0]
+    if outputs != 1:
+        raise DataError(
+            f"{path}: {name}.weight has {outputs} outputs, expected a reward model with 1 output; use one that was "
+            "trained on comparisons (such as by TRL's RewardTrainer), not a classifier"
+        )
+    return {"num_labels": 1} | ({} if name == HEAD else {"key_mapping": {f"^{re.escape(name)}\\.": f"{HEAD}."}})
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, "pt") as tensors:
+            yield tensors
+    except SafetensorError as error:
+        raise DataError(f"{file}: not a readable safetensors file ({error}); fetch or write it again") from error
 
 
 def _load(auto: Any, path: str | Path, dtype: torch.dtype | None, **options: Any) -> tuple[PreTrainedModel, set[str]]:
@@ -103,9 +160,17 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise DataError(f"{path}: the tokenizer has no chat template; set tokenizer.chat_template and save it again")
     if tokenizer.eos_token_id is None:
         raise DataError(f"{path}: the tokenizer has no EOS token, so responses could never end; set eos_token")
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= _vocabulary(path):
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _vocabulary(path: str | Path) -> float:
+    """Rows of a checkpoint's embedding. A padding token added to the tokenizer alone has none; any other token serves,
+    since padding is never read.
+    """
+    config = Path(path) / "config.json"
+    return read_json(config).get("vocab_size", math.inf) if config.is_file() else math.inf
 
 
 def load_policy(path: str | Path, dtype: torch.dtype | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -136,9 +201,8 @@ def load_reward_model(
     Raises:
         DataError: the folder holds no safetensors checkpoint, or the model has several outputs, or no trained one.
     """
-    model, missing = _load(AutoModelForSequenceClassification, path, dtype)
-    if model.config.num_labels != 1:
-        raise DataError(f"{path}: expected a reward model with 1 output, found {model.config.num_labels}")
+    _check_checkpoint(path)
+    model, missing = _load(AutoModelForSequenceClassification, path, dtype, **_head_options(path))
     if missing:
         raise DataError(f"{path}: the checkpoint lacks {sorted(missing)[0]}; expected a trained reward model")
     tokenizer = load_tokenizer(path)
@@ -162,7 +226,8 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
         raise DataError(f"{where}: prompts start with two BOS tokens; remove bos_token from the chat template")
     if bos is not None and tokenizer("Hello")["input_ids"][:1] == [bos] != prompt[:1]:
         raise DataError(
-            f"{where}: the tokenizer starts texts with BOS, the chat template does not; add bos_token to it"
+            f"{where}: the tokenizer starts texts with BOS, {tokenizer.bos_token!r}, but the chat template does not; "
+            "set bos next to path, to prepend if the model was trained with BOS, or to none if it was not"
         )
     for response in PROBES:
         for messages in (

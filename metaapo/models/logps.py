@@ -18,6 +18,7 @@ from metaapo.data import DataError
 
 IntList = Sequence[int]
 PROMPT = -1  # branch number of prompt tokens, which every response of the tree sees
+BRANCHES = 1 << 30  # added to branch numbers to tell them from trees'; -1 is added to for prompts, and equals no key
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class SequenceBatch:
     Attributes:
         input_ids: int64 (rows, width).
         position_ids: int64 (rows, width): a token's position in its own prompt and response.
-        attention_mask: bool (rows, 1, width, width): which tokens (last axis) a token sees.
+        trees: int32 (rows, width): the tree of each token; -1: padding.
+        branches: int32 (rows, width): the response of each token; PROMPT: a prompt's.
         targets: int64 (m,): the response tokens.
         positions: int64 (m,): index of each response token in the flattened rows.
         sources: int64 (m,): index of the token whose output predicts it, the previous one in its sequence.
@@ -37,12 +39,24 @@ class SequenceBatch:
 
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
+    trees: Tensor
+    branches: Tensor
     targets: Tensor
     positions: Tensor
     sources: Tensor
     owners: Tensor
     steps: Tensor
+
+    def attention_mask(self, device: torch.device) -> Tensor:
+        """Which tokens (last axis) a token sees, bool (rows, 1, width, width), made on the device that uses it.
+
+        A token sees the earlier tokens of its tree's prompt and of its own response; padding sees padding.
+        """
+        trees, branches = self.trees.to(device), self.branches.to(device)
+        keys = torch.where(branches == PROMPT, trees, branches + BRANCHES)[:, None, :]  # no tree has a branch's number
+        mask = keys == trees[:, :, None]
+        mask |= keys == (branches + BRANCHES)[:, :, None]
+        return mask.tril_()[:, None]
 
     @property
     def ends(self) -> Tensor:
@@ -103,8 +117,8 @@ def collate(prompts: Sequence[IntList], responses: Sequence[IntList], pad_id: in
     steps = np.concatenate([np.arange(length) for length in lengths])
     positions = starts[owners] + steps
     columns = (ids.ravel()[positions], positions, np.where(steps > 0, positions - 1, sources[owners]), owners, steps)
-    mask = torch.from_numpy(_visible(tree_of, branch_of))
-    return SequenceBatch(torch.from_numpy(ids), torch.from_numpy(position_ids), mask, *map(torch.from_numpy, columns))
+    cells = (ids, position_ids, tree_of.astype(np.int32), branch_of.astype(np.int32))
+    return SequenceBatch(*map(torch.from_numpy, (*cells, *columns)))
 
 
 def _fill_rows(sizes: list[int]) -> list[list[int]]:
@@ -121,21 +135,12 @@ def _fill_rows(sizes: list[int]) -> list[list[int]]:
     return rows
 
 
-def _visible(tree_of: np.ndarray, branch_of: np.ndarray) -> np.ndarray:
-    """Which tokens a token sees: earlier ones of its tree in the prompt or its branch (padding sees padding)."""
-    query, key = tree_of[:, :, None], tree_of[:, None, :]
-    same_branch = (branch_of[:, None, :] == PROMPT) | (branch_of[:, :, None] == branch_of[:, None, :])
-    width = tree_of.shape[1]
-    causal = np.tril(np.ones((width, width), bool))
-    return ((query == key) & same_branch & causal)[:, None]
-
-
 def hidden_states(model: nn.Module, batch: SequenceBatch) -> Tensor:
     """Last hidden states of a language or reward model, (rows * width, hidden size)."""
     device = next(model.parameters()).device
     output = model.base_model(
         input_ids=batch.input_ids.to(device),
-        attention_mask=batch.attention_mask.to(device),
+        attention_mask=batch.attention_mask(device),
         position_ids=batch.position_ids.to(device),
         use_cache=False,
     )
@@ -148,7 +153,6 @@ class LogpsModule(nn.Module):
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
         self.policy = policy
-        self.config = policy.config  # DeepSpeed reads the hidden size from it
         self._no_split_modules = policy._no_split_modules  # FSDP shards the weights layer by layer
 
     def forward(self, batch: SequenceBatch) -> Tensor:
@@ -191,6 +195,7 @@ def all_sequence_logps(
     responses: Sequence[IntList],
     pad_id: int,
     batch_size: int = 256,
+    batch_tokens: int = 0,
 ) -> Tensor:
     """Log-probabilities of many responses, batched by length, without gradients.
 
@@ -200,18 +205,40 @@ def all_sequence_logps(
         responses: token ids of each response, same order.
         pad_id: token id used for padding.
         batch_size: sequences per forward pass.
+        batch_tokens: tokens per forward pass, unless a single sequence has more; 0: any number.
 
     Returns:
         float32 (n,), on the CPU, in the order given.
     """
     logps = torch.zeros(len(prompts))
-    for rows in length_batches(prompts, responses, batch_size):
+    for rows in length_batches(prompts, responses, batch_size, batch_tokens):
         batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], pad_id)
         logps[rows] = sequence_logps(model, batch).cpu()
     return logps
 
 
-def length_batches(prompts: Sequence[IntList], responses: Sequence[IntList], batch_size: int) -> list[list[int]]:
-    """Group indices into batches of similar prompts, keeping the responses to one prompt together."""
+def length_batches(
+    prompts: Sequence[IntList], responses: Sequence[IntList], batch_size: int, batch_tokens: int = 0
+) -> list[list[int]]:
+    """Group indices into batches of similar prompts, keeping the responses to one prompt together.
+
+    Args:
+        prompts: token ids of each response's prompt.
+        responses: token ids, in the same order.
+        batch_size: most sequences of a batch.
+        batch_tokens: most tokens of a batch, where a prompt counts once; 0: any number.
+    """
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i]), len(responses[i])))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if not batch_tokens:
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: list[list[int]] = []
+    tokens, before = 0, None
+    for i in order:
+        prompt = tuple(prompts[i])
+        added = len(responses[i]) + (0 if prompt == before else len(prompt))
+        if not batches or len(batches[-1]) == batch_size or tokens + added > batch_tokens:
+            batches.append([])
+            tokens, added = 0, len(responses[i]) + len(prompt)
+        batches[-1].append(i)
+        tokens, before = tokens + added, prompt
+    return batches

@@ -15,10 +15,15 @@ from metaapo.models.logps import IntList, collate, hidden_states, length_batches
 
 @torch.no_grad()
 def _rewards(
-    model: PreTrainedModel, prompts: list[IntList], responses: list[IntList], pad_id: int, batch_size: int
+    model: PreTrainedModel,
+    prompts: list[IntList],
+    responses: list[IntList],
+    pad_id: int,
+    batch_size: int,
+    batch_tokens: int = 0,
 ) -> list[float]:
     rewards = torch.zeros(len(prompts))
-    batches = length_batches(prompts, responses, batch_size)
+    batches = length_batches(prompts, responses, batch_size, batch_tokens)
     for rows in tqdm(batches, desc="annotating", unit="batch", leave=False, mininterval=5):
         batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], pad_id)
         states = hidden_states(model, batch)
@@ -32,6 +37,7 @@ def reward_responses(
     conversations: Sequence[list[Message]],
     responses: Sequence[Sequence[str]],
     batch_size: int = 256,
+    batch_tokens: int = 0,
 ) -> tuple[list[list[float]], int]:
     """Score responses with the reward model; equal texts for one prompt are scored once.
 
@@ -41,6 +47,7 @@ def reward_responses(
         conversations: the prompts.
         responses: the candidates of each prompt.
         batch_size: sequences per forward pass.
+        batch_tokens: tokens per forward pass, unless a single sequence has more; 0: any number.
 
     Returns:
         the rewards, same shape as `responses`, and the number of texts the reward model scored.
@@ -53,5 +60,6 @@ def reward_responses(
             index[i, text] = len(prompts)
             prompts.append(prompt)
             endings.append(text)
-    rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), tokenizer.pad_token_id, batch_size)
+    sizes = (tokenizer.pad_token_id, batch_size, batch_tokens)
+    rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), *sizes)
     return [[rewards[index[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)

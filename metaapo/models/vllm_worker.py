@@ -1,38 +1,43 @@
 """Run vLLM in its own process and, if needed, its own environment; requires only vllm and the standard library.
 
-    python metaapo/models/vllm_worker.py request.json response.jsonl
+    python metaapo/models/vllm_worker.py engine.json
 
-The engine reads one checkpoint, answers one request and ends, which frees its memory for training; the next iteration's
-engine reads the next checkpoint. `metaapo.models.vllm_backend` writes the request and reads the response.
+The engine reads one checkpoint, answers the requests that `metaapo.models.vllm_backend` writes, one after the other,
+and ends with its standard input, which frees its memory. A line of the input is the path of a request and the path of
+the response; the response appears there when it is complete.
 """
 
 import json
+import os
 import sys
 
 
-def main(request_path: str, response_path: str) -> None:
-    """Sample responses to token-id prompts.
+def main(engine_path: str) -> None:
+    """Start the engine and answer requests.
 
     Args:
-        request_path: JSON {engine: arguments of vllm.LLM, sampling: arguments of SamplingParams, prompts, temperatures,
-            seeds}.
-        response_path: file to write, with one line per prompt: a list of {ids, logps, finished}.
+        engine_path: JSON, arguments of vllm.LLM.
     """
     from vllm import LLM, SamplingParams
 
-    with open(request_path, encoding="utf-8") as file:
-        request = json.load(file)
-    engine = LLM(**request["engine"])
-    outputs = engine.generate(
-        [{"prompt_token_ids": ids} for ids in request["prompts"]],
-        [
-            SamplingParams(**request["sampling"], temperature=temperature, seed=seed)
-            for temperature, seed in zip(request["temperatures"], request["seeds"])
-        ],
-    )
-    with open(response_path, "w", encoding="utf-8") as file:
-        for output in outputs:
-            file.write(json.dumps([record(sample) for sample in output.outputs]) + "\n")
+    with open(engine_path, encoding="utf-8") as file:
+        engine = LLM(**json.load(file))
+    for line in sys.stdin:
+        request_path, response_path = line.rstrip("\n").split("\t")
+        with open(request_path, encoding="utf-8") as file:
+            request = json.load(file)
+        rows = zip(request["temperatures"], request["seeds"], request["max_tokens"])
+        outputs = engine.generate(
+            [{"prompt_token_ids": ids} for ids in request["prompts"]],
+            [
+                SamplingParams(**request["sampling"], temperature=temperature, seed=seed, max_tokens=limit)
+                for temperature, seed, limit in rows
+            ],
+        )
+        with open(response_path + ".partial", "w", encoding="utf-8") as file:
+            for output in outputs:
+                file.write(json.dumps([record(sample) for sample in output.outputs]) + "\n")
+        os.replace(response_path + ".partial", response_path)
 
 
 def record(sample) -> dict:  # noqa: ANN001 - vllm.CompletionOutput, which is not importable everywhere
@@ -43,4 +48,4 @@ def record(sample) -> dict:  # noqa: ANN001 - vllm.CompletionOutput, which is no
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1])

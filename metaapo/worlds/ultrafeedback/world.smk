@@ -67,6 +67,7 @@ rule reward_model:
     threads: PREPARE.cpus
     resources:
         gpu=PREPARE.gpus,
+        nodes=1,
         mem_mb=PREPARE.memory_mb,
         runtime=PREPARE.minutes,
     params:
@@ -74,7 +75,7 @@ rule reward_model:
         code=code_hash("metaapo.assets.checkpoints", "metaapo.worlds.ultrafeedback.reward_model"),
         changes=WORLD_PARTS["reward_model"],
     shell:
-        "OMP_NUM_THREADS={threads} python -m metaapo.worlds.ultrafeedback.reward_model"
+        "OMP_NUM_THREADS={threads} {PREPARE.on_gpus}python -m metaapo.worlds.ultrafeedback.reward_model"
         " --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
@@ -94,6 +95,7 @@ rule check_world:
     threads: PREPARE.cpus
     resources:
         gpu=PREPARE.gpus,
+        nodes=1,
         mem_mb=PREPARE.memory_mb,
         runtime=PREPARE.minutes,
     params:
@@ -101,5 +103,5 @@ rule check_world:
         code=code_hash("metaapo.worlds.ultrafeedback.reward_model"),
         enforce=EXPERIMENT.health.enforce,
     shell:
-        "OMP_NUM_THREADS={threads} python -m metaapo.worlds.ultrafeedback.reward_model"
+        "OMP_NUM_THREADS={threads} {PREPARE.on_gpus}python -m metaapo.worlds.ultrafeedback.reward_model"
         " --config {params.config:q} --world {wildcards.world:q} --check > {log:q} 2>&1"

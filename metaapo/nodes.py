@@ -1,0 +1,65 @@
+"""Start a training job on all nodes of a SLURM allocation: one launcher of accelerate per node.
+
+    python -m metaapo.nodes 2 --config_file F --num_processes 16 -m metaapo.train ...
+
+The arguments after the number of nodes are those of `accelerate launch`. Run once on any node of the allocation, it
+starts itself on each of them with srun; there, SLURM's environment gives the machine's rank and the first node's name,
+which is the address where the processes meet.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+HERE = "--here"
+FIRST_PORT, PORTS = 20000, 20000  # a port per job, so that two jobs on one node do not meet
+
+
+def main() -> None:
+    """Command line: become srun, or on each node the launcher."""
+    nodes, arguments = int(sys.argv[1]), sys.argv[2:]
+    if "SLURM_JOB_ID" not in os.environ:
+        sys.exit(
+            "error: hardware.nodes is above 1, and only SLURM starts several nodes; use profiles/slurm, or start "
+            "`accelerate launch --machine_rank R --main_process_ip A` on each machine yourself (docs/scaling.md)"
+        )
+    allocated = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    if allocated != nodes:
+        sys.exit(f"error: hardware.nodes is {nodes}, but the SLURM job has {allocated}; check the rule's resources")
+    if arguments[:1] == [HERE]:
+        command = launch_command(os.environ, first_host(os.environ), arguments[1:])
+    else:
+        command = srun_command(nodes, arguments)
+    os.execvp(command[0], command)
+
+
+def srun_command(nodes: int, arguments: list[str]) -> list[str]:
+    """The command that starts this module once on every node of the allocation; if one ends badly, all end."""
+    each = ["--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    return ["srun", *each, sys.executable, "-m", "metaapo.nodes", str(nodes), HERE, *arguments]
+
+
+def launch_command(environment: Mapping[str, str], address: str, arguments: list[str]) -> list[str]:
+    """The launcher of this node.
+
+    Args:
+        environment: SLURM's variables.
+        address: name of the first node.
+        arguments: of `accelerate launch`.
+    """
+    port = FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS
+    place = ["--num_machines", environment["SLURM_JOB_NUM_NODES"], "--machine_rank", environment["SLURM_PROCID"]]
+    return ["accelerate", "launch", *place, "--main_process_ip", address, "--main_process_port", str(port), *arguments]
+
+
+def first_host(environment: Mapping[str, str]) -> str:
+    """Name of the allocation's first node."""
+    command = ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Stands in for vLLM in tests: reads the checkpoint's weights as vLLM does, and answers from each request's own seed.
+
+It imports nothing that takes long to import. Every start leaves a line in the file that STARTS names. Greedy requests
+answer with the weights, so that a test sees which checkpoint was read.
+"""
+
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from safetensors.numpy import load_file
+
+LOWEST = 6  # the ids below are special tokens (tests/conftest.py)
+
+
+class SamplingParams:
+    def __init__(self, **settings):
+        self.__dict__.update({"seed": None, "temperature": 1.0} | settings)
+
+
+class LLM:
+    def __init__(self, model, seed=0, **engine):
+        weights = load_file(Path(model) / "model.safetensors")  # as in vLLM, an error if it is not written yet
+        self.vocabulary = json.loads((Path(model) / "config.json").read_text())["vocab_size"]
+        self.weights = zlib.crc32(np.round(weights["model.norm.weight"].astype(np.float64), 3).tobytes())
+        self.stream = np.random.default_rng(seed or 0)
+        if os.environ.get("STARTS"):
+            with open(os.environ["STARTS"], "a") as file:
+                gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+                file.write(json.dumps({"model": str(model), "gpus": gpus, "at": time.time(), **engine}) + "\n")
+
+    def generate(self, prompts, params, **options):
+        return [self._answer(prompt["prompt_token_ids"], own) for prompt, own in zip(prompts, params, strict=True)]
+
+    def _answer(self, prompt, own):
+        stream = self.stream if own.seed is None else np.random.default_rng([own.seed, *prompt])
+        if own.temperature == 0:
+            stream = np.random.default_rng([self.weights, *prompt])
+        return SimpleNamespace(outputs=[self._sample(stream, own) for _ in range(own.n)])
+
+    def _sample(self, stream, own):
+        length = int(stream.integers(1, own.max_tokens + 2))
+        ids = stream.integers(LOWEST, self.vocabulary, min(length, own.max_tokens)).tolist()
+        finished = length < own.max_tokens
+        ids += own.stop_token_ids[:1] if finished else []
+        step = SimpleNamespace(logprob=-2.0)
+        return SimpleNamespace(
+            token_ids=ids, logprobs=[{token: step} for token in ids], finish_reason="stop" if finished else "length"
+        )

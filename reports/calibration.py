@@ -8,13 +8,14 @@ docs/results/error_rates.json (benchmarks/sequential_design.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from metaapo import PROJECT
 from metaapo.data import read_json
 from reports.assay import title_of
-from reports.registration import LOCK, plan_of, read_lock
+from reports.registration import LOCK, leaves, plan_of, read_lock
 from reports.runs import Results
 
 KEPT = PROJECT / "docs" / "results"
@@ -51,10 +52,14 @@ def _assay(folder: Path) -> list[dict[str, Any]]:
 
 
 def _planned_alike(results: Results, folder: Path) -> bool:
-    """Whether the kept experiment was registered with all that its measurements depend on as in this one."""
+    """Whether the kept experiment was registered with all that its measurements depend on as in this one; a setting
+    that only one of them has came later, with a default that changes nothing."""
     if not (folder / LOCK).exists():
         return False
-    own, other = plan_of(results.experiment), read_lock(folder / LOCK)["plan"]
-    return all(own[section] == other[section] for section in SHARED) and all(
-        own["settings"].get(key) == other["settings"].get(key) for key in SETTINGS
-    )
+    own, other = (dict(_settings(plan)) for plan in (plan_of(results.experiment), read_lock(folder / LOCK)["plan"]))
+    return all(own[key] == other[key] for key in own.keys() & other.keys())
+
+
+def _settings(plan: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from leaves({section: plan[section] for section in SHARED})
+    yield from leaves({key: plan["settings"].get(key) for key in SETTINGS})

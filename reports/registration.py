@@ -105,7 +105,7 @@ def deviations(experiment: Experiment) -> list[str] | None:
     if not path.exists():
         return None
     lock = read_lock(path)
-    planned, found = (dict(_flat(plan)) for plan in (lock["plan"], plan_of(experiment)))
+    planned, found = (dict(leaves(plan)) for plan in (lock["plan"], plan_of(experiment)))
     changed = [
         f"{key}: planned {_shown(planned, key)}, now {_shown(found, key)}"
         for key in dict.fromkeys([*planned, *found])
@@ -114,13 +114,13 @@ def deviations(experiment: Experiment) -> list[str] | None:
     return [*_late(experiment, lock), *changed]
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of nested mappings, keyed by their path, such as "settings.train.lr"; lists are leaves."""
     if not isinstance(value, dict) or not value:
         yield key, value
         return
     for name, inner in value.items():
-        yield from _flat(inner, f"{key}.{name}" if key else name)
+        yield from leaves(inner, f"{key}.{name}" if key else name)
 
 
 def _shown(flat: dict[str, Any], key: str) -> str:

@@ -42,11 +42,15 @@ TOLERANCES = {
 
 
 def recipe_of(experiment: Experiment) -> dict[str, Any]:
-    """Everything in the configuration that the models of a world depend on."""
+    """Everything in the configuration that the models of a world depend on; where checkpoints and their data come from
+    is no part of it, since here they are trained."""
     parts = experiment.world_config()
     world = {"label_tau": parts["world"]["label_tau"]}
     sampling = {key: getattr(experiment.sampling, key) for key in ("temperature", "top_p", "max_new_tokens")}
-    models = {key: parts[key] for key in ("model", "sft", "reward_model")}
+    models = {
+        section: {key: value for key, value in parts[section].items() if key not in ("checkpoint", "dataset")}
+        for section in ("model", "sft", "reward_model")
+    }
     return json.loads(json.dumps({"world": world, "sampling": sampling} | models))
 
 

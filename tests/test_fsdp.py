@@ -204,3 +204,25 @@ def test_stages_of_another_configuration_are_not_used(tmp_path):
     assert len(starts_in(tmp_path)) == 2
     path = changed.run_path(RUN) / ".iter1.stages" / "responses.jsonl.gz"
     assert {len(line["row"]) for line in read_jsonl(path)} == {2}
+
+
+def test_one_engine_answers_all_benchmarks_and_turns_each_within_its_limit(alone, tmp_path, monkeypatch):
+    from eval.answer import answer_questions, closing_engine, open_policy
+    from eval.questions import Question
+    from metaapo.config import EvaluationConfig
+
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    _, experiment = alone
+    engine, tokenizer = open_policy(experiment.world_path(0) / "sft", experiment.sampling)
+    asked = {
+        "mtbench": [Question(str(n), ("list cat", "sort 7 3"), "writing", {"question_id": n}) for n in range(8)],
+        "arenahard": [Question(str(n), ("list dog",), "", {}) for n in range(8)],
+    }
+    settings = EvaluationConfig(max_new_tokens=9, answer_tokens={"mtbench": 3})
+    with closing_engine(engine):
+        answered = answer_questions(engine, tokenizer, asked, settings, "model")
+    assert len(starts_in(tmp_path)) == 1
+    longest = {name: max(len(r.token_ids) for turns in of for r in turns) for name, of in answered.items()}
+    assert longest["mtbench"] <= 4 < longest["arenahard"] <= 10  # with EOS
+    assert [len(turns) for turns in answered["mtbench"]] == [2] * 8

@@ -1,9 +1,11 @@
 """Several processes train what one trains: same data, same global batch, same parameters."""
 
+import contextlib
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -120,3 +122,59 @@ def test_shipped_launch_configurations_are_understood_by_accelerate(path):
     config = load_config_from_file(str(path))
     assert config.mixed_precision == "no"
     assert str(config.distributed_type) != ""
+
+
+# --- who works on what -----------------------------------------------------------------------------------------------
+
+
+def test_responses_to_a_prompt_stay_together_and_parts_weigh_about_the_same():
+    """Chosen responses first, then rejected ones, as scoring passes them: contiguous halves would part every pair."""
+    from metaapo.loop.processes import together
+
+    rng = np.random.default_rng(0)
+    keys = [*range(100), *range(100)]
+    weights = rng.lognormal(5, 0.8, 200)
+    parts = together(keys, weights, 8)
+    assert sorted(i for part in parts for i in part) == list(range(200))
+    owners = [{rank for rank, part in enumerate(parts) for i in part if keys[i] == key} for key in range(100)]
+    assert {len(ranks) for ranks in owners} == {1}
+    loads = [sum(weights[i] for i in part) for part in parts]
+    assert max(loads) < 1.1 * min(loads)
+
+
+def test_only_the_first_process_of_each_engine_works_and_results_keep_their_order(monkeypatch):
+    from metaapo.loop import processes as module
+
+    worked = []
+
+    def as_rank(rank, gathered):
+        job = module.Processes.__new__(module.Processes)
+        job.accelerator, job.n, job.rank = None, 4, rank
+        monkeypatch.setattr(module, "gather_object", lambda own: gathered.append(own[0]) or own)
+        with contextlib.suppress(ValueError):  # one process alone has not all results
+            job.share(list("abcdefg"), lambda own: worked.append((rank, own)) or [x.upper() for x in own], every=2)
+        return gathered
+
+    gathered = []
+    for rank in range(4):
+        as_rank(rank, gathered)
+    assert [rank for rank, _ in worked] == [0, 2]
+    job = module.Processes.__new__(module.Processes)
+    job.accelerator, job.n, job.rank = None, 4, 1
+    monkeypatch.setattr(module, "gather_object", lambda own: gathered)
+    assert job.share(list("abcdefg"), lambda own: own, every=2) == list("ABCDEFG")
+
+
+def test_batches_hold_no_more_tokens_than_allowed():
+    from metaapo.models.logps import length_batches
+
+    rng = np.random.default_rng(0)
+    prompts = [[i // 2] * int(rng.integers(5, 50)) for i in range(0, 200, 2) for _ in range(2)]
+    responses = [[1] * int(rng.integers(1, 400)) for _ in prompts]
+    batches = length_batches(prompts, responses, 64, 900)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(prompts)))
+    for batch in batches:
+        assert len(batch) <= 64
+        shared = {tuple(prompts[i]) for i in batch}
+        assert sum(map(len, shared)) + sum(len(responses[i]) for i in batch) <= 900
+    assert len(length_batches(prompts, responses, 64)) == 4  # without a limit: by number

@@ -26,6 +26,14 @@ MARKS = {
 }
 UNITS = {"points": "points", "grade": "grades", "%": "%"}
 BAR_WIDTH, BAR_HEIGHT = 160, 16  # size of an effect bar in CSS pixels
+SETTINGS = {  # of MetaAPO's variants, as readers know them
+    "select: random": "with random selection",
+    "select: all": "that samples every prompt",
+    "select: threshold": "that samples below a threshold",
+    "weights: uniform": "with equal weights",
+    "map: sigmoid": "without a meta-learner",
+    "map: untrained": "with its map untrained",
+}
 SHOWN = 5  # comparisons on a card; the others are in its details
 
 
@@ -137,6 +145,8 @@ def readable(reason: str) -> str:
 
     text = re.sub(r"(\w[\w@.]*) - (\w[\w@.]*) on (\w+) (\w+)", named, reason)
     text = re.sub(r"\bmetaapo\b", name_of("metaapo"), text)
+    for setting, words in SETTINGS.items():
+        text = text.replace(f"with {setting}", words)
     return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
 
 

@@ -5,6 +5,7 @@ Every sentence is made from claims.json, assay.json and the run logs; none is wr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -134,7 +135,7 @@ def _cell(part: Record) -> Record:
         "word": word,
         "slug": slug,
         "effect": number(part["effect"], digits),
-        "interval": interval(part["ci_low"], part["ci_high"], digits),
+        "interval": interval(part["ci_low"], part["ci_high"], digits).replace(" to ", ", "),
         "href": contrast_route(part),
     }
 
@@ -158,14 +159,14 @@ def headline(results: Results) -> str:
     for name in dict.fromkeys(part["label"].split(" - ")[1] for part in parts):
         of = [part for part in parts if part["label"].split(" - ")[1] == name]
         state = _together([state_of(part) for part in of])
-        size = f" ({number(of[0]['effect'], digits_of(of[0]))})" if len(of) == 1 else ""
+        size = f" ({number(of[0]['effect'], digits_of(of[0]))}{{}})" if len(of) == 1 else ""
         found.setdefault(state, []).append(name_of(name) + size)
     clauses = [words.format(listed(found[state])) for state, words in HEADLINE.items() if state in found]
     tested = name_of(parts[0]["label"].split(" - ")[0])
-    unit = "points of win rate" if parts[0]["unit"] == "points" else "grades"
+    unit = " points" if parts[0]["unit"] == "points" else " grades"
     where = "In a small world, " if results.experiment.world.name == "tiny" else ""
-    sentence = f"{where}{tested} {listed(clauses)}, in {unit}."
-    return sentence + _price(results, tested)
+    sentence = f"{where}{tested} {listed(clauses)}.".replace("{}", unit, 1).replace("{}", "")
+    return sentence + _price(results)
 
 
 def _together(states: Sequence[str]) -> str:
@@ -176,7 +177,7 @@ def _together(states: Sequence[str]) -> str:
     return refuted[0] if refuted else "inconclusive"
 
 
-def _price(results: Results, tested: str) -> str:
+def _price(results: Results) -> str:
     part = annotations(results)
     if part is None:
         return ""
@@ -209,9 +210,7 @@ def certainty(results: Results) -> str:
     if n < 2:
         return "One training run of each method: no interval, since one run says nothing about the next."
     what = "independent worlds" if claim["replicates"] == "worlds" else "training seeds"
-    return (
-        f"{n} {what}, {prompts} questions; brackets of 95 % over both, verdicts corrected for {len(parts)} comparisons."
-    )
+    return f"{n} {what}, {prompts} questions, 95 % intervals over both; verdicts corrected for many comparisons."
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -239,9 +238,14 @@ def _power(rows: dict[str, Record]) -> list[Record]:
 def _untestable(results: Results) -> list[Record]:
     found = [claim for claim in results.claims if claim["verdict"] == "untestable here"]
     return [
-        {"answer": f"Not for {claim['id']}", "slug": "loss", "text": f"{claim['reason'].split('; ')[0]}."}
+        {"answer": f"Not for {claim['id']}", "slug": "loss", "text": f"{_short(claim['reason'])}."}
         for claim in found[:1]
     ]
+
+
+def _short(reason: str) -> str:
+    """The first part of a reason, without its numbers in brackets."""
+    return re.sub(r" \([^()]*\)", "", reason.split("; ")[0])
 
 
 def _untested(results: Results) -> list[Record]:

@@ -20,6 +20,9 @@ from reports.tables import BENCHMARKS, name_of
 
 PAPERS_METRIC = ("alpacaeval2", "win_rate")
 
+End = tuple[str, float, float, float, float, dict[str, Any]]  # name, x, y, half widths of both, look
+NEAR = 5.0  # percent of annotations: points closer than this are drawn side by side
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -61,7 +64,7 @@ def _papers() -> Panel:
     chart = _chart(
         "The paper's figure 1",
         "; ".join(f"{name_of(m)} {y:g} % at {x:.0f} % of the annotations" for m, (x, y) in ends.items()),
-        (0, 130),
+        (-6, 160),
         (36, 48),
     )
     _labelled(chart, [(name_of(m), x, y, 0.0, 0.0, look_of(m, list(ends))) for m, (x, y) in ends.items()])
@@ -81,7 +84,10 @@ def _ours(results: Results, benchmark: str, metric: str) -> Panel | None:
     room = 0.08 * ((values.max() - values.min()) or 1.0)
     right = max(110.0, frame["spent"].max() + 5)
     chart = _chart(
-        "The same figure from this experiment's runs", "", (-4, right + 22), (values.min() - room, values.max() + room)
+        "The same figure from this experiment's runs",
+        "",
+        (-6, max(160.0, right + 48)),
+        (values.min() - room, values.max() + room),
     )
     ends = []
     for method, group in frame.groupby("method", sort=False):
@@ -108,14 +114,15 @@ def _ours(results: Results, benchmark: str, metric: str) -> Panel | None:
 
 
 def _chart(title: str, description: str, x: tuple[float, float], y: tuple[float, float]) -> svg.Chart:
-    chart = svg.Chart(title, description, x, y, height=270, margin=(22, 10, 36, 34))
+    chart = svg.Chart(title, description, x, y, width=340, height=220, margin=(22, 6, 36, 34))
     ylabel = "win rate after the last iteration, %"
     chart.axes("annotations, % of Online DPO's", ylabel, xticks=[0, 25, 50, 75, 100])
     return chart
 
 
-def _labelled(chart: svg.Chart, ends: list[tuple[str, float, float, float, float, dict[str, Any]]]) -> None:
+def _labelled(chart: svg.Chart, ends: list[End]) -> None:
     """Points with their intervals, and a label beside each that covers no other label."""
+    ends = _beside(chart, ends)
     for _, x, y, dx, dy, look in ends:
         low, high = max(y - dy, chart.y[0]), min(y + dy, chart.y[1])
         if dy:
@@ -124,9 +131,33 @@ def _labelled(chart: svg.Chart, ends: list[tuple[str, float, float, float, float
             chart.line(max(x - dx, chart.x[0]), y, min(x + dx, chart.x[1]), y, look["color"])
         chart.point(x, y, look["color"], look["marker"])
     top, _, bottom, _ = chart.margin
-    heights = svg.apart([chart.py(end[2]) for end in ends], 15, top + 6, chart.height - bottom - 4)
-    for (name, x, y, _, _, _), height in zip(ends, heights):
-        at = chart.px(x)
-        label = f"{name} {number(y, signed=False)}"
-        fits = at + 12 + svg.CHAR * 12 * len(label) < chart.width
-        chart.text(at + 10 if fits else at - 10, height + 4, label, "start" if fits else "end", "name")
+    texts = [f"{name} {number(y, signed=False)}" for name, _, y, *_ in ends]
+    left = [_to_the_left(chart, ends, i, text) for i, text in enumerate(texts)]
+    for side in (False, True):
+        of = [i for i in range(len(ends)) if left[i] == side]
+        heights = svg.apart([chart.py(ends[i][2]) for i in of], 14, top + 6, chart.height - bottom - 4)
+        for i, height in zip(of, heights):
+            chart.text(
+                chart.px(ends[i][1]) + (-9 if side else 9), height + 4, texts[i], "end" if side else "start", "name"
+            )
+
+
+def _to_the_left(chart: svg.Chart, ends: list[End], i: int, text: str) -> bool:
+    """Whether a label stands to the left of its point: it would cover another point, or leave the chart, on the right."""
+    x, y = chart.px(ends[i][1]), chart.py(ends[i][2])
+    width = 9 + svg.CHAR * 12 * len(text)
+    if x + width > chart.width + 4:
+        return True
+    others = [(chart.px(end[1]), chart.py(end[2])) for j, end in enumerate(ends) if j != i]
+    return x > width and any(x < other < x + width and abs(y - height) < 9 for other, height in others)
+
+
+def _beside(chart: svg.Chart, ends: list[End]) -> list[End]:
+    """Points with nearly the same annotations and overlapping intervals, moved apart so that none hides another."""
+    order = sorted(range(len(ends)), key=lambda i: ends[i][1])
+    places = svg.apart([ends[i][1] for i in order], NEAR, *chart.x)
+    moved = list(ends)
+    for i, place in zip(order, places):
+        name, x, *rest = ends[i]
+        moved[i] = (name, place, *rest)
+    return moved

@@ -105,13 +105,13 @@ def _rate_chart(results: Results, t: int, rates: pd.DataFrame, flat: pd.DataFram
         "What it samples", f"prompts sampled by quarter of the score: {words}", (0, 4), (0, 100), 320, 220
     )
     chart.margin = (22, 12, 36, 30)
-    chart.axes("quarter of the score: lowest to highest", f"prompts sampled in iteration {t}, %", xticks=[-9])
+    chart.axes("quarter of the score: lowest to highest", f"prompts sampled in iteration {t}, %", xticks=[])
     for i, quarter in enumerate(QUARTERS):
         rate = rates.loc[t, quarter]
         x, y = chart.px(i + 0.15), chart.py(rate)
         size = f'width="{chart.px(i + 0.85) - x:.1f}" height="{chart.py(0) - y:.1f}"'
         chart.marks.append(f'<rect x="{x}" y="{y}" {size} fill="{CURRENT}"/>')
-        chart.text(chart.px(i + 0.5), y - 4, f"{rate:.0f}", "middle", "name")
+        chart.text(chart.px(i + 0.5), chart.py(0) - 6, f"{rate:.0f}", "middle", "name inside")
     if flat is not None and t in flat.index:
         level = float(flat.loc[t, "all"])
         look = look_of(rival, list(results.experiment.methods))

@@ -298,7 +298,7 @@
   if (panel) {
     ["margin", "correction", "metric", "cut", "judge", "entry", "without"].forEach((key) => { choices[key] = byId(`w-${key}`); });
     const several = (key) => [...new Set(data.cells.map((c) => c[key]))];
-    fill(choices.margin, data.margins.map((f) => [String(f), `${f} points, ${+(f / 10).toFixed(3)} grades${f === 1 ? " (registered)" : ""}`]));
+    fill(choices.margin, data.margins.map((f) => [String(f), `${f} point${f === 1 ? "" : "s"}, ${+(f / 10).toFixed(3)} grades${f === 1 ? " (registered)" : ""}`]));
     choices.margin.value = "1";
     fill(choices.correction, data.corrections.map((c, i) => [c, c + (i ? "" : " (registered)")]));
     fill(choices.metric, several("metric").map((m, i) => [m, data.titles[m] + (i ? "" : " (registered)")]));

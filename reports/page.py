@@ -165,20 +165,20 @@ def specification_view(results: Results) -> dict[str, Any] | None:
 def banner(results: Results) -> str:
     """What readers must know before they read any number."""
     experiment = results.experiment
+    judged = f"judged by {_list(experiment.judges)}"
     if experiment.world.name == "tiny":
         return (
-            "Small world. These are proxy benchmarks in the formats of AlpacaEval 2, Arena-Hard and MT-Bench, "
-            f"answered by small models trained from scratch and judged by {_list(experiment.judges)}. No number here "
-            "is comparable with the paper's numbers; the comparisons between methods are the result."
+            f"Here, models of 0.3 million parameters learn made-up errands, {judged}, on questions in the benchmarks' "
+            "formats. No score is comparable with the paper's; differences between methods are the result."
         )
     return (
-        f"Judged by {_list(experiment.judges)}. The judges of the paper (gpt-4-1106-preview, gpt-4-0613) are no longer "
-        "served, so no number here is comparable with the paper's; the comparisons between methods are the result."
+        f"Here, answers are {judged}. The paper's judges (gpt-4-1106-preview, gpt-4-0613) are no longer served, so no "
+        "score is comparable with the paper's; differences between methods are the result."
     )
 
 
 def _list(names: Sequence[str]) -> str:
-    words = ["a gold judge (a program that computes the true reward)" if n == "gold" else f"judge {n}" for n in names]
+    words = ["a program that computes the true reward" if n == "gold" else f"judge {n}" for n in names]
     return " and ".join(words)
 
 

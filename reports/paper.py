@@ -14,8 +14,8 @@ VERSION = "arXiv 2509.23371 (ICLR 2026)"
 URL = "https://arxiv.org/abs/2509.23371"
 CONDITIONS = "Llama-3.1-8B and Qwen2.5-7B, 61,135 pairs of UltraFeedback, judge GPT-4, one seed"
 
-# Figure 1: AlpacaEval 2 win rate in percent after iterations 1 to 3, and the annotations of each iteration in percent of
-# Online DPO's. Keys are modules of the methods.
+# Figure 1: AlpacaEval 2 win rate in percent after iterations 1 to 3, and their annotations in percent of Online
+# DPO's. Keys are modules of the methods.
 FIGURE_1 = {
     "metaapo": ((34.2, 41.5, 45.3), (59.7, 54.7, 59.5)),
     "online_dpo": ((28.5, 38.7, 41.8), (100.0, 100.0, 100.0)),

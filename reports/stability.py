@@ -38,11 +38,12 @@ def worlds(results: Results) -> dict[str, Any] | None:
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     values, part = row["values"], row["part"]
+    digits = digits_of(part)
     return {
         "name": row["name"],
         "above": f"{int((values > 0).sum())} of {len(values)}",
         "range": interval(float(values.min()), float(values.max()), digits_of(part)),
-        "mean": f"{number(part['effect'], digits_of(part))} [{interval(part['ci_low'], part['ci_high'], digits_of(part))}]",
+        "mean": f"{number(part['effect'], digits)} [{interval(part['ci_low'], part['ci_high'], digits)}]",
         "without": _without_one(values, digits_of(part)),
     }
 
@@ -61,8 +62,8 @@ def _strip(results: Results, rows: list[dict[str, Any]]) -> Markup:
     words = "; ".join(f"{row['name']}: " + ", ".join(number(float(v)) for v in row["values"]) for row in rows)
     chart = svg.Chart("Advantage in each world", words, (low - pad, high + pad), (0, len(rows)), 420, height)
     chart.margin = (4, 10, 36, 112)
-    chart.axes("advantage of MetaAPO, one dot per world or seed; bar: 95 % interval of the mean", "", yticks=[-9])
-    chart.marks = [mark for mark in chart.marks if "-9<" not in mark and 'class="grid"' not in mark]
+    each = "world" if len(results.experiment.world.seeds) > 1 else "seed"
+    chart.axes(f"advantage, one dot per {each}; bar: 95 % of the mean", "", yticks=[])
     chart.line(0, 0, 0, len(rows), "var(--soft)", width=1)
     methods = list(results.experiment.methods)
     for i, row in enumerate(rows):

@@ -84,14 +84,16 @@ class Chart:
         (low, high), (top, _, bottom, _) = self.y, self.margin
         return round(self.height - bottom - (self.height - top - bottom) * (value - low) / (high - low), 1)
 
-    def axes(self, xlabel: str, ylabel: str, xticks: Sequence[float] = (), yticks: Sequence[float] = ()) -> None:
+    def axes(
+        self, xlabel: str, ylabel: str, xticks: Sequence[float] | None = None, yticks: Sequence[float] | None = None
+    ) -> None:
         """Grid, ticks and labels; the vertical label stands above the axis, where it can be read without turning."""
         top, right, bottom, left = self.margin
-        for value in yticks or ticks(*self.y):
+        for value in ticks(*self.y) if yticks is None else yticks:
             y = self.py(value)
             self.marks.append(f'<line class="grid" x1="{left}" x2="{self.width - right}" y1="{y}" y2="{y}"/>')
             self.text(left - 6, y + 4, f"{value:g}", "end", "tick")
-        for value in xticks or ticks(*self.x):
+        for value in ticks(*self.x) if xticks is None else xticks:
             self.text(self.px(value), self.height - bottom + 16, f"{value:g}", "middle", "tick")
         base = self.height - bottom
         self.marks.append(f'<line class="axis" x1="{left}" x2="{self.width - right}" y1="{base}" y2="{base}"/>')

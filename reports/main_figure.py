@@ -143,7 +143,7 @@ def _labelled(chart: svg.Chart, ends: list[End]) -> None:
 
 
 def _to_the_left(chart: svg.Chart, ends: list[End], i: int, text: str) -> bool:
-    """Whether a label stands to the left of its point: it would cover another point, or leave the chart, on the right."""
+    """Whether a label stands to the left of its point, since on the right it would cover another or leave the chart."""
     x, y = chart.px(ends[i][1]), chart.py(ends[i][2])
     width = 9 + svg.CHAR * 12 * len(text)
     if x + width > chart.width + 4:

@@ -248,7 +248,7 @@
     if (run && run.method !== "sft" && !query.has("seed")) fields.seed.value = String(run.seed);
     page = Number(query.get("page") || 1) - 1;
     show();
-    byId("samples").scrollIntoView();
+    byId("samples").scrollIntoView({ behavior: "instant" });
   };
   fields.benchmark.addEventListener("change", fillCategories);
   byId("filters").addEventListener("input", () => { page = 0; show(); keep(); });
@@ -330,7 +330,7 @@
     const target = byId(id);
     if (!target) return;
     for (let e = target; e; e = e.parentElement) if (e.tagName === "DETAILS") e.open = true;
-    target.scrollIntoView();
+    target.scrollIntoView({ behavior: "instant" });
   };
   const go = () => {
     let hash = location.hash;
@@ -346,8 +346,8 @@
     if (kind === "contrast") showContrast(rest);
     if (kind === "run") showRun(rest);
     if (kind === "answers") showAnswers(query);
-    if (kind === "what-if" && panel) { choose(query); byId("what-if").scrollIntoView(); }
-    if (kind === "mechanism" && scrub) { step(Number(query.get("step"))); byId("mechanism").scrollIntoView(); }
+    if (kind === "what-if" && panel) { choose(query); byId("what-if").scrollIntoView({ behavior: "instant" }); }
+    if (kind === "mechanism" && scrub) { step(Number(query.get("step"))); byId("mechanism").scrollIntoView({ behavior: "instant" }); }
   };
   window.addEventListener("hashchange", go);
   document.querySelectorAll("#questions > details > summary").forEach((summary) => summary.addEventListener("click", () => {

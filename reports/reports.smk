@@ -44,7 +44,7 @@ rule report:
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
         aim=f"{RESULTS}/aim.csv" if aimed_runs(EXPERIMENT) else [],
-        looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
+        looks=[f"reports/{name}" for name in ("page.html.j2", "page.css", "page.js", "what_if.js", "style.mplstyle")],
     output:
         scores=report(f"{RESULTS}/scores.csv", category="Scores"),
         assay=report(f"{RESULTS}/assay.json", category="Sensitivity"),

@@ -46,7 +46,7 @@ rule report:
         runs=expand(f"{RESULTS}/runs/{{run}}/run.json", run=EXPERIMENT.run_ids()),
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
         aim=f"{RESULTS}/aim.csv" if aimed_runs(EXPERIMENT) else [],
-        looks=[f"{FILES}/{name}" for name in ("page.html.j2", "page.css", "page.js", "style.mplstyle")],
+        looks=[f"{FILES}/{name}" for name in ("page.html.j2", "page.css", "page.js", "what_if.js", "style.mplstyle")],
     output:
         scores=report(f"{RESULTS}/scores.csv", caption="captions/scores.rst", category="Scores"),
         assay=report(f"{RESULTS}/assay.json", caption="captions/assay.rst", category="Sensitivity"),

@@ -77,13 +77,13 @@ def budget(results: Results) -> Drawn | None:
 
 def _spending(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
     """One row per model: value, spent (% of Online DPO's total over training), ratio (%, this iteration)."""
-    frame = _scores(results, benchmark, metric)
+    frame = score_rows(results, benchmark, metric)
     frame = frame[frame["method"] != "sft"]
-    full = _full_annotations(results)
+    full = full_annotations(results)
     return frame.assign(spent=100 * frame["annotations"] / full, ratio=100 * frame["annotation_ratio"])
 
 
-def _full_annotations(results: Results) -> float:
+def full_annotations(results: Results) -> float:
     """Responses that Online DPO scores over a whole training run: K for every prompt."""
     prompts = max(sum(s["prompts"] for s in record["iterations"]) for record in results.records.values())
     return max(1, responses_per_prompt(results.experiment) * prompts)
@@ -116,7 +116,7 @@ def _ratio_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], offset: 
 
 def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None:
     """Draw the SFT policy's level: 50 % if it is the baseline of the comparison, else its own score."""
-    sft = _scores(results, benchmark, metric)
+    sft = score_rows(results, benchmark, metric)
     sft = sft[sft["method"] == "sft"]["value"]
     level = sft.mean() if len(sft) else (50.0 if results.baseline(benchmark) == "sft" else None)
     if level is not None:
@@ -132,12 +132,12 @@ def _budget_alt(results: Results, points: pd.DataFrame) -> str:
 
 def curves(results: Results) -> Drawn | None:
     """The raw score on every benchmark after each iteration."""
-    benchmarks = [b for b in results.experiment.benchmarks if len(_scores(results, b, RAW[b]))]
+    benchmarks = [b for b in results.experiment.benchmarks if len(score_rows(results, b, RAW[b]))]
     if not benchmarks:
         return None
     figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks) + 0.3, 3.1), squeeze=False)
     for ax, benchmark in zip(axes[0], benchmarks):
-        frame = results.main(_scores(results, benchmark, RAW[benchmark]))
+        frame = results.main(score_rows(results, benchmark, RAW[benchmark]))
         for method, group in frame[frame["method"] != "sft"].groupby("method", sort=False):
             rows = [(i, *mean_and_half_width(cell["value"])) for i, cell in group.groupby("iteration")]
             i, y, dy = map(np.array, zip(*rows))
@@ -274,7 +274,7 @@ def ablations(results: Results) -> Drawn | None:
         1, len(benchmarks), figsize=(2.2 * len(benchmarks) + 1.4, 0.27 * len(shown) + 1.1), sharey=True, squeeze=False
     )
     for ax, benchmark in zip(axes[0], benchmarks):
-        frame = results.at_full_budget(_scores(results, benchmark, RAW[benchmark]))
+        frame = results.at_full_budget(score_rows(results, benchmark, RAW[benchmark]))
         frame = frame[frame["iteration"] == results.experiment.iterations]
         for y, method in enumerate(shown):
             group = frame[frame["method"] == method]["value"]
@@ -350,7 +350,7 @@ def _headline(results: Results) -> tuple[str, str]:
     return benchmark, RAW[benchmark]
 
 
-def _scores(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
+def score_rows(results: Results, benchmark: str, metric: str) -> pd.DataFrame:
     """Scores on one metric under the first judge."""
     frame = results.scores
     first = results.experiment.judges[0]

@@ -40,7 +40,7 @@ from reports.evidence import Logs, Table, endpoint_of
 from reports.health import MAX_CUT
 from reports.parts import Part
 from reports.runs import Results
-from reports.sequential import looks_of
+from reports.sequential import Look, looks_of
 
 FILE = "spec_curve.json"
 MARGINS = {"as registered": 1.0, "half": 0.5, "double": 2.0}
@@ -143,18 +143,58 @@ def spec_curve(results: Results) -> dict[str, Any]:
     return {"specifications": [asdict(specification) for specification, _ in found], "claims": claims}
 
 
+@dataclass(frozen=True)
+class Estimated:
+    """The claims' parts on one kind of evidence: what a specification's margin and correction are applied to.
+
+    Attributes:
+        metric: benchmark and metric that decide.
+        cut: a key of CUTS.
+        judge: its name.
+        entry: what stands for MetaAPO.
+        evidence: the evidence.
+        parts: of each claim, by its id.
+    """
+
+    metric: tuple[str, str]
+    cut: str
+    judge: str
+    entry: str
+    evidence: Specified
+    parts: dict[str, list[Part]]
+
+
+def estimates(results: Results) -> list[Estimated]:
+    """Every kind of evidence, the registered one first; made once, since they take most of the time."""
+
+    def made() -> list[Estimated]:
+        look = look_of_report(results)
+        found = []
+        for judge, metric, cut, entry in product(
+            results.experiment.judges, _metrics(results), CUTS, _fidelities(results)
+        ):
+            evidence = Specified(results, judge, metric, CUTS[cut], entry)
+            parts = {claim.id: estimate_parts(claim, evidence, look) for claim in CLAIMS}
+            found.append(Estimated(metric, cut, judge, entry, evidence, parts))
+        return found
+
+    return results.once(("estimates",), made)
+
+
+def look_of_report(results: Results) -> Look:
+    """The registered look that the experiment has reached."""
+    design = results.experiment.design
+    return looks_of(design.looks, design.spending)[design.look - 1]
+
+
 def _rulings(results: Results) -> Iterator[tuple[Specification, list[Ruling]]]:
     """The rulings under each specification, the registered one first; parts are estimated once per kind of evidence."""
-    experiment = results.experiment
-    looks = looks_of(experiment.design.looks, experiment.design.spending)
-    look = looks[experiment.design.look - 1]
-    for judge, metric, cut, entry in product(experiment.judges, _metrics(results), CUTS, _fidelities(results)):
-        evidence = Specified(results, judge, metric, CUTS[cut], entry)
-        estimated = {claim.id: estimate_parts(claim, evidence, look) for claim in CLAIMS}
+    look = look_of_report(results)
+    for e in estimates(results):
         for margin, correction in product(MARGINS, CORRECTIONS):
-            parts = {id: [_with_margin(part, MARGINS[margin]) for part in found] for id, found in estimated.items()}
-            rulings = rule_on_parts(CLAIMS, parts, evidence, look, CORRECTIONS[correction])
-            yield Specification(" ".join(metric), margin, correction, cut, judge, entry), rulings
+            parts = {id: [with_margin(part, MARGINS[margin]) for part in found] for id, found in e.parts.items()}
+            rulings = rule_on_parts(CLAIMS, parts, e.evidence, look, CORRECTIONS[correction])
+            yield Specification(" ".join(e.metric), margin, correction, e.cut, e.judge, e.entry), rulings
 
 
 def _metrics(results: Results) -> list[tuple[str, str]]:
@@ -175,7 +215,7 @@ def _fidelities(results: Results) -> list[str]:
     return ["metaapo", *(n for n in same if methods[n].model_dump(exclude=ignored) == first)]
 
 
-def _with_margin(part: Part, factor: float) -> Part:
+def with_margin(part: Part, factor: float) -> Part:
     """The part with another smallest difference that matters; a claim of "not worse" has it in its bound."""
     if part.bound < 0 and part.benchmark:
         return replace(part, bound=part.bound * factor)

@@ -51,6 +51,7 @@ class Cell:
         digits: decimal places to print.
         prefix: before the value, such as "> " if it is only known to be larger.
         flag: why the value is not to be taken at face value, such as an extrapolation; "" if it is.
+        route: address of the evidence within the report's page; "": that of its first run.
     """
 
     value: float | None
@@ -62,6 +63,7 @@ class Cell:
     digits: int = 1
     prefix: str = ""
     flag: str = ""
+    route: str = ""
 
     @property
     def marks(self) -> str:
@@ -135,13 +137,13 @@ class Table:
         return "\n".join([*lines, rf"\label{{tab:{self.name}}}", r"\end{table}", ""])
 
     def to_html(self) -> str:
-        """An HTML table; each cell's title attribute lists its runs."""
+        """An HTML table; each cell links to the runs behind it."""
         head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in self.columns)
         body = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th>{"".join(map(_html_cell, cells))}</tr>'
             for name, cells in self.rows
         )
-        return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<table><thead><tr><th scope="col">method</th>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _html_cell(cell: Cell) -> str:
@@ -151,8 +153,10 @@ def _html_cell(cell: Cell) -> str:
         f"<sup>{cell.marks}</sup>" if cell.marks else ""
     )
     interval = f'<span class="ci">{cell.end(cell.low)} – {cell.end(cell.high)}</span>' if cell.has_interval else ""
-    runs = html.escape(f"mean of {cell.n_seeds}: {', '.join(cell.runs)}", quote=True) if cell.runs else ""
-    return f'<td title="{runs}">{main}{interval}</td>'
+    if not cell.runs or cell.runs[0].startswith("sft"):
+        return f"<td>{main}{interval}</td>"
+    route = html.escape(cell.route or f"#/run/{cell.runs[0]}", quote=True)
+    return f'<td><a href="{route}">{main}</a>{interval}</td>'
 
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", "–": "--", "−": "$-$", "√": r"$\surd$"}
@@ -252,7 +256,15 @@ def _score_cell(group: pd.DataFrame, benchmark: str, metric: str, expected: int)
     partial = bool((group["n_failed"] > 0).any()) or len(group) < expected
     declared = BENCHMARKS[benchmark]
     cell = mean_cell(group["value"], _run_ids(group), partial, declared.digits, declared.scale)
-    return replace(cell, flag=_flag(group))
+    return replace(cell, flag=_flag(group), route=_route(group, benchmark, metric))
+
+
+def _route(group: pd.DataFrame, benchmark: str, metric: str) -> str:
+    """The page's address of the scores behind a cell."""
+    if not len(group):
+        return ""
+    row = group.iloc[0]
+    return f"#/score/{row['method']}@{row['budget']}/{benchmark}/{metric}/{row['judge']}"
 
 
 def _flag(group: pd.DataFrame) -> str:

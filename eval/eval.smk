@@ -55,12 +55,13 @@ for number, job in enumerate(jobs_of(EXPERIMENT, evaluated_runs(EXPERIMENT), EXP
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes * len(job.seeds),
         params:
+            on_gpus=ON_GPUS,
             config=CONFIG_FILE,
             code=answer_code(EXPERIMENT),
             changes=answer_settings(EXPERIMENT),
             runs=job.ids,
         shell:
-            "{ON_GPUS}python -m eval.answer --config {params.config:q} --run {params.runs:q} > {log:q} 2>&1"
+            "{params.on_gpus}python -m eval.answer --config {params.config:q} --run {params.runs:q} > {log:q} 2>&1"
 
 
 PLANTED = planted_runs(EXPERIMENT)
@@ -161,10 +162,11 @@ if gold_files(EXPERIMENT):
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes,
         params:
+            on_gpus=ON_GPUS,
             config=CONFIG_FILE,
             code=code_hash("eval.agreement_on_policy", gold_module(EXPERIMENT.world.name)),
         shell:
-            "{ON_GPUS}python -m eval.agreement_on_policy --config {params.config:q} --method {wildcards.method:q} > {log:q} 2>&1"
+            "{params.on_gpus}python -m eval.agreement_on_policy --config {params.config:q} --method {wildcards.method:q} > {log:q} 2>&1"
 
 
 if PLANTED:
@@ -192,11 +194,12 @@ if PLANTED:
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes,
         params:
+            on_gpus=ON_GPUS,
             config=CONFIG_FILE,
             code=[answer_code(EXPERIMENT), code_hash("eval.planted")],
             changes=[answer_settings(EXPERIMENT), EXPERIMENT.assay.planted.model_dump()],
         shell:
-            "{ON_GPUS}python -m eval.planted --config {params.config:q} > {log:q} 2>&1"
+            "{params.on_gpus}python -m eval.planted --config {params.config:q} > {log:q} 2>&1"
 
 
 if aimed_runs(EXPERIMENT):
@@ -220,11 +223,12 @@ if aimed_runs(EXPERIMENT):
             mem_mb=EXPERIMENT.hardware.answer.memory_mb,
             runtime=EXPERIMENT.hardware.answer.minutes,
         params:
+            on_gpus=ON_GPUS,
             config=CONFIG_FILE,
             code=code_hash("eval.aim"),
             changes=EXPERIMENT.assay.aim_prompts,
         shell:
-            "{ON_GPUS}python -m eval.aim --config {params.config:q} > {log:q} 2>&1"
+            "{params.on_gpus}python -m eval.aim --config {params.config:q} > {log:q} 2>&1"
 
 
 rule judge_checks:

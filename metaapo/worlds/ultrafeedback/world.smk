@@ -71,11 +71,12 @@ rule reward_model:
         mem_mb=PREPARE.memory_mb,
         runtime=PREPARE.minutes,
     params:
+        on_gpus=PREPARE.on_gpus,
         config=CONFIG_FILE,
         code=code_hash("metaapo.assets.checkpoints", "metaapo.worlds.ultrafeedback.reward_model"),
         changes=WORLD_PARTS["reward_model"],
     shell:
-        "OMP_NUM_THREADS={threads} {PREPARE.on_gpus}python -m metaapo.worlds.ultrafeedback.reward_model"
+        "OMP_NUM_THREADS={threads} {params.on_gpus}python -m metaapo.worlds.ultrafeedback.reward_model"
         " --config {params.config:q} --world {wildcards.world:q} > {log:q} 2>&1"
 
 
@@ -99,9 +100,10 @@ rule check_world:
         mem_mb=PREPARE.memory_mb,
         runtime=PREPARE.minutes,
     params:
+        on_gpus=PREPARE.on_gpus,
         config=CONFIG_FILE,
         code=code_hash("metaapo.worlds.ultrafeedback.reward_model"),
         enforce=EXPERIMENT.health.enforce,
     shell:
-        "OMP_NUM_THREADS={threads} {PREPARE.on_gpus}python -m metaapo.worlds.ultrafeedback.reward_model"
+        "OMP_NUM_THREADS={threads} {params.on_gpus}python -m metaapo.worlds.ultrafeedback.reward_model"
         " --config {params.config:q} --world {wildcards.world:q} --check > {log:q} 2>&1"

@@ -10,10 +10,15 @@ differs by training noise alone, the mean of d lies within +- t(W - 1) * sd(d) /
 than two common worlds the interval is the one for a new sample of worlds: +- t(n - 1) * sd(reference) * sqrt(1 / n + 1
 / m).
 
-One joint test decides, because five in a hundred intervals miss by chance. It compares the sum of squared t statistics
-over all scores with its distribution when the signs of whole worlds are flipped (exact for any correlation between
-scores; Fisher 1935, Good 2005). With fewer than six common worlds this test cannot reach 5 %; the smallest p-value of
-the scores' t-tests decides instead, with a Bonferroni correction, which takes larger differences to reject.
+One joint test decides, because five in a hundred intervals miss by chance. It takes the scores on the endpoint that the
+reference registered (all scores if it registered none), since those decide the verdicts and dozens of secondary ones
+would drown them. It compares the sum of their squared t statistics with its distribution when the signs of whole worlds
+are flipped (exact for any correlation between scores; Fisher 1935, Good 2005). With fewer than six common worlds this
+test cannot reach 5 %; the smallest p-value of the scores' t-tests decides instead, with a Bonferroni correction, which
+takes larger differences to reject.
+
+With the same seeds there is no noise where the arithmetic is the same. So if one method's scores are identical to the
+last digit in all runs, every other method with the same seeds has to be identical too; one that is not was changed.
 """
 
 from __future__ import annotations
@@ -193,6 +198,37 @@ def _sign_flip(table: Floats, seed: int) -> float:
     return float((squares >= squares[0] * (1 - 1e-12)).mean())
 
 
+def registered_endpoint(folder: Path) -> tuple[str, str] | None:
+    """(benchmark, metric) on which a folder's plan.lock decides the claims; None without one."""
+    path = folder / "plan.lock"
+    return tuple(read_json(path)["plan"]["endpoint"]) if path.is_file() else None
+
+
+def _deciding(comparisons: list[Comparison], endpoint: tuple[str, str] | None) -> list[Comparison]:
+    """Comparisons of scores on the endpoint; all of them without one."""
+    return [c for c in comparisons if (c.key[2], c.key[4]) == endpoint] or comparisons
+
+
+def changed_methods(run: pd.DataFrame, reference: pd.DataFrame, endpoint: tuple[str, str] | None = None) -> list[str]:
+    """Methods whose scores differ although seeds and arithmetic are the same, which the equal scores of another method
+    show; empty if no method's scores are equal throughout.
+
+    Only the endpoint's scores are compared if there is one: those that are controlled for style depend on other models.
+    """
+    left, right = (_exact(frame, endpoint) for frame in (run, reference))
+    equal = {arm: left[arm] == right[arm] for arm in right if arm in left and left[arm].keys() == right[arm].keys()}
+    return sorted("/".join(arm) for arm, same in equal.items() if not same) if any(equal.values()) else []
+
+
+def _exact(frame: pd.DataFrame, endpoint: tuple[str, str] | None) -> dict[tuple[str, str], dict[tuple, float]]:
+    """Of each trained method and budget: every score of every run."""
+    trained = frame[(frame["budget"].astype(float) > 0) & (frame["metric"] != ANNOTATIONS[2])]
+    if endpoint:
+        trained = trained[(trained["benchmark"] == endpoint[0]) & (trained["metric"] == endpoint[1])]
+    keys = ["benchmark", "judge", "metric", "world", "seed"]
+    return {arm: rows.set_index(keys)["value"].to_dict() for arm, rows in trained.groupby(["method", "budget"])}
+
+
 def changed_conclusions(run: Path, reference: Path) -> list[dict[str, str]]:
     """Claims whose verdict differs: {id, run, reference}; empty if either folder has no claims.json."""
     paths = [folder / "claims.json" for folder in (run, reference)]
@@ -217,8 +253,9 @@ def check(run: str | Path, reference: str | Path) -> dict[str, Any]:
     """The whole comparison as plain data.
 
     Returns:
-        {agree, identical, p_value, level, test, n_scores, outside, comparisons, only_in_run, only_in_reference,
-        conclusions, machines}. They disagree if the joint p-value is below `level` or a verdict is reversed.
+        {agree, identical, changed, p_value, level, test, n_scores, outside, comparisons, only_in_run,
+        only_in_reference, conclusions, machines}. They disagree if the joint p-value is below `level`, a method was
+        changed, or a verdict is reversed.
 
     Raises:
         DataError: a folder has no score table, or the tables share no score.
@@ -226,13 +263,15 @@ def check(run: str | Path, reference: str | Path) -> dict[str, Any]:
     run, reference = Path(run), Path(reference)
     tables = read_scores(run), read_scores(reference)
     comparisons = compare_scores(*tables)
-    p_value, test = joint_test(comparisons)
+    p_value, test = joint_test(_deciding(comparisons, registered_endpoint(reference)))
+    changed = changed_methods(*tables, registered_endpoint(reference))
     conclusions = changed_conclusions(run, reference)
     opposite = any(frozenset({c["run"], c["reference"]}) in OPPOSITE for c in conclusions)
     left, right = (set(by_world(table)) for table in tables)
     return {
-        "agree": not opposite and not p_value < LEVEL,
+        "agree": not opposite and not changed and not p_value < LEVEL,
         "identical": _same_bytes(run, reference),
+        "changed": changed,
         "p_value": None if np.isnan(p_value) else p_value,
         "level": LEVEL,
         "test": test or "none: with one world in common there is no spread to compare with",

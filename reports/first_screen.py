@@ -182,9 +182,8 @@ def _price(results: Results) -> str:
     if part is None:
         return ""
     rival = roles.first_that(results.experiment, roles.full_budget)
-    return (
-        f" It asks for {number(part['effect'], 0, signed=False)} % of {name_of(rival or 'online_dpo')}'s annotations."
-    )
+    owned = f"{name_of(rival)}'s annotations" if rival else "the annotations of sampling every prompt"
+    return f" It asks for {number(part['effect'], 0, signed=False)} % of {owned}."
 
 
 def annotations(results: Results) -> Record | None:

@@ -73,6 +73,33 @@ def test_a_folder_agrees_with_itself(tmp_path):
     assert found["test"] == "none needed: no score differs in any of 6 worlds"
 
 
+def test_with_equal_seeds_and_arithmetic_a_method_that_differs_at_all_was_changed(tmp_path):
+    frame = scores(np.random.default_rng(3))
+    old = folder(tmp_path / "old", frame)
+    frame.loc[(frame["method"] == "metaapo") & (frame["seed"] == 2), "value"] += 0.001
+    found = check.check(folder(tmp_path / "new", frame), old)
+    assert (found["agree"], found["changed"]) == (False, ["metaapo/1.0"])
+    frame["value"] += 0.001  # other arithmetic: no method is the same, so nothing shows that one was changed
+    assert check.check(folder(tmp_path / "other", frame), old)["changed"] == []
+    frame = scores(np.random.default_rng(3))
+    frame.loc[frame["method"] == "metaapo", "seed"] += 100  # other seeds may give other scores
+    frame.loc[frame["method"] == "metaapo", "value"] += 0.001
+    assert check.check(folder(tmp_path / "seeds", frame), old)["changed"] == []
+
+
+def test_the_registered_endpoint_decides_and_not_a_secondary_score(tmp_path):
+    rng = np.random.default_rng(3)
+    old, new = scores(rng), scores(rng)
+    new.loc[new["metric"] == "average", "value"] += 30 + new["world"]  # not the endpoint
+    folders = [folder(tmp_path / name, frame) for name, frame in (("new", new), ("old", old))]
+    assert not check.check(*folders)["agree"]
+    write_json(folders[1] / "plan.lock", {"plan": {"endpoint": ["mtbench", "win_rate"]}})
+    found = check.check(*folders)
+    assert found["agree"]
+    assert found["test"] == "sign flips of 6 worlds, 3 scores"
+    assert any(c["inside"] is False for c in found["comparisons"] if c["metric"] == "average")
+
+
 def test_a_reversed_verdict_disagrees_for_any_scores(tmp_path):
     frame = scores(np.random.default_rng(3))
     new = folder(tmp_path / "new", frame, {"C1": "worse", "C2": "inconclusive"})

@@ -105,8 +105,8 @@ def compare(left: Side, right: Side) -> list[Difference]:
     found = [row for pair in _pairs(left, right) for row in _differences(left, right, *pair)]
     if not found:
         raise DataError(
-            f"{left.name} and {right.name} have no method with scores on the same seeds and questions; compare runs of the "
-            "same experiment, or name a method of each: FOLDER:METHOD"
+            f"{left.name} and {right.name} have no method with scores on the same seeds and questions; compare runs "
+            "of the same experiment, or name a method of each: FOLDER:METHOD"
         )
     return found
 
@@ -170,8 +170,8 @@ def headline(differences: list[Difference]) -> str:
     most = max(clear, key=lambda row: abs(row.estimate.value) / row.estimate.stderr)
     ends = interval(most.estimate.low, most.estimate.high, _digits(most))
     return (
-        f"{len(clear)} of {len(known)} differences exclude zero; the clearest: {most.title} on {TITLES[most.benchmark]}, "
-        f"{number(most.estimate.value, _digits(most))} [{ends}]."
+        f"{len(clear)} of {len(known)} differences exclude zero; the clearest: {most.title} on "
+        f"{TITLES[most.benchmark]}, {number(most.estimate.value, _digits(most))} [{ends}]."
     )
 
 

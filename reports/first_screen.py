@@ -226,7 +226,13 @@ def could_have_seen(results: Results) -> list[Record]:
 def _power(rows: dict[str, Record]) -> list[Record]:
     row = rows.get("smallest_effect")
     if row is None or row["value"] is None:
-        return [{"answer": "Not measured", "slug": "open", "text": "one run of each method has no power to state."}]
+        return [
+            {
+                "answer": "Not measured",
+                "slug": "open",
+                "text": "no comparison has an interval, so its power is unknown.",
+            }
+        ]
     size = f"{row['value']:.1f} {row['unit']}"
     text = f"a true advantage of {size} over any baseline would be found in 4 of 5 such experiments"
     if row["ok"] is False:

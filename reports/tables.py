@@ -129,12 +129,17 @@ class Table:
         return "\n".join([*lines, "", self.note, ""])
 
     def to_latex(self) -> str:
-        """A booktabs table environment; needs \\usepackage{booktabs}."""
-        lines = [r"\begin{table}", r"\centering", r"\small", rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}"]
-        lines += [r"\toprule", " & ".join(["", *map(_latex, self.columns)]) + r" \\", r"\midrule"]
-        lines += [" & ".join([_latex(head), *(_latex(c.text()) for c in cells)]) + r" \\" for head, cells in self.rows]
-        lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}"]
-        return "\n".join([*lines, rf"\label{{tab:{self.name}}}", r"\end{table}", ""])
+        """A booktabs table across both columns of an article, shrunk if it is wider; intervals stand below the values.
+
+        Needs \\usepackage{booktabs,graphicx}.
+        """
+        lines = [r"\begin{table*}", r"\centering", r"\small", r"\setlength{\tabcolsep}{3pt}"]
+        lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{"]
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}", r"\toprule"]
+        lines += [" & ".join(["", *map(_latex_head, self.columns)]) + r" \\", r"\midrule"]
+        lines += [" & ".join([_latex(head), *map(_latex_cell, cells)]) + r" \\" for head, cells in self.rows]
+        lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}"]
+        return "\n".join([*lines, rf"\label{{tab:{self.name}}}", r"\end{table*}", ""])
 
     def to_html(self) -> str:
         """An HTML table; each cell links to the runs behind it."""
@@ -165,6 +170,23 @@ LATEX |= {"‡": r"$^\ddagger$", "≤": r"$\leq$", ">": "$>$"}
 
 def _latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
+
+
+def _latex_head(text: str) -> str:
+    """A heading on two lines if it is long."""
+    words = text.split(" ")
+    if len(text) <= 10 or len(words) < 2:
+        return _latex(text)
+    ends = [len(" ".join(words[:i])) for i in range(1, len(words))]
+    split = 1 + min(range(len(ends)), key=lambda i: abs(ends[i] - len(text) / 2))
+    halves = (_latex(" ".join(part)) for part in (words[:split], words[split:]))
+    return r"\shortstack[r]{" + r" \\ ".join(halves) + "}"
+
+
+def _latex_cell(cell: Cell) -> str:
+    value, _, ends = cell.text().partition(" [")
+    # braces, because a bracket after a line break would be read as its length
+    return rf"\shortstack[r]{{{_latex(value)} \\ {{\scriptsize [{_latex(ends)}}}}}" if ends else _latex(value)
 
 
 def name_of(method: str, budget: str | None = None) -> str:

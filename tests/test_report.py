@@ -179,6 +179,14 @@ def test_special_characters_are_escaped_for_latex(results):
     assert not re.search(r"(?<!\\)[%_#]", text.replace("tab:main_gold", ""))
 
 
+def test_latex_tables_fit_a_page_of_two_columns(results):
+    for table in tables.tables(results):
+        text = table.to_latex()
+        assert r"\resizebox{\ifdim\width>\textwidth\textwidth" in text
+        assert text.count("{") == text.count("}")
+        assert not re.search(r"\\\\ *\[", text)  # LaTeX would read a bracket after a line break as its length
+
+
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
@@ -635,7 +643,7 @@ def test_replay_refuses_unreadable_input(tmp_path, results):
         replay.unpack(results.folder, results.folder.parent)
 
 
-@pytest.mark.parametrize("name", ["results", "budget"])
+@pytest.mark.parametrize("name", ["results", "budget", "compare"])
 def test_notebooks_are_clean_parametrised_and_read_through_the_public_functions(name):
     notebook = json.loads((page.HERE / f"{name}.ipynb").read_text(encoding="utf-8"))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -648,11 +656,12 @@ def test_notebooks_are_clean_parametrised_and_read_through_the_public_functions(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["results", "budget"])
+@pytest.mark.parametrize("name", ["results", "budget", "compare"])
 def test_notebooks_run(name, results, tmp_path):
     config = results.folder / "config.yaml"
     command = [sys.executable, "-m", "papermill", "--cwd", ".", "-k", "python3", str(page.HERE / f"{name}.ipynb")]
-    subprocess.run([*command, str(tmp_path / "out.ipynb"), "-p", "config", str(config)], check=True)
+    parameters = ["-p", "config", str(config), *(["-p", "other", str(config)] if name == "compare" else [])]
+    subprocess.run([*command, str(tmp_path / "out.ipynb"), *parameters], check=True)
     assert '"output_type": "error"' not in (tmp_path / "out.ipynb").read_text()
 
 

@@ -212,6 +212,14 @@ class TrustConfig(Section):
     )
 
 
+class FilesConfig(Section):
+    """Files of a dataset on the hub that evaluation reads; they go to assets_dir/datasets/<org>--<name>/<revision>/."""
+
+    path: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="hub name")
+    revision: str = Field("", description="commit, tag or branch on the hub")
+    names: list[str] = Field(min_length=1, description="beginnings of the files' names")
+
+
 class EvaluationConfig(Section):
     """Benchmarks and judges for evaluating the policies."""
 
@@ -255,6 +263,9 @@ class EvaluationConfig(Section):
     alpacaeval2_gamed: str = Field("", description="df_gamed.csv for the published length control")
     arenahard_version: Literal["v0.1-2024", "v2.0-2025"] = Field(
         "v0.1-2024", description="which verdict parser and scores to use: those of 2024 (most papers) or 2025"
+    )
+    files: list[FilesConfig] = Field(
+        [], description="what `snakemake prefetch` also fetches, so that the keys above can name paths in assets_dir"
     )
     trust: TrustConfig = TrustConfig()
 

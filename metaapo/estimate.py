@@ -10,7 +10,7 @@ Formulas, where N is a model's number of parameters (docs/scaling.md explains th
                         per token and mean length L; or 2 N B FLOPs, whichever takes longer
     training memory     16 bytes per parameter (weights, gradients, two AdamW moments, all float32), sharded over the
                         processes if the launcher does so, or 12 plus activations, whichever is more; of the worst
-                        micro-batch: the online responses of all its prompts are as long as sampling allows
+                        micro-batch: the online responses of two prompts are as long as sampling allows
     a judge             its answers' tokens and its prompts' (the answers it reads and `judge_prompt_tokens`), at its
                         price; or as GPU-hours where it has none and its name says its size ("70b")
     a checkpoint        2 bytes per parameter in bf16, 4 in float32
@@ -38,6 +38,7 @@ from metaapo.method import Declaration, declaration_of
 
 SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once per stage and iteration
 MAX_SEQUENCES = 256  # vLLM's default number of sequences decoded in parallel
+LONG_PROMPTS = 2  # prompts of a micro-batch whose online responses are all as long as allowed, in the worst case
 ALLOCATOR = 1.08  # factor for cached blocks that do not fit the next tensor
 FORWARD, TRAIN, RECOMPUTE = 2, 6, 8  # FLOPs per parameter and token
 
@@ -295,15 +296,16 @@ def _memory(experiment: Experiment, policy: Shape) -> tuple[float, float]:
     """Peak bytes of a training step at mean lengths, and of the worst one."""
     train, assumed = experiment.train, experiment.estimate
 
-    def peak(offline: float, online: float) -> float:
-        responses = round(train.micro_batch_size * 2 * (offline + online))
+    def peak(longest: float) -> float:
+        long = min(LONG_PROMPTS, train.micro_batch_size)
+        mean = assumed.response_tokens
+        responses = round(2 * (train.micro_batch_size * 2 * mean + long * (longest - mean)))
         tokens = train.micro_batch_size * assumed.prompt_tokens + responses
         settings = (train.precision == "bf16", train.gradient_checkpointing, _spread(experiment))
         return step_memory(policy, tokens, responses, *settings)
 
-    mean = assumed.response_tokens
-    longest = max(mean, min(experiment.sampling.max_new_tokens, train.max_length))
-    return peak(mean, mean), peak(mean, longest)
+    longest = min(experiment.sampling.max_new_tokens, train.max_length)
+    return peak(assumed.response_tokens), peak(max(longest, assumed.response_tokens))
 
 
 def _judging(experiment: Experiment) -> tuple[float, float]:
@@ -386,7 +388,7 @@ def table(result: dict[str, Any], experiment: Experiment) -> str:
         f"  {'total':<9}{result['gpu_hours_total']:>10.1f} GPU-hours, {result['dollars']:,.0f} dollars at "
         f"{assumed.dollars_per_gpu_hour} per hour",
         f"  disk {result['disk_gb']:,.1f} GB; a training step needs {result['step_memory_gb']:,.1f} GB per GPU, and "
-        f"{result['worst_step_memory_gb']:,.1f} GB where all online responses are as long as allowed, which "
+        f"{result['worst_step_memory_gb']:,.1f} GB where two prompts' online responses are as long as allowed, which "
         + ("fits" if result["fits"] else "does not fit; use more processes or lower train.micro_batch_size"),
         f"  assumed: prompts of {assumed.prompt_tokens} tokens, responses of {assumed.response_tokens}, "
         f"{assumed.utilisation:.0%} of peak FLOPs, {assumed.decode_efficiency:.0%} of the decoding bound",

@@ -19,6 +19,11 @@ REPOSITORIES = {
         "data/train_prefs-00000-of-00001.parquet": b"rows",
         "data/train_sft-00000-of-00001.parquet": b"other",
     },
+    "datasets/org/judged": {
+        "data/v0.1/question.jsonl": b"{}",
+        "data/v0.1/model_answer/gpt-4-0314.jsonl": b"{}",
+        "data/v0.1/model_answer/other.jsonl": b"{}",
+    },
 }
 
 
@@ -127,6 +132,17 @@ def test_a_local_folder_needs_no_hub_and_has_no_revision(tmp_path):
         Asset("k", "model", str(tmp_path), "v1").locate("assets")
 
 
+def test_named_files_of_a_dataset_are_fetched_together(tmp_path, api):
+    asset = Asset("evaluation.files[0]", "dataset", "org/judged", split=("question", "gpt-4-0314"))
+    folder = fetch(asset, tmp_path, api)
+    found = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.jsonl"))
+    assert found == [
+        "data/v0.1/model_answer/gpt-4-0314.jsonl", "data/v0.1/question.jsonl",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"org/judged has no data file named a\* or b\*; it has data/v0"):
+        fetch(Asset("k", "dataset", "org/judged", "v1", split=("a", "b")), tmp_path, api)
+
+
 def test_an_experiment_lists_its_assets(tmp_path):
     document = {
         "experiment": "t",
@@ -135,8 +151,13 @@ def test_an_experiment_lists_its_assets(tmp_path):
         "world": {"name": "ultrafeedback", "dataset": {"path": "org/pairs"}},
         "sft": {"checkpoint": {"path": "org/model"}},
         "reward_model": {"checkpoint": {"path": "org/reward", "revision": "v1"}},
-        "evaluation": {"judges": ["reward_model"]},
+        "evaluation": {
+            "judges": ["reward_model"],
+            "files": [{"path": "org/judged", "names": ["question", "gpt-4-0314"]}],
+        },
     }
     keys = [asset.key for asset in of_experiment(resolve(document))]
-    assert keys == ["world.dataset.path", "sft.checkpoint.path", "reward_model.checkpoint.path"]
+    assert keys == [
+        "world.dataset.path", "sft.checkpoint.path", "reward_model.checkpoint.path", "evaluation.files[0]",
+    ]  # fmt: skip
     assert of_experiment(resolve({"experiment": "t", "seeds": [0], "methods": {"dpo": {}}})) == []

@@ -11,7 +11,7 @@ from conftest import make_policy
 from metaapo import PROJECT
 from metaapo.config import ConfigError
 from metaapo.data import DataError
-from metaapo.estimate import SHAPES, estimate, shape_from_config, step_memory, table
+from metaapo.estimate import SHAPES, _turns, estimate, shape_from_config, step_memory, table
 from metaapo.experiment import load, resolve
 
 REAL = {
@@ -61,6 +61,40 @@ def test_sharding_the_policy_makes_it_fit():
     hardware = {"launcher": "config/accelerate/fsdp.yaml", "processes": 8}
     train = {"precision": "bf16", "gradient_checkpointing": True, "micro_batch_size": 2, "batch_size": 128}
     assert estimate(resolve(REAL | {"hardware": hardware, "train": train}))["fits"]
+
+
+def test_arena_hard_s_second_version_has_more_questions():
+    def turns(version):
+        return _turns(resolve(REAL | {"evaluation": REAL["evaluation"] | {"arenahard_version": version}}), "arenahard")
+
+    assert (turns("v0.1-2024"), turns("v2.0-2025")) == (500, 750)
+
+
+def test_a_step_with_the_longest_responses_needs_more_memory_and_decides_whether_it_fits():
+    hardware = {"launcher": "config/accelerate/fsdp.yaml", "processes": 8}
+    train = {"precision": "bf16", "gradient_checkpointing": True, "micro_batch_size": 2, "batch_size": 128}
+    train |= {"max_length": 4096}
+    result = estimate(resolve(REAL | {"hardware": hardware, "train": train, "sampling": {"max_new_tokens": 2048}}))
+    assert result["step_memory_gb"] == pytest.approx(41.7, abs=0.1)
+    assert result["worst_step_memory_gb"] == pytest.approx(68.5, abs=0.1)
+    assert result["fits"]
+    larger = estimate(resolve(REAL | {"hardware": hardware, "train": train, "sampling": {"max_new_tokens": 4096}}))
+    assert larger["step_memory_gb"] == result["step_memory_gb"]
+    assert not larger["fits"]
+
+
+def test_judging_is_priced():
+    def cost(judge):
+        return estimate(resolve(REAL | {"evaluation": {"judges": [judge], "arenahard_version": "v0.1-2024"}}))
+
+    own, paid = cost("llama-3.3-70b"), cost("gpt-4.1")
+    assert own["gpu_hours"]["judge"] > 0 == own["dollars_for_judges"]
+    models = 3 * 3 + 1  # methods x iterations, and the SFT policy
+    requests = {"alpacaeval2": 805, "arenahard": 2 * 500, "mtbench": 2 * 80}
+    read = models * (1805 * (200 + 2 * 350 + 500) + 160 * (200 + 350 + 500))
+    dollars = (read * 2.0 + models * sum(requests.values()) * 300 * 8.0) / 1e6
+    assert paid["dollars_for_judges"] == pytest.approx(dollars, abs=0.01)
+    assert paid["gpu_hours"]["judge"] == 0
 
 
 def test_an_unknown_gpu_or_model_is_reported():

@@ -54,7 +54,7 @@ def environment(folder, **variables):
 def launch(folder, experiment, *runs, **variables):
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(experiment.dump()))
-    start = experiment.hardware.launch.split("OMP_NUM_THREADS=1 ")[-1]
+    start = experiment.hardware.launch.removeprefix("OMP_NUM_THREADS=1 ")
     command = f"{os.path.dirname(sys.executable)}/{start} watched_train --config {config} --run"
     command = [*command.split(), *(run.id for run in runs)]
     return subprocess.run(

@@ -35,7 +35,8 @@ def experiment_in(folder, pairs=20, **changes):
 def launch(folder, experiment):
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(experiment.dump()))
-    command = f"{os.path.dirname(sys.executable)}/{experiment.hardware.launch} metaapo.train"
+    start = experiment.hardware.launch.removeprefix("OMP_NUM_THREADS=1 ")
+    command = f"{os.path.dirname(sys.executable)}/{start} metaapo.train"
     command = f"{command} --config {config} --run {RUN.id}"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command.split(), cwd=PROJECT, capture_output=True, text=True, env=environment, check=False)

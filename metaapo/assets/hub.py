@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # no *.bin, *.pt: pickles can run code
+DATA_FILES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".csv")
 PACKAGE = "package:"
 
 
@@ -38,7 +39,7 @@ class Asset:
         kind: "model" or "dataset".
         path: hub name, folder or file, or package:NAME (the .gguf file inside an installed Python package).
         revision: commit, tag or branch on the hub; empty: main.
-        split: for a dataset: only fetch files whose names start with this.
+        split: for a dataset: only fetch files whose names start with this, or with one of these.
         code: also fetch *.py files (trust_remote_code).
     """
 
@@ -46,7 +47,7 @@ class Asset:
     kind: Literal["model", "dataset"]
     path: str
     revision: str = ""
-    split: str = ""
+    split: str | tuple[str, ...] = ""
     code: bool = False
 
     def folder(self, assets: str | Path) -> Path:
@@ -109,6 +110,10 @@ def of_experiment(experiment: Experiment) -> list[Asset]:
         of_checkpoint("reward_model.checkpoint.path", experiment.reward_model.checkpoint),
         of_dataset("reward_model.dataset.path", experiment.reward_model.dataset),
         human_labels(experiment),
+        *(
+            Asset(f"evaluation.files[{number}]", "dataset", files.path, files.revision, tuple(files.names))
+            for number, files in enumerate(experiment.evaluation.files)
+        ),
     ]
     for name, method in experiment.methods.items():
         if isinstance(checkpoint := getattr(method, "checkpoint", None), CheckpointConfig):
@@ -176,18 +181,25 @@ def _is_wanted(name: str, asset: Asset) -> bool:
     if asset.kind == "model":
         patterns = (*MODEL_FILES, "*.py") if asset.code else MODEL_FILES
         return "/" not in name and any(Path(name).match(pattern) for pattern in patterns)
-    return Path(name).name.startswith(asset.split) and name.endswith((".parquet", ".jsonl", ".json", ".jsonl.gz"))
+    return Path(name).name.startswith(asset.split) and name.endswith(DATA_FILES)
 
 
 def _check_files(asset: Asset, present: Iterable[str], wanted: Iterable[str]) -> None:
     present = sorted(present)
     if asset.kind == "dataset" and not list(wanted):
-        raise DataError(f"{asset.key}: {asset.path} has no data file named {asset.split}*; it has {', '.join(present)}")
+        raise DataError(
+            f"{asset.key}: {asset.path} has no data file named {_named(asset)}; it has {', '.join(present)}"
+        )
     if asset.kind == "model" and not any(name.endswith(".safetensors") for name in wanted):
         raise DataError(
             f"{asset.key}: {asset.path} has no *.safetensors weights, and pickled ones can run code; convert them, or "
             "set a revision that has them (the hub's bot offers conversions as refs/pr/N)"
         )
+
+
+def _named(asset: Asset) -> str:
+    names = (asset.split,) if isinstance(asset.split, str) else asset.split
+    return " or ".join(f"{name}*" for name in names)
 
 
 def _check_space(asset: Asset, needed: int, folder: Path) -> None:

@@ -22,7 +22,11 @@ export PYTHONDONTWRITEBYTECODE :=
 reproduce: .venv
 	$(BIN)/snakemake --cores all --configfile $(CONFIG)
 
+# Where there is a Chromium, the report's page is also tested in it.
+BROWSER := $(firstword $(shell command -v chromium chromium-browser google-chrome 2>/dev/null))
+
 test: .venv
+	test -z "$(BROWSER)" || $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs
 
 worlds: .venv

@@ -14,7 +14,6 @@ from typing import Any
 
 from metaapo import PROJECT
 from metaapo.data import read_json
-from reports.assay import title_of
 from reports.registration import LOCK, leaves, plan_of, read_lock
 from reports.runs import Results
 
@@ -28,8 +27,8 @@ def calibration(results: Results, kept: Path = KEPT) -> dict[str, Any]:
     """What is known of the error rates.
 
     Returns:
-        {source: where the rows were measured, "" if nowhere; rows: [{question, value, ci_low, ci_high, unit, ok,
-        note}]; simulated: [{truth, seed_sd, simulated, fixed, registered, unregistered}], shares of experiments}.
+        {source: where the rows were measured, "" if nowhere; rows: those of assay.json; simulated: [{truth, seed_sd,
+        simulated, fixed, registered, unregistered}], shares of experiments}.
     """
     path = kept / "error_rates.json"
     simulated = read_json(path)["rows"] if path.exists() else []
@@ -38,12 +37,8 @@ def calibration(results: Results, kept: Path = KEPT) -> dict[str, Any]:
             continue
         rows = [row for row in _assay(folder) if row["name"].startswith(MEASURED)]
         if rows:
-            shown = [{"question": title_of(row["name"])} | {key: row[key] for key in COLUMNS} for row in rows]
-            return {"source": source, "rows": shown, "simulated": simulated}
+            return {"source": source, "rows": rows, "simulated": simulated}
     return {"source": "", "rows": [], "simulated": simulated}
-
-
-COLUMNS = ("value", "ci_low", "ci_high", "unit", "ok", "note")
 
 
 def _assay(folder: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ from reports import (
     what_if,
 )
 from reports.assay import title_of
+from reports.calibration import calibration
 from reports.collect import share
 from reports.judge_cards import judge_cards
 from reports.runs import Results
@@ -118,6 +119,7 @@ def render(
         endpoint=cards.endpoint_name(first["endpoint"]),
         replicates=first["replicates"],
         assay=assay_view(results),
+        calibration=calibration_view(results),
         claims=claims,
         counts=cards.count_verdicts(results.claims),
         what_if=bool(records),
@@ -185,21 +187,26 @@ def _list(names: Sequence[str]) -> str:
 def assay_view(results: Results) -> list[dict[str, Any]]:
     """The rows of assay.json as the page shows them; empty without the file."""
     path = results.folder / "assay.json"
-    shown = []
-    for row in read_json(path) if path.exists() else []:
-        ends = (row["ci_low"], row["ci_high"])
-        shown.append(
-            {
-                "question": title_of(row["name"]),
-                "value": _plain(row["value"]),
-                "interval": "" if None in ends else "[{:.3g}, {:.3g}]".format(*ends),
-                "unit": row["unit"] if row["value"] is not None else "",
-                "range": _range(row["low"], row["high"]),
-                "ok": row["ok"],
-                "note": row["note"],
-            }
-        )
-    return shown
+    return [_assay_row(row) for row in (read_json(path) if path.exists() else [])]
+
+
+def calibration_view(results: Results) -> dict[str, Any]:
+    """How often verdicts are wrong, as the page shows it; see `reports.calibration`."""
+    found = calibration(results)
+    return found | {"rows": [_assay_row(row) for row in found["rows"]]}
+
+
+def _assay_row(row: dict[str, Any]) -> dict[str, Any]:
+    ends = (row["ci_low"], row["ci_high"])
+    return {
+        "question": title_of(row["name"]),
+        "value": _plain(row["value"]),
+        "interval": "" if None in ends else "[{:.3g}, {:.3g}]".format(*ends),
+        "unit": row["unit"] if row["value"] is not None else "",
+        "range": _range(row["low"], row["high"]),
+        "ok": row["ok"],
+        "note": row["note"],
+    }
 
 
 def health_view(name: str, document: Any) -> dict[str, Any]:

@@ -389,6 +389,11 @@ class HardwareConfig(Section):
         return self
 
     @property
+    def node_tasks(self) -> dict[str, str | int]:
+        """Resources by which snakemake-executor-plugin-slurm leaves it to the command to start a task on every node."""
+        return {"mpi": "srun", "tasks": self.nodes, "tasks_per_gpu": 0} if self.nodes > 1 else {}
+
+    @property
     def launch(self) -> str:
         """Command that starts a training module: `python -m`, or accelerate with the configured processes.
 

@@ -48,6 +48,7 @@ for method in EXPERIMENT.methods:
                 "../environment.yml"
             threads: EXPERIMENT.hardware.train.cpus
             resources:
+                **EXPERIMENT.hardware.node_tasks,
                 gpu=EXPERIMENT.hardware.train.gpus * EXPERIMENT.hardware.nodes,
                 nodes=EXPERIMENT.hardware.nodes,
                 mem_mb=EXPERIMENT.hardware.train.memory_mb,

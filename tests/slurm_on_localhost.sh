@@ -2,7 +2,8 @@
 # A SLURM controller and two made-up nodes of 8 GPUs each, on this machine, for tests/test_slurm.py. As root on Debian:
 #   apt-get install --no-install-recommends slurm-wlm munge
 #   tests/slurm_on_localhost.sh /tmp/slurm start      (or: stop)
-#   SLURM_CONF=/tmp/slurm/slurm.conf pytest --run-slow tests/test_slurm.py
+#   pytest --run-slow tests/test_slurm.py
+# It links its configuration into /etc/slurm, where jobs look for it; do not run it on a machine of a real cluster.
 set -eu
 folder=$1
 export SLURM_CONF=$folder/slurm.conf
@@ -42,6 +43,8 @@ PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 CONF
 printf 'NodeName=n%s Name=gpu File=%s/gpu[0-7]\n' 1 "$folder" 2 "$folder" > "$folder/gres.conf"
 printf 'CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n' > "$folder/cgroup.conf"
+mkdir -p /etc/slurm
+for name in slurm gres cgroup; do ln -sf "$folder/$name.conf" "/etc/slurm/$name.conf"; done
 slurmctld -c -f "$SLURM_CONF"
 slurmd -f "$SLURM_CONF" -N n1
 slurmd -f "$SLURM_CONF" -N n2

@@ -74,7 +74,7 @@ def test_a_training_job_of_the_8b_experiment_gets_one_whole_node(cluster, tmp_pa
     hardware = submitted(tmp_path, {}).hardware
     job, environment = granted(tmp_path)
     assert job["NumNodes"] == "1"
-    assert "gres/gpu=8" in job["TRES"]
+    assert job["TresPerJob"] == "gres:gpu:8"
     assert job["NumCPUs"] == str(hardware.train.cpus)
     assert job["MinMemoryNode"] in (f"{hardware.train.memory_mb}M", f"{hardware.train.memory_mb / 1024:.0f}G")
     assert job["TimeLimit"] == "3-00:00:00"
@@ -86,7 +86,7 @@ def test_a_job_on_two_nodes_starts_one_launcher_on_each(cluster, tmp_path):
     submitted(tmp_path, {"nodes": 2, "processes": 16})
     job, _ = granted(tmp_path)
     assert job["NumNodes"] == "2"
-    assert "gres/gpu=16" in job["TRES"]
+    assert job["TresPerJob"] == "gres:gpu:16"
     arguments = [(tmp_path / f"arguments-{process}").read_text() for process in (0, 1)]
     ranks = [re.search(r"--machine_rank (\d)", text)[1] for text in arguments]
     assert ranks == ["0", "1"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ from conformance.exact import BOS, EDGES, EOS, PAD, PROMPTS, RESPONSES, ROOT, VO
 from metaapo.config import MethodConfig
 from metaapo.experiment import Run, resolve
 from metaapo.loop.forward import Scorer
+from metaapo.loop.kept import Kept
 from metaapo.loop.ledger import LedgerRow
 from metaapo.loop.processes import Processes
 from metaapo.loop.prompts import PreferencePair, Prompt
@@ -79,7 +80,7 @@ class TabularPolicy(nn.Module):
 
     def forward(self, batch: SequenceBatch) -> Tensor:
         """Log-probability of each response token, (m,), as of any wrapped policy."""
-        states = self.states(batch.input_ids, batch.attention_mask).flatten(0, 1)[batch.sources]
+        states = self.states(batch.input_ids, batch.attention_mask(batch.input_ids.device)).flatten(0, 1)[batch.sources]
         return states.log_softmax(-1).gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
 
     def response_logps(self) -> Tensor:
@@ -167,6 +168,7 @@ class EnumeratingSampler:
     """Returns the responses that a row says are drawn; at temperature 0, the greedy one."""
 
     works_while_training = True
+    one_engine = nullcontext
 
     def __init__(self, policy: TabularPolicy, settings: Any) -> None:
         self.policy, self.settings = policy, settings
@@ -273,6 +275,7 @@ def make_bench(world: World, context: Context) -> Bench:
         EnumeratingSampler(policy, context.experiment.sampling_of(method)),
         Scorer(processes, PAD, 256),
         TableOfRewards(world.rewards),
+        Kept(context, processes),
     )
 
 

@@ -452,7 +452,7 @@ def check_optimum(it: Iteration, kind: str) -> float:
         if not it.method.uses_offline:
             for prompt in prompts:
                 prompt.online = prompt.offline
-            _add_reference_logps(it.bench, it.method, prompts)
+            _add_reference_logps(it.bench, it.method, 2, prompts)
         minimise(lambda: (micro_batch_losses(it.bench, it.method, policy, prompts)[0] * probability).sum(), policy)
     return total_variation(policy.probabilities(), optimum_of(it.world, kind))
 

@@ -28,7 +28,7 @@ from eval import stats
 from metaapo.command import errors_in_one_sentence
 from metaapo.data import DataError, write_text
 from reports import svg
-from reports.evidence import Logs
+from reports.evidence import RAW, Logs
 from reports.first_screen import interval, number
 from reports.runs import Results
 from reports.tables import BENCHMARKS, TITLES, name_of
@@ -125,7 +125,7 @@ def _differences(left: Side, right: Side, mine: str, theirs: str) -> Iterator[Di
         if benchmark not in right.results.experiment.benchmarks:
             continue
         scale = BENCHMARKS[benchmark].item_scale
-        a, b = (scale * log._values(benchmark, method) for log, method in zip(logs, (mine, theirs)))
+        a, b = (scale * log._values(benchmark, method, RAW[benchmark]) for log, method in zip(logs, (mine, theirs)))
         a, b = a.align(b, join="inner")
         kept = ~(a.isna() | b.isna()).any()
         a, b = a.loc[:, kept], b.loc[:, kept]

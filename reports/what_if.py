@@ -43,8 +43,8 @@ class Without(Specified):
         return None if not names or any(t is None for t in tables) else _overall(tables, names)
 
     @cache  # noqa: B019
-    def _values(self, benchmark: str, arm: str, column: str = "value") -> pd.DataFrame:
-        values = super()._values(benchmark, arm, column)
+    def _values(self, benchmark: str, arm: str, metric: str) -> pd.DataFrame:
+        values = super()._values(benchmark, arm, metric)
         if BENCHMARKS[benchmark].world_questions != "all":
             return values
         kind = f"{BENCHMARKS[LEFT_OUT].world_questions}-"

@@ -28,6 +28,7 @@ METHODS = {
     "lora": {"module": "dpo", "train": {"lora": {"rank": 2}, "lr": 1e-2}},
     "bf16": {"module": "dpo", "train": {"precision": "bf16"}},
 }
+STARTS = 2 * 2 + 2 * (2 + 1)  # two iterations of MetaAPO, and of two methods that sample for probes alone
 SLOW = 20  # seconds that writing the first checkpoint takes
 
 
@@ -114,7 +115,7 @@ def test_sharded_over_two_processes_two_iterations_end_where_one_process_does(al
 def test_no_weights_are_alive_when_an_engine_starts(two):
     """The wrapped policy, its gradients and its optimizer are gone, in both processes and iterations."""
     notes = read_jsonl_lists(two[0] / "alive")
-    assert len(notes) == 3 * 2 * 2 * 2  # runs, processes, iterations, starts
+    assert len(notes) == 2 * STARTS
     assert notes == [[]] * len(notes)
 
 
@@ -131,10 +132,10 @@ def test_a_checkpoint_that_takes_long_to_write_is_complete_when_engines_read_it(
     assert (experiment.run_path(RUN) / "run.json").is_file()
 
 
-def test_an_iteration_starts_two_engines_per_process(alone, two):
-    """One samples for the first probe and for annotation, one for the last probe from the new checkpoint."""
+def test_an_iteration_starts_at_most_two_engines_per_process(alone, two):
+    """One samples for annotation and the run's first probe, one for the last probe from the new checkpoint."""
     for (folder, _), processes in ((alone, 1), (two, 2)):
-        assert len(starts_in(folder)) == len(METHODS) * 2 * 2 * processes
+        assert len(starts_in(folder)) == STARTS * processes
 
 
 def test_adapters_are_merged_from_the_shards(alone, two):

@@ -11,7 +11,7 @@ from eval.grade import grade
 from eval.score import score_benchmark
 from metaapo.data import DataError, read_json, write_bytes, write_json
 from metaapo.experiment import load
-from reports import claims, figures, page, registration
+from reports import cards, claims, figures, registration
 from reports.__main__ import build
 from reports.registration import LOCK, check_scores, deviations, read_lock, register, with_deviations
 from reports.runs import Results
@@ -214,5 +214,5 @@ def test_the_report_tests_each_look_on_its_own_worlds(tmp_path):
     assert record["verdict"] == "supported"
     assert record["looks"]["decided"] in (6, 8)
     assert record["n_seeds"] == record["looks"]["decided"]
-    view = page.claim_view(record)
+    view = cards.claim_view(record)
     assert view["standing"] == f", decided after {record['looks']['decided']} worlds"

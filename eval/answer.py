@@ -63,6 +63,7 @@ def answer_questions(
 
     answered: dict[str, list[list[Response]]] = {name: [[] for _ in questions] for name, questions in asked.items()}
     every = [(name, *row) for name, questions in asked.items() for row in zip(questions, answered[name])]
+    temperature = {name: questions_of(name).temperature for name in asked}
     for turn in range(max((len(question.turns) for _, question, _ in every), default=0)):
         rows = [row for row in every if len(row[1].turns) > turn]
         responses = generate(
@@ -70,7 +71,7 @@ def answer_questions(
             tokenizer,
             [_conversation(question, before) for _, question, before in rows],
             n=1,
-            temperature=[questions_of(name).temperature(question, settings) for name, question, _ in rows],
+            temperature=[temperature[name](question, settings) for name, question, _ in rows],
             top_p=1.0,
             max_new_tokens=[settings.tokens_of(name) for name, *_ in rows],
             batch_size=settings.batch_size,

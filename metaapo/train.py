@@ -39,7 +39,7 @@ def train(experiment: Experiment, run: Run) -> None:
 
     use_threads_of_environment()
     if not gc.get_freeze_count():
-        gc.freeze()  # what imports made stays; to walk it took a third of a second in each of an iteration's collections
+        gc.freeze()  # what imports made stays; walking it took each collection a third of a second
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     context = RunContext(experiment, run)
     params = experiment.methods[run.method]

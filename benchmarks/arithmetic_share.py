@@ -41,7 +41,7 @@ def cpu_seconds(config: Path, run: Run, within: AbstractContextManager) -> float
     """CPU seconds of a run, trained from nothing below a temporary copy of what it needs."""
     experiment = load(config)
     with tempfile.TemporaryDirectory() as folder:
-        copied = experiment.model_copy(update={"results_dir": Path(folder)})
+        copied = experiment.model_copy(update={"results_dir": folder})
         world = experiment.world_path(experiment.world_of(run.seed))
         shutil.copytree(world, copied.world_path(experiment.world_of(run.seed)))
         for needed in experiment.needs(run):

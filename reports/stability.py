@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from metaapo import PROJECT
 from metaapo.data import DataError
 from reports import check, svg
+from reports.calibration import KEPT
 from reports.drawing import look_of
 from reports.evidence import Logs
 from reports.first_screen import comparisons, digits_of, interval, number
 from reports.runs import Results
 from reports.tables import name_of
-
-KEPT = PROJECT / "docs" / "results"
 
 
 def worlds(results: Results) -> dict[str, Any] | None:

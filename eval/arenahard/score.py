@@ -66,7 +66,12 @@ N_BOOTSTRAP = 2000
 RAW, CONTROLLED = "win_rate", "style_controlled_win_rate"
 
 
-def score(
+def score(*pool: Any, **options: Any) -> dict[str, Any]:
+    """The document of `score_pool`, which takes the same arguments and raises the same errors."""
+    return score_pool(*pool, **options)[0]
+
+
+def score_pool(
     judgments: Iterable[Record],
     answers: Iterable[Record],
     baseline: str | Mapping[str, str],
@@ -80,7 +85,7 @@ def score(
     official_quirks: bool = False,
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[tuple[str, str], float]]:
     """Score every model in the judgments, which together form the pool.
 
     Args:
@@ -98,6 +103,7 @@ def score(
         seed: of all resamples.
 
     Returns:
+        A document and the style-controlled value of each (model, question), empty without style control. The document:
         {benchmark, version, judge, category, baseline, pool, n_questions, n_bootstrap, models: [{model, baseline,
         score, ci_low, ci_high, stderr, n, n_battles, n_null, n_failed, position_conflicts, mean_length, mean_tokens,
         style_controlled_score, style_controlled_converged, style_controlled_ci_low, style_controlled_ci_high,
@@ -110,38 +116,6 @@ def score(
         DataError: unknown version, mixed judges, baselines or categories, missing keys, or missing answers that style
             control needs.
     """
-    return _scored(
-        judgments,
-        answers,
-        baseline,
-        version,
-        style_control,
-        category,
-        judge,
-        features,
-        count_tokens,
-        official_quirks,
-        n_bootstrap,
-        seed,
-    )[0]
-
-
-def _scored(
-    judgments: Iterable[Record],
-    answers: Iterable[Record],
-    baseline: str | Mapping[str, str],
-    version: str,
-    style_control: bool = False,
-    category: str | None = None,
-    judge: str | None = None,
-    features: Sequence[str] = STYLE,
-    count_tokens: Callable[[str], int] | None = None,
-    official_quirks: bool = False,
-    n_bootstrap: int = N_BOOTSTRAP,
-    seed: int = 0,
-) -> tuple[dict[str, Any], dict[tuple[str, str], float]]:
-    """The result of `score`, and the style-controlled value of each model and question (empty without style
-    control)."""
     labels(version)
     rows = _selected(judgments, judge, category)
     baselines = _baselines(rows, baseline)
@@ -195,7 +169,7 @@ def items(
 
     `value` in [0, 1] is the share of the question's battles (both games, ">>" thrice, ties half) that the model won,
     None if no game counts; `win_rate` see `raw_values`; `length` the characters of its answer, None without a text.
-    Arguments and errors as for `score`.
+    Arguments and errors as for `score_pool`.
     """
     rows = _selected(judgments, judge, category)
     baselines = _baselines(rows, baseline)
@@ -358,7 +332,7 @@ def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Score
     it.
 
     Raises:
-        DataError: see `score`.
+        DataError: see `score_pool`.
     """
     version = settings.arenahard_version
     judgments = [row for rows in judged.judgments.values() for row in rows]
@@ -369,7 +343,7 @@ def score_models(judged: Judged, settings: EvaluationConfig, seed: int) -> Score
     for category in dict.fromkeys(category for category, _ in groups) if several else [None]:
         part = [row for row in judgments if category in (None, row["category"])]
         baselines = {row["model"]: row["baseline"] for row in part}
-        document, values = _scored(part, answers, baselines, version, style_control=True, seed=seed)
+        document, values = score_pool(part, answers, baselines, version, style_control=True, seed=seed)
         found = items(part, answers, baselines, version)
         found = [row | {CONTROLLED: values[row["model"], row["question"]]} for row in found]
         scored.append((category, document, found))

@@ -73,6 +73,17 @@ class WorldConfig(Section):
     label_tau: float = Field(
         0.2, gt=0, description="Bradley-Terry temperature of the noisy labels, in units of gold reward"
     )
+    shown: Literal[0.25, 0.5, 0.75] = Field(
+        0.5,
+        description="tiny world: share of the readers whose wishes the writers of the offline pairs know",
+    )
+    locality: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="tiny world: 1: the writers know the same readers at every prompt; 0: they know whoever asks with "
+        "the chance `shown`, prompt by prompt, so no reader needs online pairs more than another; between: a mixture",
+    )
     shipped: bool = Field(
         False,
         description="use the SFT policies and reward models that ship with the project, for the worlds that they exist "
@@ -191,6 +202,12 @@ class SamplingConfig(Section):
         1.0,
         ge=0,
         description="what a response cut off by max_new_tokens scores below its reward, in every method; 0: nothing",
+    )
+    annotator_noise: float = Field(
+        0.0,
+        ge=0,
+        description="standard deviation of an error added to each reward, in the reward model's unit; a response to a "
+        "prompt has the same error whenever it is annotated",
     )
     batch_size: int = Field(512, ge=1, description="sequences generated in parallel")
     backend: Literal["transformers", "vllm"] = Field("transformers", description="vllm needs vLLM, preferably on a GPU")

@@ -320,8 +320,8 @@ def _variants(experiment: Experiment) -> dict[str, str]:
 
 
 def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
-    """Settings in which two entries differ, ignoring the matched run and the seeds."""
-    ignored = ("module", "match", "seeds", "budget", "role")
+    """Settings in which two entries differ, ignoring the matched run, the seeds and what is answered."""
+    ignored = ("module", "match", "seeds", "budget", "role", "benchmarks")
     return {key: value for key, value in entry.items() if key not in ignored and value != reference.get(key)}
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaapo.data import DataError
-from metaapo.loop.annotate import best_worst, scores_of
+from metaapo.loop.annotate import best_worst, scores_of, with_errors
 from metaapo.models.generate import Response
 from metaapo.models.load import encode_prompt, encode_responses
 from metaapo.models.rewards import reward_responses
@@ -26,6 +26,19 @@ def test_a_cut_response_scores_less_than_its_reward_and_offline_candidates_are_c
     responses = [Response("a", [], [], finished=False), Response("b", [], [], finished=True)]
     assert scores_of([3.0, 2.5, 2.0], responses, cut_penalty=1.0) == [2.0, 2.5, 2.0]
     assert scores_of([3.0, 2.5, 2.0], responses, cut_penalty=0.0) == [3.0, 2.5, 2.0]
+
+
+def test_a_noisy_annotator_errs_alike_on_a_response_whenever_it_is_asked():
+    texts = [[f"cat {i}" for i in range(500)], ["dog", "dog"]]
+    rewards = [[1.0] * 500, [2.0, 2.0]]
+    noisy = with_errors(rewards, CONVERSATIONS, texts, 3.0)
+    assert noisy == with_errors(rewards, CONVERSATIONS, texts, 3.0)
+    assert noisy[1][0] == noisy[1][1] != 2.0  # one text, one error
+    assert with_errors([[1.0]], CONVERSATIONS[:1], [["cat 7"]], 3.0) == [[noisy[0][7]]]  # whatever else is asked
+    assert with_errors([[1.0]], CONVERSATIONS[1:], [["cat 7"]], 3.0) != [[noisy[0][7]]]  # another prompt, another error
+    assert abs(sum(noisy[0]) / 500 - 1.0) < 0.5
+    assert 2.6 < (sum((value - 1.0) ** 2 for value in noisy[0]) / 500) ** 0.5 < 3.4
+    assert with_errors(rewards, CONVERSATIONS, texts, 0.0) == rewards
 
 
 def test_ties_and_identical_texts_make_no_pair():

@@ -59,7 +59,7 @@ def test_a_best_trial_at_an_extreme_of_the_grid_is_reported_unless_an_inner_one_
 def test_validation_prompts_are_in_no_training_record_and_no_benchmark(tmp_path):
     experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}))
     data = experiment.world_path(0) / "data"
-    pairs = preference_pairs(50, 2, 0.3, 0)
+    pairs = preference_pairs(WorldConfig(pairs_per_iteration=50), 2, 0)
     write_jsonl(data / "pairs.jsonl", pairs)
     drawn = validation_prompts(experiment, 0, 20)
     write_jsonl(data / "pairs.jsonl", [*pairs, *({"messages": messages} for messages in drawn[:5])])
@@ -92,7 +92,9 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
     for run in experiment.runs():
         train(experiment, run)
     # Real prompts in place of those of `write_world`, which gold cannot grade
-    write_jsonl(experiment.world_path(0) / "data" / "pairs.jsonl", preference_pairs(8, 1, 0.3, 0))
+    write_jsonl(
+        experiment.world_path(0) / "data" / "pairs.jsonl", preference_pairs(WorldConfig(pairs_per_iteration=8), 1, 0)
+    )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment.dump()))
     command = [sys.executable, "-m", "metaapo.worlds.tiny.tune", "--config", str(tmp_path / "config.yaml")]
     subprocess.run([*command, "--out", str(tmp_path / "tuning.md")], check=True, cwd=PROJECT)

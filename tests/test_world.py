@@ -10,6 +10,7 @@ from conftest import experiment_document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metaapo.config import WorldConfig
 from metaapo.data import DataError, read_json, read_jsonl, read_records, sha256_file
 from metaapo.experiment import resolve
 from metaapo.worlds.tiny.data import (
@@ -19,6 +20,7 @@ from metaapo.worlds.tiny.data import (
     build,
     demonstrations,
     evaluation_sets,
+    preference_pairs,
     training_prompts,
 )
 from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC, gold
@@ -133,6 +135,29 @@ def test_offline_writers_greet_known_readers_as_they_wish_and_newcomers_as_they_
         right[tasks[0].reader in newcomers(0)].append(word == WANTED[tasks[0].reader])
     assert np.mean(right[False]) > 0.75
     assert np.mean(right[True]) == 0.0
+
+
+def wanted_greetings(**changes):
+    """Share of each reader's chosen answers that open with the wanted greeting: reader -> share, and the mean."""
+    opens = {}
+    for row in preference_pairs(WorldConfig(pairs_per_iteration=1500, **changes), 1, 0):
+        reader = parse(row["messages"])[0].reader
+        opens.setdefault(reader, []).append(row["chosen"].split(":")[0] == WANTED[reader])
+    shares = {reader: float(np.mean(own)) for reader, own in opens.items()}
+    return shares, float(np.mean(list(shares.values())))
+
+
+@pytest.mark.parametrize("shown", [0.25, 0.5, 0.75])
+def test_locality_says_for_whom_offline_pairs_lack_the_wanted_greeting_but_not_how_often(shown):
+    (local, mean), (mixed, mixed_mean), (spread, spread_mean) = (
+        wanted_greetings(shown=shown, locality=locality) for locality in (1.0, 0.5, 0.0)
+    )
+    unknown = newcomers(0, shown)
+    assert len(unknown) == round(16 * (1 - shown))
+    assert max(local[reader] for reader in unknown) == 0
+    assert min(local[reader] for reader in set(READERS) - unknown) > 0.8
+    assert mean == pytest.approx(mixed_mean, abs=0.06) == pytest.approx(spread_mean, abs=0.06)
+    assert np.std(list(local.values())) > 1.5 * np.std(list(mixed.values())) > 2 * np.std(list(spread.values()))
 
 
 @pytest.mark.parametrize("second", ["give me two more, nurse.", "now two more animals, nurse."])

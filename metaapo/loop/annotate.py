@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from metaapo.data import DataError
+from metaapo.data import DataError, Message
 from metaapo.loop.ledger import Outcome
 from metaapo.loop.policies import Policies
 from metaapo.loop.processes import Processes, together
@@ -68,11 +70,38 @@ def best_worst(texts: Sequence[str], scores: Sequence[float]) -> OnlinePair:
     return OnlinePair(best, worst, outcome)
 
 
+def with_errors(
+    rewards: Sequence[Sequence[float]],
+    conversations: Sequence[Sequence[Message]],
+    texts: Sequence[Sequence[str]],
+    noise: float,
+) -> list[list[float]]:
+    """Rewards of an annotator that errs more: each has a normal error that its conversation and text determine.
+
+    Args:
+        rewards: per conversation, one for each text.
+        conversations: each ends with a user turn.
+        texts: the responses, same shape as `rewards`.
+        noise: standard deviation of the errors, >= 0.
+    """
+    if not noise:
+        return [list(row) for row in rewards]
+    return [
+        [
+            reward + noise * random.Random(json.dumps([messages, text], sort_keys=True)).gauss(0.0, 1.0)
+            for reward, text in zip(row, own, strict=True)
+        ]
+        for row, messages, own in zip(rewards, conversations, texts, strict=True)
+    ]
+
+
 class Annotator:
     """Scores responses with the reward model, dividing the work between a job's processes."""
 
-    def __init__(self, policies: Policies, processes: Processes, batch_size: int, batch_tokens: int = 0) -> None:
-        self.policies, self.processes = policies, processes
+    def __init__(
+        self, policies: Policies, processes: Processes, noise: float, batch_size: int, batch_tokens: int = 0
+    ) -> None:
+        self.policies, self.processes, self.noise = policies, processes, noise
         self.batch_size, self.batch_tokens = batch_size, batch_tokens
 
     def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -83,7 +112,8 @@ class Annotator:
             model, tokenizer = self.policies.reward_model, self.policies.reward_tokenizer
             with self.processes.arithmetic():
                 sizes = (self.batch_size, self.batch_tokens)
-                return reward_responses(model, tokenizer, messages, responses, *sizes)[0]
+                rewards = reward_responses(model, tokenizer, messages, responses, *sizes)[0]
+            return with_errors(rewards, messages, responses, self.noise)
 
         characters = [len(prompt.ids) + sum(map(len, own)) for prompt, own in zip(prompts, texts, strict=True)]
         items = list(zip(prompts, texts, strict=True))

@@ -41,14 +41,15 @@ class Workbench:
         experiment, method = context.experiment, context.run.method
         processes = start_processes(experiment.train_of(method), experiment.hardware)
         policies = Policies(context, processes)
+        sampling = experiment.sampling_of(method)
         sizes = experiment.hardware.score_batch_size, experiment.hardware.score_batch_tokens
         return cls(
             context,
             processes,
             policies,
-            Sampler(policies, processes, experiment.sampling_of(method)),
+            Sampler(policies, processes, sampling),
             Scorer(processes, policies.tokenizer.pad_token_id, *sizes),
-            Annotator(policies, processes, *sizes),
+            Annotator(policies, processes, sampling.annotator_noise, *sizes),
             Kept(context, processes),
         )
 

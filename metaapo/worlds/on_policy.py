@@ -51,6 +51,7 @@ def rewards_at_the_end(
     """
     import numpy as np
 
+    from metaapo.loop.annotate import with_errors
     from metaapo.models.generate import generate
     from metaapo.models.load import load_policy, load_reward_model, on_best_device
     from metaapo.models.rewards import reward_responses
@@ -66,4 +67,4 @@ def rewards_at_the_end(
     judge, its_tokenizer = load_reward_model(experiment.world_path(world) / "reward_model")
     size = experiment.hardware.score_batch_size
     proxies = reward_responses(on_best_device(judge), its_tokenizer, prompts, texts, size)[0]
-    return np.array(golds), np.array(proxies)
+    return np.array(golds), np.array(with_errors(proxies, prompts, texts, sampling.annotator_noise))

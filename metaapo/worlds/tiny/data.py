@@ -25,7 +25,16 @@ from metaapo.config import WorldConfig
 from metaapo.data import DataError, Message, sha256_file, write_json, write_jsonl
 from metaapo.experiment import Experiment, load
 from metaapo.worlds.tiny.gold import HIGH, LOW, RUBRIC, TAU, gold
-from metaapo.worlds.tiny.tasks import FAMILIES, READERS, ask, parse, parse_first, random_clause, random_follow_up
+from metaapo.worlds.tiny.tasks import (
+    FAMILIES,
+    READERS,
+    WANTED,
+    ask,
+    parse,
+    parse_first,
+    random_clause,
+    random_follow_up,
+)
 from metaapo.worlds.tiny.tokenizer import write_tokenizer
 from metaapo.worlds.tiny.writers import (
     CAREFUL,
@@ -111,13 +120,28 @@ def demonstrations(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def preference_pairs(per_iteration: int, iterations: int, tau: float, seed: int) -> list[dict[str, Any]]:
-    """Offline records: {id, messages, chosen, rejected, task, iteration}, `per_iteration` for each of 1..iterations."""
-    rng, believed = random.Random(f"tiny/{seed}/pairs"), offline_beliefs(seed)
+def _believed(outdated: Beliefs, local: Beliefs, world: WorldConfig, rng: random.Random) -> Beliefs:
+    """What the offline writers believe at one prompt: the same at every prompt, unless the world is not local."""
+    if world.locality < 1.0 and rng.random() >= world.locality:
+        return WANTED if rng.random() < world.shown else outdated
+    return local
+
+
+def preference_pairs(world: WorldConfig, iterations: int, seed: int) -> list[dict[str, Any]]:
+    """Offline records: {id, messages, chosen, rejected, task, iteration}.
+
+    Args:
+        world: sets how many pairs an iteration has, the noise of their labels, and what their writers know.
+        iterations: 1 or more.
+        seed: the world's.
+    """
+    rng, per_iteration, tau = random.Random(f"tiny/{seed}/pairs"), world.pairs_per_iteration, world.label_tau
+    beliefs = outdated_beliefs(seed), offline_beliefs(seed, world.shown)
     rows: list[dict[str, Any]] = []
     for task, messages in training_prompts(rng, outdated_beliefs(seed)):
         if len(rows) == per_iteration * iterations:
             return rows
+        believed = _believed(*beliefs, world, rng)
         chosen, rejected = best_and_other(messages, offline_answers(parse(messages), rng, believed), tau, rng)
         if chosen == rejected or not (chosen.strip() and rejected.strip()):
             continue
@@ -186,7 +210,7 @@ def build(experiment: Experiment, seed: int, out_dir: str | Path) -> None:
     out_dir, world = Path(out_dir), experiment.world
     sets = evaluation_sets(world)
     records = {
-        "pairs.jsonl": preference_pairs(world.pairs_per_iteration, experiment.iterations, world.label_tau, seed),
+        "pairs.jsonl": preference_pairs(world, experiment.iterations, seed),
         **{f"eval/{kind}.jsonl": rows for kind, rows in sets.items()},
         "eval/composed_answers.jsonl": baseline_answers(sets["composed"]),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from metaapo.worlds.tiny.tasks import FAMILIES, GREETINGS, HEDGES, LIST_FAMILIES, POOLS, READERS, VAGUE, WANTED, Task
 
-NEWCOMERS = 8  # of the 16 readers; the offline writers do not know what they want
+SHOWN = 0.5  # share of the readers whose wishes the offline writers know; the others are newcomers to them
 
 # What a writer believes about readers: reader -> greeting.
 Beliefs = Mapping[str, str]
@@ -91,17 +91,22 @@ def outdated_beliefs(seed: int) -> dict[str, str]:
     return beliefs
 
 
-def newcomers(seed: int) -> frozenset[str]:
-    """The readers of a world whom the offline writers do not know, equally many for each wanted greeting."""
+def newcomers(seed: int, shown: float = SHOWN) -> frozenset[str]:
+    """The readers of a world whom the offline writers do not know, equally many for each wanted greeting.
+
+    Args:
+        seed: the world's.
+        shown: share of the readers whom they know, a multiple of 1/4.
+    """
     rng = random.Random(f"tiny/{seed}/newcomers")
     groups = [[reader for reader in READERS if WANTED[reader] == greeting] for greeting in GREETINGS]
-    return frozenset(reader for group in groups for reader in rng.sample(group, NEWCOMERS // len(GREETINGS)))
+    return frozenset(reader for group in groups for reader in rng.sample(group, round((1 - shown) * len(group))))
 
 
-def offline_beliefs(seed: int) -> dict[str, str]:
+def offline_beliefs(seed: int, shown: float = SHOWN) -> dict[str, str]:
     """What the offline writers of a world believe: the truth, but the demonstrator's beliefs about newcomers."""
     outdated = outdated_beliefs(seed)
-    return WANTED | {reader: outdated[reader] for reader in newcomers(seed)}
+    return WANTED | {reader: outdated[reader] for reader in newcomers(seed, shown)}
 
 
 def _join(words: Sequence[str]) -> str:

@@ -34,13 +34,7 @@ from reports.drawing import STYLE
 from reports.evidence import MARGINS, Logs
 from reports.runs import Results
 
-# What is compared, all at the same budget: name -> (entry, entry it is compared with, in words)
-CONTRASTS = {
-    "adaptive": ("metaapo", "metaapo_random_sampling", "adaptive less random selection, both with MetaAPO's weights"),
-    "oracle": ("oracle", "mixing", "the oracle's selection less random selection, both with equal weights"),
-    "online_dpo": ("metaapo", "online_dpo", "MetaAPO less Online DPO"),
-}
-PREDICTED = ("adaptive", "oracle")  # contrasts whose sign is predicted
+ADAPTIVE, ROOM = "adaptive", "room"  # the contrasts that the figure and the page are about
 # Factor -> (its name in words, its levels in words)
 FACTORS = {
     "shown": ("share of readers that the offline pairs show", {0.25: "25 %", 0.5: "50 %", 0.75: "75 %"}),
@@ -61,22 +55,27 @@ def factors_of(experiment: Experiment) -> dict[str, float]:
 # Tables
 
 
-def tables(cells: Mapping[str, Experiment], held_out: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tables(found: series.Series, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read finished cells.
+
+    Args:
+        found: the series.
+        names: of the cells.
 
     Returns:
         (worlds, cells): contrasts per world, in points of the primary endpoint; and per cell, with 95 % intervals, the
         contrasts and the rows ASSAY of its assay.
     """
     by_world, by_cell = [], []
-    for name, experiment in cells.items():
+    for name in names:
+        experiment = found.cells[name]
         results = Results(experiment)
         logs = Logs(results, experiment.judges[0])
-        where = {"cell": name, "held_out": name in held_out} | factors_of(experiment)
-        for contrast, (better, worse, _) in CONTRASTS.items():
-            table = logs.contrast(better, worse, *logs.endpoint)
+        where = {"cell": name, "held_out": name in found.held_out} | factors_of(experiment)
+        for contrast, sides in found.contrasts.items():
+            table = logs.contrast(sides.of, sides.against, *logs.endpoint)
             if table is None:
-                raise DataError(f"{results.folder}: no scores of {better} and {worse}; run the series to its end")
+                raise DataError(f"{results.folder}: no scores of {sides.of} and {sides.against}; run the series again")
             estimate = stats.mean_over_seeds_and_prompts(table)
             by_cell.append(where | {"quantity": contrast} | _interval(estimate.value, estimate.low, estimate.high))
             for world, value in zip(experiment.world.seeds, table.mean(axis=1), strict=True):
@@ -118,15 +117,16 @@ def fit(worlds: pd.DataFrame, contrast: str) -> np.ndarray:
     return np.linalg.lstsq(_design(frame), frame["value"].to_numpy(float), rcond=None)[0]
 
 
-def predict(fitted: pd.DataFrame, cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """Predict the contrasts PREDICTED in other cells.
+def predict(fitted: pd.DataFrame, cells: pd.DataFrame, contrasts: Sequence[str]) -> list[dict[str, Any]]:
+    """Predict contrasts in other cells.
 
     Args:
         fitted: rows of worlds.csv to fit.
         cells: a row per cell to predict, with its factors.
+        contrasts: their names.
     """
     predictions = []
-    for contrast in PREDICTED:
+    for contrast in contrasts:
         values = _design(cells) @ fit(fitted, contrast)
         predictions += [
             {"cell": cell, "contrast": contrast, "value": round(float(value), DIGITS), "positive": bool(value > 0)}
@@ -150,15 +150,16 @@ def _write_prediction(folder: Path, found: series.Series) -> None:
                 "twice: remove the series' results and start again"
             )
         return
-    worlds, _ = tables({name: found.cells[name] for name in found.fitted}, found.held_out)
+    worlds, _ = tables(found, found.fitted)
+    contrasts = [name for name, contrast in found.contrasts.items() if contrast.predict]
     others = pd.DataFrame([{"cell": name} | factors_of(found.cells[name]) for name in found.held_out])
-    coefficients = {c: [round(float(x), DIGITS) for x in fit(worlds, c)] for c in PREDICTED}
+    coefficients = {c: [round(float(x), DIGITS) for x in fit(worlds, c)] for c in contrasts}
     write_json(
         path,
         {
             "commit": git_commit(),
             "coefficients": {c: dict(zip(("mean", *FACTORS), values)) for c, values in coefficients.items()},
-            "predictions": predict(worlds, others),
+            "predictions": predict(worlds, others, contrasts),
             "made_from": sources,
         },
     )
@@ -176,13 +177,17 @@ def analyse(worlds: pd.DataFrame, cells: pd.DataFrame, prediction: Mapping[str, 
         cells: rows of cells.csv.
         prediction: prediction.json.
     """
+    contrasts, predicted = (
+        list(dict.fromkeys(names))
+        for names in (worlds["contrast"], (row["contrast"] for row in prediction["predictions"]))
+    )
     return {
         "n_cells": int(cells["cell"].nunique()),
         "n_worlds": int(worlds["world"].nunique()),
         "margin": MARGINS["pooled"],
-        "contrasts": {name: _division(cells[cells["quantity"] == name]) for name in CONTRASTS},
-        "effects": [row for name in CONTRASTS for row in _effects(worlds, name)],
-        "prediction": {name: _outcome(cells, prediction, name) for name in PREDICTED},
+        "contrasts": {name: _division(cells[cells["quantity"] == name]) for name in contrasts},
+        "effects": [row for name in contrasts for row in _effects(worlds, name)],
+        "prediction": {name: _outcome(cells, prediction, name) for name in predicted},
     }
 
 
@@ -228,7 +233,7 @@ def _outcome(cells: pd.DataFrame, prediction: Mapping[str, Any], contrast: str) 
 def draw(cells: pd.DataFrame, prediction: Mapping[str, Any]) -> Figure:
     """The phase diagram: a panel per annotator and locality, the share shown along the axis."""
     predicted = {(row["cell"], row["contrast"]): row["value"] for row in prediction["predictions"]}
-    looks = {"adaptive": ("#0072B2", "o", -0.012), "oracle": ("#E69F00", "s", 0.012)}
+    looks = {ADAPTIVE: ("#0072B2", "o", -0.012), ROOM: ("#E69F00", "s", 0.012)}
     noises, localities = FACTORS["noise"][1], FACTORS["locality"][1]
     figure, axes = plt.subplots(len(noises), len(localities), figsize=(9, 5.2), sharex=True, sharey=True)
     for row, (noise, annotator) in zip(axes, noises.items()):
@@ -263,7 +268,7 @@ def draw(cells: pd.DataFrame, prediction: Mapping[str, Any]) -> Figure:
 
 def page(found: Mapping[str, Any], cells: pd.DataFrame, made: Mapping[str, Any]) -> str:
     """The page for a reader with five minutes, in Markdown; every number on it comes from the files beside it."""
-    margin, adaptive, oracle = found["margin"], found["contrasts"]["adaptive"], found["contrasts"]["oracle"]
+    margin, adaptive, oracle = found["margin"], found["contrasts"][ADAPTIVE], found["contrasts"][ROOM]
     outcome = found["prediction"]
     lines = [
         "# Where does adaptive selection matter?",
@@ -280,21 +285,21 @@ def page(found: Mapping[str, Any], cells: pd.DataFrame, made: Mapping[str, Any])
             f"{_cells(oracle['above_0'], found)}, by {oracle['mean']:+.2f} points on average ({_range(oracle)})."
         ),
         (
-            f"Fitted on half of the cells and {outcome['adaptive']['n']} predicted before they ran, in worlds that the "
-            f"fit had not seen: the sign of adaptive selection's gain was right in {outcome['adaptive']['right']} "
-            f"(95 % interval of the share {outcome['adaptive']['ci_low']:.2f} to {outcome['adaptive']['ci_high']:.2f}; "
-            f"a coin: 0.5), that of the oracle's in {outcome['oracle']['right']} "
-            f"({outcome['oracle']['ci_low']:.2f} to {outcome['oracle']['ci_high']:.2f})."
+            f"Fitted on half of the cells and {outcome[ADAPTIVE]['n']} predicted before they ran, in worlds that the "
+            f"fit had not seen: the sign of adaptive selection's gain was right in {outcome[ADAPTIVE]['right']} "
+            f"(95 % interval of the share {outcome[ADAPTIVE]['ci_low']:.2f} to {outcome[ADAPTIVE]['ci_high']:.2f}; "
+            f"a coin: 0.5), that of the oracle's in {outcome[ROOM]['right']} "
+            f"({outcome[ROOM]['ci_low']:.2f} to {outcome[ROOM]['ci_high']:.2f})."
         ),
         "![Gain of adaptive selection and of the oracle in every cell](phase.png)",
         "## What changes the gain",
         "Change of the gain, in points, from each factor's lowest to its highest level (95 % t-intervals over "
         f"{found['n_worlds']} worlds):",
-        _effects_table(found["effects"]),
+        _effects_table(found["effects"], made["words"]),
         "## All cells",
         "Gains in points; the budget is 58 % everywhere. Aim: rank correlation of the probability of sampling a prompt "
         "with what its online pair gains by gold. Spread: standard deviation of that probability over prompts.",
-        _cells_table(cells),
+        _cells_table(cells, made["words"]),
         "docs/phase.md describes the factors and what the experiment cannot say.",
     ]
     return "\n\n".join(lines) + "\n"
@@ -308,38 +313,34 @@ def _range(division: Mapping[str, Any]) -> str:
     return f"{division['smallest']:+.2f} to {division['largest']:+.2f}"
 
 
-def _effects_table(effects: Sequence[Mapping[str, Any]]) -> str:
-    words = {"mean": "mean of all cells"} | {
+def _effects_table(effects: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> str:
+    rows = {"mean": "mean of all cells"} | {
         name: f"{title}: {levels[min(levels)]} to {levels[max(levels)]}" for name, (title, levels) in FACTORS.items()
     }
     by = {(row["contrast"], row["factor"]): row for row in effects}
-    head = ["| | " + " | ".join(text for *_, text in CONTRASTS.values()) + " |", "| --- |" + " ---: |" * len(CONTRASTS)]
-    return "\n".join(
-        head + [f"| {words[f]} | " + " | ".join(_number(by[c, f]) for c in CONTRASTS) + " |" for f in words]
-    )
+    cells = [[title, *(_number(by[contrast, row]) for contrast in words)] for row, title in rows.items()]
+    return _table(["", *words.values()], cells)
 
 
-def _cells_table(cells: pd.DataFrame) -> str:
-    columns = {"adaptive": "adaptive", "oracle": "oracle", "online_dpo": "MetaAPO less Online DPO"} | {
-        "aim": "aim",
-        "spread": "spread",
-    }
-    lines = [
-        "| shown | locality | annotator | half | " + " | ".join(columns.values()) + " |",
-        "| --- | --- | --- | --- |" + " ---: |" * len(columns),
-    ]
-    for _, rows in cells.groupby("cell", sort=False):
-        first = rows.iloc[0]
-        levels = [FACTORS[name][1][first[name]] for name in FACTORS]
-        by = {row["quantity"]: row for _, row in rows.iterrows()}
+def _cells_table(cells: pd.DataFrame, words: Mapping[str, str]) -> str:
+    columns = [*words, *(stem.removesuffix("_iter") for stem in ASSAY)]
+    rows = []
+    for _, own in cells.groupby("cell", sort=False):
+        first, by = own.iloc[0], {row["quantity"]: row for _, row in own.iterrows()}
+        levels = [names[first[factor]] for factor, (_, names) in FACTORS.items()]
         values = [_number(by[name]) if name in by else "–" for name in columns]
-        lines.append("| " + " | ".join([*levels, "held out" if first["held_out"] else "fitted", *values]) + " |")
-    return "\n".join(lines)
+        rows.append([*levels, "held out" if first["held_out"] else "fitted", *values])
+    titles = [*words.values(), *columns[len(words) :]]
+    return _table(["shown", "locality", "annotator", "half", *titles], rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _number(row: Mapping[str, Any]) -> str:
-    digits = 2
-    return f"{row['value']:.{digits}f} [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]"
+    return f"{row['value']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -380,7 +381,7 @@ def main() -> None:
         series.run([found.cells[name] for name in found.fitted], arguments.at_once, options)
         _write_prediction(found.folder, found)
         series.run([found.cells[name] for name in found.held_out], arguments.at_once, options)
-        worlds, cells = tables(found.cells, found.held_out)
+        worlds, cells = tables(found, list(found.cells))
         folder = arguments.out or found.folder
         write_bytes(folder / "prediction.json", (found.folder / "prediction.json").read_bytes())
         made = {
@@ -388,6 +389,7 @@ def main() -> None:
             "commit": git_commit(),
             "minutes": round(_minutes(found), 1),
             "machine": machine(),
+            "words": {name: contrast.words for name, contrast in found.contrasts.items()},
         }
         write_json(folder / "made.json", made)
         for name, frame in (("worlds", worlds), ("cells", cells)):

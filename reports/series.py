@@ -1,8 +1,9 @@
 """A series: one experiment in several cells that differ in a few settings (config/phase.yaml, config/ladder.yaml).
 
 A series' file has these keys: `series`, its name; `experiment`, a configuration without `experiment` and `results_dir`;
-`cells`, NAME -> the settings that differ there; and, if some cells are to be predicted from the others, `held_out`, a
-list of their names. Cell NAME is the experiment results/SERIES/NAME, an ordinary one in every respect.
+`cells`, NAME -> the settings that differ there; and, for a phase diagram, `contrasts`, NAME -> a
+`Contrast`; and `held_out`, the cells that are predicted from the others.
+Cell NAME is the experiment results/SERIES/NAME, an ordinary one in every respect.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ from metaapo.data import DataError, read_yaml
 from metaapo.experiment import Experiment, resolve, write_resolved
 
 
+class Contrast(BaseModel):
+    """A comparison that is made in every cell."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    of: str = Field(description="an entry of the methods")
+    against: str = Field(description="the entry that it is compared with")
+    words: str = Field(description="the comparison in words")
+    predict: bool = Field(False, description="predict its sign in the cells that are held out")
+
+
 class SeriesFile(BaseModel):
     """What a series' file may hold; `read` gives the keys' meanings."""
 
@@ -30,6 +41,7 @@ class SeriesFile(BaseModel):
     series: str = Field(pattern=NAME)
     experiment: dict[str, Any]
     cells: dict[str, dict[str, Any]] = Field(min_length=1)
+    contrasts: dict[str, Contrast] = {}
     held_out: list[str] = []
 
 
@@ -40,11 +52,13 @@ class Series:
     Attributes:
         name: the folder below results/.
         cells: name -> experiment, in the file's order.
+        contrasts: name -> comparison.
         held_out: names of the cells that are predicted from the others.
     """
 
     name: str
     cells: Mapping[str, Experiment]
+    contrasts: Mapping[str, Contrast]
     held_out: tuple[str, ...]
 
     @property
@@ -71,7 +85,9 @@ def read(path: str | Path) -> Series:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(f"{path}: {key}: {first['msg']}; expected series, experiment, cells and held_out") from error
+        raise ConfigError(
+            f"{path}: {key}: {first['msg']}; expected series, experiment, cells, contrasts and held_out"
+        ) from error
     unknown = sorted(set(document.held_out) - set(document.cells))
     if unknown:
         raise ConfigError(f"{path}: held_out: {unknown[0]!r} is not among the cells; correct the name or remove it")
@@ -82,7 +98,13 @@ def read(path: str | Path) -> Series:
             cells[name] = resolve(merged(document.experiment, changes) | place)
         except ConfigError as error:
             raise ConfigError(f"{path}: cells.{name}: {error}") from error
-    return Series(document.series, cells, tuple(document.held_out))
+    for name, contrast in document.contrasts.items():
+        for entry in (contrast.of, contrast.against):
+            if any(entry not in cell.methods for cell in cells.values()):
+                raise ConfigError(
+                    f"{path}: contrasts.{name}: {entry!r} is not a method of every cell; add it, or correct it"
+                )
+    return Series(document.series, cells, document.contrasts, tuple(document.held_out))
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

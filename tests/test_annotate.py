@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaapo.data import DataError
-from metaapo.loop.annotate import best_worst, scores_of, with_errors
+from metaapo.loop.annotate import best_worst, scores_of
 from metaapo.models.generate import Response
 from metaapo.models.load import encode_prompt, encode_responses
-from metaapo.models.rewards import reward_responses
+from metaapo.models.rewards import reward_responses, with_errors
 
 CONVERSATIONS = [[{"role": "user", "content": "list animals"}], [{"role": "user", "content": "sort 7 3 9 1"}]]
 

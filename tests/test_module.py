@@ -21,7 +21,7 @@ module metaapo:
 
 use rule * from metaapo as metaapo_*
 """
-EXPERIMENTS = [path for path in sorted((PROJECT / "config").glob("*.yaml")) if path.stem != "judges"]
+EXPERIMENTS = [path for path in sorted((PROJECT / "config").glob("*.yaml")) if "\nexperiment: " in path.read_text()]
 
 
 def snakemake(folder, *arguments):

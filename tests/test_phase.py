@@ -14,7 +14,8 @@ from metaapo.data import DataError, read_json, write_json
 from reports import phase, series
 
 FOUND = series.read(PROJECT / "config" / "phase.yaml")
-MADE = {"command": "x", "commit": "0" * 40, "minutes": 1.0, "machine": {}}
+WORDS = {name: contrast.words for name, contrast in FOUND.contrasts.items()}
+MADE = {"command": "x", "commit": "0" * 40, "minutes": 1.0, "machine": {}, "words": WORDS}
 
 
 def synthetic(mean=0.33, shown=-1.0, locality=0.8, noise=-0.4, error=0.0, seed=0):
@@ -25,7 +26,7 @@ def synthetic(mean=0.33, shown=-1.0, locality=0.8, noise=-0.4, error=0.0, seed=0
         where = {"cell": name, "held_out": name in FOUND.held_out} | levels
         gain = mean + shown * (2 * levels["shown"] - 1) + locality * (levels["locality"] - 0.5)
         gain += noise * (levels["noise"] / 3 - 0.5)
-        for contrast, factor in (("adaptive", 1.0), ("oracle", 2.0), ("online_dpo", -1.0)):
+        for contrast, factor in (("adaptive", 1.0), ("room", 2.0), ("full_budget", -1.0)):
             values = factor * gain + error * rng.normal(size=3)
             by_world += [
                 where | {"world": world, "contrast": contrast, "value": value}
@@ -42,7 +43,7 @@ def synthetic(mean=0.33, shown=-1.0, locality=0.8, noise=-0.4, error=0.0, seed=0
 def predicted(worlds):
     fitted = worlds[~worlds["held_out"]]
     others = worlds[worlds["held_out"]].drop_duplicates("cell")
-    return {"predictions": phase.predict(fitted, others)}
+    return {"predictions": phase.predict(fitted, others, ["adaptive", "room"])}
 
 
 def test_the_fit_recovers_linear_effects():
@@ -56,7 +57,7 @@ def test_without_error_every_sign_is_predicted_and_the_effects_are_exact():
     outcome = found["prediction"]["adaptive"]
     assert (outcome["n"], outcome["right"], outcome["rms_error"]) == (9, 9, pytest.approx(0, abs=1e-5))
     effects = {(row["contrast"], row["factor"]): row for row in found["effects"]}
-    assert effects["oracle", "shown"]["value"] == pytest.approx(-2.0)
+    assert effects["room", "shown"]["value"] == pytest.approx(-2.0)
     assert found["contrasts"]["adaptive"]["above_0"] == sum(cells[cells["quantity"] == "adaptive"]["ci_low"] > 0)
 
 
@@ -98,8 +99,8 @@ def test_kept_tables_give_the_same_bytes_again(tmp_path):
 def test_a_prediction_is_made_once(tmp_path, monkeypatch):
     worlds, cells = synthetic()
     moved = {name: cell.model_copy(update={"results_dir": str(tmp_path)}) for name, cell in FOUND.cells.items()}
-    found = series.Series("phase", moved, FOUND.held_out)
-    monkeypatch.setattr(phase, "tables", lambda read, held_out: (worlds[worlds["cell"].isin(read)], cells))
+    found = series.Series("phase", moved, FOUND.contrasts, FOUND.held_out)
+    monkeypatch.setattr(phase, "tables", lambda found, names: (worlds[worlds["cell"].isin(names)], cells))
     for name in found.fitted:
         write_json(moved[name].results / "scores.csv", {"of": name})
     phase._write_prediction(tmp_path, found)
@@ -137,6 +138,7 @@ def document():
         ({"held_out": ["nowhere"]}, "held_out: 'nowhere' is not among the cells"),
         ({"cells": {"a": {"world": {"show": 1}}}, "held_out": []}, "cells.a: world.show: unknown key"),
         ({"series": "../x"}, "series"),
+        ({"contrasts": {"a": {"of": "x", "against": "dpo", "words": "w"}}}, "contrasts.a: 'x' is not a method"),
         ({"cell": {}}, "cell"),
     ],
 )

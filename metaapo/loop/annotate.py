@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from metaapo.data import DataError, Message
+from metaapo.data import DataError
 from metaapo.loop.ledger import Outcome
 from metaapo.loop.policies import Policies
 from metaapo.loop.processes import Processes, together
 from metaapo.loop.prompts import Prompt
 from metaapo.models.generate import Response
-from metaapo.models.rewards import reward_responses
+from metaapo.models.rewards import reward_responses, with_errors
 
 
 @dataclass(frozen=True)
@@ -68,31 +66,6 @@ def best_worst(texts: Sequence[str], scores: Sequence[float]) -> OnlinePair:
     else:
         outcome = "pair" if texts[best] != texts[worst] else "identical"
     return OnlinePair(best, worst, outcome)
-
-
-def with_errors(
-    rewards: Sequence[Sequence[float]],
-    conversations: Sequence[Sequence[Message]],
-    texts: Sequence[Sequence[str]],
-    noise: float,
-) -> list[list[float]]:
-    """Rewards of an annotator that errs more: each has a normal error that its conversation and text determine.
-
-    Args:
-        rewards: per conversation, one for each text.
-        conversations: each ends with a user turn.
-        texts: the responses, same shape as `rewards`.
-        noise: standard deviation of the errors, >= 0.
-    """
-    if not noise:
-        return [list(row) for row in rewards]
-    return [
-        [
-            reward + noise * random.Random(json.dumps([messages, text], sort_keys=True)).gauss(0.0, 1.0)
-            for reward, text in zip(row, own, strict=True)
-        ]
-        for row, messages, own in zip(rewards, conversations, texts, strict=True)
-    ]
 
 
 class Annotator:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Sequence
 
 import torch
@@ -63,3 +65,28 @@ def reward_responses(
     sizes = (tokenizer.pad_token_id, batch_size, batch_tokens)
     rewards = _rewards(model, prompts, encode_responses(tokenizer, endings), *sizes)
     return [[rewards[index[i, text]] for text in texts] for i, texts in enumerate(responses)], len(prompts)
+
+
+def with_errors(
+    rewards: Sequence[Sequence[float]],
+    conversations: Sequence[Sequence[Message]],
+    texts: Sequence[Sequence[str]],
+    noise: float,
+) -> list[list[float]]:
+    """Rewards of an annotator that errs more: each has a normal error that its conversation and text determine.
+
+    Args:
+        rewards: per conversation, one for each text.
+        conversations: each ends with a user turn.
+        texts: the responses, same shape as `rewards`.
+        noise: standard deviation of the errors, >= 0.
+    """
+    if not noise:
+        return [list(row) for row in rewards]
+    return [
+        [
+            reward + noise * random.Random(json.dumps([messages, text], sort_keys=True)).gauss(0.0, 1.0)
+            for reward, text in zip(row, own, strict=True)
+        ]
+        for row, messages, own in zip(rewards, conversations, texts, strict=True)
+    ]

@@ -51,10 +51,9 @@ def rewards_at_the_end(
     """
     import numpy as np
 
-    from metaapo.loop.annotate import with_errors
     from metaapo.models.generate import generate
     from metaapo.models.load import load_policy, load_reward_model, on_best_device
-    from metaapo.models.rewards import reward_responses
+    from metaapo.models.rewards import reward_responses, with_errors
 
     world, sampling = experiment.world_of(run.seed), experiment.sampling_of(run.method)
     prompts = last_prompts(experiment, world)[:n_prompts]

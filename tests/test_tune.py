@@ -57,7 +57,7 @@ def test_a_best_trial_at_an_extreme_of_the_grid_is_reported_unless_an_inner_one_
 
 
 def test_validation_prompts_are_in_no_training_record_and_no_benchmark(tmp_path):
-    experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}))
+    experiment = resolve(experiment_document(tmp_path, methods={"dpo": {}}, sft={"demonstrations": 500}))
     data = experiment.world_path(0) / "data"
     pairs = preference_pairs(WorldConfig(pairs_per_iteration=50), 2, 0)
     write_jsonl(data / "pairs.jsonl", pairs)
@@ -87,6 +87,7 @@ def test_the_command_scores_finished_trials(tmp_path, monkeypatch):
 
     methods = {f"dpo_{i}": {"module": "dpo", "train": {"lr": lr}} for i, lr in ((1, 1e-4), (2, 5e-2))}
     changes = {"methods": methods, "iterations": 1, "seeds": [7], "evaluation": {"max_new_tokens": 16}}
+    changes |= {"sft": {"demonstrations": 500}}
     experiment = resolve(experiment_document(tmp_path, **changes))
     write_world(experiment.world_path(0), pairs=8, iterations=1)
     for run in experiment.runs():

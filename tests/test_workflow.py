@@ -73,26 +73,30 @@ def wait_for_jobs(process, log, number):
     return True
 
 
+def results_of(folder, methods):
+    """Bytes of the trained models, answers and judgments of some methods, by file."""
+    results = folder / "results" / "smoke"
+    patterns = ("runs/{}/**/model.safetensors", "answers/*/{}/**/iter*.json*", "judgments/*/*/{}/**/iter*.json*")
+    files = [path for method in methods for pattern in patterns for path in results.glob(pattern.format(method))]
+    return {str(path.relative_to(results)): path.read_bytes() for path in files}
+
+
 def test_a_run_killed_repeatedly_resumes_to_the_same_bytes(finished, tmp_path, pytestconfig):
     """From scratch: the same command after each SIGKILL of the whole group, with nothing in between."""
     folder = project_copy(tmp_path)
     (folder / ".venv").mkdir()  # newer than pyproject.toml: nothing to install
     chance = random.Random(seed := random.randrange(1000))
-    kills, config, jobs = pytestconfig.getoption("kills"), "config/smoke.yaml", 80
+    document = yaml.safe_load((PROJECT / "config" / "smoke.yaml").read_text())
+    kills, jobs = pytestconfig.getoption("kills"), 80
     if not kills:
-        kills, config, jobs = 3, "config/part.yaml", 16
-        document = yaml.safe_load((PROJECT / "config" / "smoke.yaml").read_text())
-        methods = {name: {} for name in ("dpo", "metaapo")}
-        document |= {"experiment": "part", "seeds": [0, 1], "iterations": 2, "methods": methods}
-        for copy, runs in ((finished, 1), (folder, 2)):  # how runs share jobs changes no number either
-            hardware = {"train": {"runs": runs}, "answer": {"runs": runs}}
-            (copy / config).write_text(yaml.safe_dump(document | {"hardware": hardware}))
-        command = [*SNAKEMAKE, "--configfile", config]
-        subprocess.run(command, cwd=finished, capture_output=True, check=True, env=ENVIRONMENT)
+        kills, jobs = 3, 16
+        document["methods"] = {name: document["methods"][name] for name in ("dpo", "metaapo")}
+        document["hardware"] = {"train": {"runs": 2}, "answer": {"runs": 2}}  # how runs share jobs changes no number
+    (folder / "config" / "killed.yaml").write_text(yaml.safe_dump(document))
     for number in range(kills + 1):
         path = tmp_path / f"log{number}"
         with path.open("w") as log:
-            process = make_reproduce(folder, config, log)
+            process = make_reproduce(folder, "config/killed.yaml", log)
         try:
             last = number == kills
             if not last and wait_for_jobs(process, path, chance.randint(1, max(1, jobs // kills))):
@@ -103,9 +107,11 @@ def test_a_run_killed_repeatedly_resumes_to_the_same_bytes(finished, tmp_path, p
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         assert code in ((0,) if last else (0, -signal.SIGKILL)), f"seed {seed}: {path.read_text()[-4000:]}"
-    for name in ("scores.csv", "claims.json"):
-        results = Path("results") / ("smoke" if config == "config/smoke.yaml" else "part")
-        undisturbed, killed = (copy / results / name for copy in (finished, folder))
+    undisturbed, killed = (results_of(copy, document["methods"]) for copy in (finished, folder))
+    assert len(undisturbed) == len(killed) > 8 * len(document["methods"])
+    assert [name for name in undisturbed if undisturbed[name] != killed[name]] == [], f"seed {seed}"
+    for name in ("scores.csv", "claims.json") if pytestconfig.getoption("kills") else ():
+        undisturbed, killed = (copy / "results" / "smoke" / name for copy in (finished, folder))
         assert undisturbed.read_bytes() == killed.read_bytes(), f"{name}, seed {seed}"
 
 

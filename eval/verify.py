@@ -22,6 +22,7 @@ from typing import Any
 from eval.published import Comparison, PublishedFiles, cache_folder
 from metaapo.benchmarks import known_benchmarks
 from metaapo.data import DataError
+from metaapo.doors import command_line
 
 COLUMNS = ("benchmark", "model", "metric", "published", "ours", "")
 
@@ -85,19 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if files.fetched:
-        print(f"fetched {len(files.fetched)} files into {files.folder}", file=sys.stderr)
     result = record(found)
     print(json.dumps(result, indent=2) if arguments.json else table(found))
     return 0 if result["agree"] else 1
 
 
-def main() -> int:
-    """Command line: print all published numbers beside ours."""
-    parser = argparse.ArgumentParser(prog="python -m eval.verify", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

@@ -33,6 +33,7 @@ from metaapo.assets import hub
 from metaapo.benchmarks import WORLD_KINDS, declared, world_kinds
 from metaapo.config import CheckpointConfig, ConfigError
 from metaapo.data import DataError, read_json, read_yaml
+from metaapo.doors import command_line
 from metaapo.experiment import Experiment, load
 from metaapo.method import Declaration, declaration_of
 
@@ -412,12 +413,5 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(result, indent=2) if arguments.json else table(result, experiment))
 
 
-def main() -> None:
-    """Command line: print the estimate."""
-    parser = argparse.ArgumentParser(description="Estimate GPU-hours, dollars, disk and memory of an experiment.")
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

@@ -332,7 +332,8 @@ def _judging(experiment: Experiment) -> tuple[float, float]:
 def _asked_judges(experiment: Experiment) -> list[dict[str, Any]]:
     """The entries of the experiment's judges that are asked over a network, members of panels included."""
     path = Path(experiment.evaluation.judges_file)
-    catalogue = read_yaml(path if path.is_file() else PROJECT / path, "a catalogue of judges")
+    expected = "a catalogue of judges; work in a clone of the project, or set evaluation.judges_file"
+    catalogue = read_yaml(path if path.is_file() else PROJECT / path, expected)
     names = list(experiment.evaluation.judges)
     names += [member for name in names for member in (catalogue.get(name) or {}).get("members", [])]
     entries = [catalogue.get(name) or {} for name in dict.fromkeys(names)]

@@ -214,6 +214,12 @@ def test_rank_stability_is_high_for_clear_rankings_and_uncertain_for_close_ones(
     assert close.high - close.low > 0.3
 
 
+def test_a_judge_that_ties_all_models_has_no_rank_stability():
+    found = stats.rank_stability(np.zeros((4, 30)), np.random.default_rng(12).random((4, 30)))
+    assert np.isnan([found.value, found.low, found.high]).all()
+    assert found.stderr is None
+
+
 def test_the_two_level_bootstrap_agrees_with_the_t_interval_when_seeds_are_many():
     table = crossed(np.random.default_rng(13), 40, 200, 0.1)
     by_t, by_bootstrap = stats.mean_over_seeds_and_prompts(table), stats.two_level_bootstrap(table)

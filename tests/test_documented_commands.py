@@ -41,6 +41,7 @@ ELSEWHERE = {
     "sed": "edits a file of the tutorial, which test_tutorial runs",
     "echo": "likewise",
     "grep": "likewise",
+    "du": "measures an environment whose making needs a network",
     "bash": "a shell",
 }
 

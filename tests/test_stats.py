@@ -171,10 +171,11 @@ def test_power_is_one_without_noise_and_for_huge_effects():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 @settings(deadline=None, max_examples=60)
-def test_holm_agrees_with_statsmodels(p_values):
+def test_holm_and_hochberg_agree_with_statsmodels(p_values):
     from statsmodels.stats.multitest import multipletests
 
     assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert stats.hochberg(p_values) == pytest.approx(multipletests(p_values, method="simes-hochberg")[1])
 
 
 @given(hnp.arrays(float, (2, 7), elements=st.integers(0, 5)))

@@ -25,11 +25,13 @@ class Door:
         module: offers `add_arguments(parser)` and `run(arguments)`, which returns the exit status or None for 0.
         summary: what it does, in a few words.
         example: arguments that show its use.
+        extra: the extra that installs what it needs beyond the core.
     """
 
     module: str
     summary: str
     example: str
+    extra: str = "train"
 
 
 DOORS = {
@@ -37,6 +39,7 @@ DOORS = {
         "eval.judge",
         "judge the answers of an experiment, or say what that costs",
         "--config config/default.yaml --judge gold --quote",
+        extra="judge",
     ),
     "compare": Door(
         "eval.sample_logs",
@@ -47,6 +50,7 @@ DOORS = {
         "reports.check",
         "does a reproduction agree with the reference run? prints JSON",
         "--run results/default --reference docs/results/default",
+        extra="workflow",
     ),
     "verify": Door(
         "eval.verify", "score published annotations; our numbers beside the published ones", "--data ../shared/evaldata"
@@ -66,6 +70,7 @@ DOORS = {
         "reports.model_card",
         "write the model card of a trained policy, with its annotations and the verdicts",
         "--run results/default --policy metaapo/budget1.0/seed0 --out README.md",
+        extra="train,workflow",
     ),
     "track": Door(
         "reports.trackers",
@@ -136,9 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = build(words).parse_args(words)
         return args.program(args) or 0
     except ModuleNotFoundError as error:
+        extra = DOORS[words[0]].extra if words[0] in DOORS else "dev"
         sys.exit(
-            f"error: metaapo {' '.join(words[:1])}: the package {error.name} is not installed; install the project "
-            "with the extra that has it, such as pip install '.[judge]' or '.[train]'"
+            f"error: metaapo {words[0]}: the package {error.name} is not installed; in a clone of the project, run "
+            f"pip install '.[{extra}]'"
         )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from tabulate import tabulate
+
 from conformance.answers import BETA
 from conformance.checks import Check
 from conformance.exact import make_world
@@ -44,12 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def as_table(found: Sequence[Check]) -> str:
     """A line per check, and the verdict."""
-    rows = [COLUMNS, *(_cells(check) for check in found)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    table = tabulate([_cells(check) for check in found], COLUMNS, "plain", disable_numparse=True)
     failed = sum(not check.ok for check in found)
     compared = sum(check.error is not None for check in found)
-    return "\n".join([*lines, "", f"{compared} checks, {failed or 'none'} failed"])
+    return f"{table}\n\n{compared} checks, {failed or 'none'} failed"
 
 
 def _cells(check: Check) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from metaapo import doctor
 from metaapo.config import ConfigError
 from metaapo.data import DataError
 from metaapo.doctor import Finding, error, warning
+from metaapo.doors import command_line
 from metaapo.experiment import Experiment, load
 
 SOON = datetime.timedelta(days=60)
@@ -157,12 +158,5 @@ def run(arguments: argparse.Namespace) -> int:
     return bool(failures)
 
 
-def main() -> int:
-    """Command line: look for what would stop an experiment."""
-    parser = argparse.ArgumentParser(prog="python -m eval.doctor", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

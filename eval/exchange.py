@@ -34,6 +34,7 @@ from eval.questions import Question, QuestionSet, answers_in_order, load_questio
 from eval.rank_agreement import Items, read_items
 from eval.score import judged_models
 from metaapo.data import DataError, read_json, read_records, sha256_file, write_bytes, write_json
+from metaapo.doors import command_line
 from metaapo.experiment import Experiment, load
 from metaapo.provenance import git_commit
 
@@ -346,12 +347,5 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{len(written)} files under {folder}/data", file=sys.stderr)
 
 
-def main() -> None:
-    """Command line: export one judge's scores and judgments."""
-    parser = argparse.ArgumentParser(prog="python -m eval.exchange", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

@@ -34,6 +34,7 @@ from eval.questions import (
 )
 from metaapo.command import load_and_pin
 from metaapo.data import DataError, read_json, sha256_file, write_json, write_jsonl
+from metaapo.doors import command_line
 from metaapo.experiment import Experiment
 
 Record = dict[str, Any]
@@ -231,12 +232,5 @@ def run(arguments: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
 
 
-def main() -> None:
-    """Command line: judge, or print the expected cost."""
-    parser = argparse.ArgumentParser(prog="python -m eval.judge", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

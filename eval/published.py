@@ -6,16 +6,14 @@ part of the project: they lie in a folder that the caller names, or are fetched 
 
 from __future__ import annotations
 
-import hashlib
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaapo.data import DataError, read_records, sha256_file, write_bytes
+import pooch
+
+from metaapo.data import DataError, read_records
 
 TIMEOUT = 60.0  # seconds without a byte from a server
 ROUNDING = 1e-9  # 7.035 - 7.03 is more than 0.005 in binary
@@ -69,12 +67,10 @@ class PublishedFiles:
     Attributes:
         folder: its path.
         fetch: fetch what is missing, and check the hash of every file.
-        fetched: the addresses fetched so far.
     """
 
     folder: Path
     fetch: bool = False
-    fetched: list[str] = field(default_factory=list)
 
     def path(self, source: Source) -> Path:
         """The path of a published file.
@@ -97,31 +93,18 @@ class PublishedFiles:
         return read_records(self.path(source))
 
     def _fetched(self, source: Source) -> Path:
-        path = self.folder / source.name
-        if path.is_file() and sha256_file(path) == source.sha256:
-            return path
-        content = _download(source.url)
-        found = hashlib.sha256(content).hexdigest()
-        if found != source.sha256:
+        try:
+            downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
+            return Path(pooch.retrieve(source.url, source.sha256, source.name, self.folder, downloader=downloader))
+        except OSError as error:
             raise DataError(
-                f"{source.url}: its SHA-256 is {found}; expected {source.sha256}; the file is not the published one, "
-                "so nothing was scored"
-            )
-        write_bytes(path, content)
-        self.fetched.append(source.url)
-        return path
-
-
-def _download(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 (addresses are constants)
-            return answer.read()
-    except (urllib.error.URLError, TimeoutError) as error:
-        raise DataError(
-            f"{url}: could not be fetched ({error}); if you have the published files, name their folder with --data"
-        ) from error
+                f"{source.url}: could not be fetched ({error}); if you have the published files, name their folder "
+                "with --data"
+            ) from error
+        except ValueError as error:  # another hash
+            raise DataError(f"{source.url}: not the published file, so nothing was scored ({error})") from error
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: metaapo/published in XDG_CACHE_HOME, by default ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaapo" / "published"
+    """Where fetched files are kept: in the user's cache, on Linux ~/.cache/metaapo/published."""
+    return pooch.os_cache("metaapo") / "published"

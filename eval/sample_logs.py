@@ -31,6 +31,7 @@ from eval.rank_agreement import read_items
 from eval.records import is_number, require_id, shown
 from eval.stats import paired_bootstrap
 from metaapo.data import DataError, read_json, read_records, require_keys, write_json
+from metaapo.doors import command_line
 
 # sample id -> value, for each metric of a log
 Samples = dict[str, dict[str, float]]
@@ -247,12 +248,5 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(found, indent=2))
 
 
-def main() -> None:
-    """Command line: compare two logs; prints a JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m eval.sample_logs", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

@@ -543,7 +543,8 @@ def rank_stability(
 
     Returns:
         tau-b of the models' means. The replicates contain the prompts' noise twice, so the interval is biased low if
-        models are close; read it as the range expected in a re-run on other prompts.
+        models are close; read it as the range expected in a re-run on other prompts. NaN where one judge ties all
+        models, in every resample for the interval.
 
     Raises:
         ValueError: the shapes differ, fewer than two models, or fewer than two prompts that are complete under both
@@ -558,12 +559,13 @@ def rank_stability(
     a, b = both[: len(a)], both[len(a) :]
     counts = resample_counts(a.shape[1], n_bootstrap, seed)
     replicates = _tau_b(counts @ a.T, counts @ b.T)
-    low, high = percentile_interval(replicates[~np.isnan(replicates)], confidence)
+    replicates = replicates[~np.isnan(replicates)]
+    low, high = percentile_interval(replicates, confidence) if len(replicates) else (np.nan, np.nan)
     return Estimate(
         value=float(_tau_b(a.mean(axis=1), b.mean(axis=1))),
         low=low,
         high=high,
-        stderr=float(np.nanstd(replicates, ddof=1)),
+        stderr=float(np.std(replicates, ddof=1)) if len(replicates) > 1 else None,
         p_value=None,
         df=None,
         n_seeds=0,

@@ -19,11 +19,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tabulate import tabulate
+
 from eval.published import Comparison, PublishedFiles, cache_folder
 from metaapo.benchmarks import known_benchmarks
 from metaapo.data import DataError
+from metaapo.doors import command_line
 
 COLUMNS = ("benchmark", "model", "metric", "published", "ours", "")
+ALIGNMENT = ("left", "left", "left", "right", "right", "left")
 
 
 def published_modules() -> dict[str, ModuleType]:
@@ -39,21 +43,15 @@ def verify(files: PublishedFiles) -> dict[str, list[Comparison]]:
 
 def table(found: dict[str, list[Comparison]]) -> str:
     """Format the comparisons as text, one number per line, with a summary."""
-    rows = [COLUMNS]
-    for name, comparisons in found.items():
-        rows += [
-            (name, c.model, c.metric, _digits(c.published), _digits(c.ours), "" if c.agrees else "DIFFERS")
-            for c in comparisons
-        ]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "  ".join(cell.rjust(w) if 3 <= i <= 4 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-        for row in rows
+    rows = [
+        (name, c.model, c.metric, _digits(c.published), _digits(c.ours), "" if c.agrees else "DIFFERS")
+        for name, comparisons in found.items()
+        for c in comparisons
     ]
+    columns = tabulate(rows, COLUMNS, "plain", disable_numparse=True, colalign=ALIGNMENT)
     numbers = [c for comparisons in found.values() for c in comparisons]
     wrong = sum(not c.agrees for c in numbers)
-    lines.append(f"{len(numbers) - wrong} of {len(numbers)} published numbers reproduced")
-    return "\n".join(line.rstrip() for line in lines)
+    return f"{columns}\n{len(numbers) - wrong} of {len(numbers)} published numbers reproduced"
 
 
 def _digits(value: float | None) -> str:
@@ -85,19 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if files.fetched:
-        print(f"fetched {len(files.fetched)} files into {files.folder}", file=sys.stderr)
     result = record(found)
     print(json.dumps(result, indent=2) if arguments.json else table(found))
     return 0 if result["agree"] else 1
 
 
-def main() -> int:
-    """Command line: print all published numbers beside ours."""
-    parser = argparse.ArgumentParser(prog="python -m eval.verify", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

@@ -97,8 +97,9 @@ def _vllm(experiment: Experiment) -> Iterator[Finding]:
         elif not python and importlib.util.find_spec("vllm") is None:
             yield error(
                 "sampling.backend",
-                "vllm is not installed; run pip install '.[gpu]', name another environment's interpreter in "
-                "sampling.vllm.python, or set backend: transformers",
+                "vllm is not here, since it needs an older transformers; install it into an environment of its own "
+                "(workflow/envs/vllm.yaml) and name its interpreter in sampling.vllm.python, or set "
+                "backend: transformers",
             )
         return
 

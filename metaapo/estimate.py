@@ -33,6 +33,7 @@ from metaapo.assets import hub
 from metaapo.benchmarks import WORLD_KINDS, declared, world_kinds
 from metaapo.config import CheckpointConfig, ConfigError
 from metaapo.data import DataError, read_json, read_yaml
+from metaapo.doors import command_line
 from metaapo.experiment import Experiment, load
 from metaapo.method import Declaration, declaration_of
 
@@ -331,7 +332,8 @@ def _judging(experiment: Experiment) -> tuple[float, float]:
 def _asked_judges(experiment: Experiment) -> list[dict[str, Any]]:
     """The entries of the experiment's judges that are asked over a network, members of panels included."""
     path = Path(experiment.evaluation.judges_file)
-    catalogue = read_yaml(path if path.is_file() else PROJECT / path, "a catalogue of judges")
+    expected = "a catalogue of judges; work in a clone of the project, or set evaluation.judges_file"
+    catalogue = read_yaml(path if path.is_file() else PROJECT / path, expected)
     names = list(experiment.evaluation.judges)
     names += [member for name in names for member in (catalogue.get(name) or {}).get("members", [])]
     entries = [catalogue.get(name) or {} for name in dict.fromkeys(names)]
@@ -412,12 +414,5 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(result, indent=2) if arguments.json else table(result, experiment))
 
 
-def main() -> None:
-    """Command line: print the estimate."""
-    parser = argparse.ArgumentParser(description="Estimate GPU-hours, dollars, disk and memory of an experiment.")
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

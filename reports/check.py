@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from metaapo.data import DataError, read_json, sha256_file, write_json
+from metaapo.doors import command_line
 
 LEVEL = 0.05
 EXACT_UP_TO = 14  # up to this many worlds all (at most 2^13) sign patterns are tried; above, as many random ones
@@ -311,12 +312,5 @@ def run(arguments: argparse.Namespace) -> None:
     sys.exit(0 if found["agree"] else 1)
 
 
-def main() -> None:
-    """Command line: compare two results folders; exit status 1 if they disagree, 2 if they cannot be compared."""
-    parser = argparse.ArgumentParser(prog="python -m reports.check", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from metaapo import PROJECT
 from metaapo.data import DataError, read_json, read_yaml
+from metaapo.doors import command_line
 
 if TYPE_CHECKING:
     from rocrate.model.file import File
@@ -162,12 +163,5 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    """Command line: pack an experiment as an RO-Crate."""
-    parser = argparse.ArgumentParser(prog="python -m reports.crate", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

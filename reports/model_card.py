@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from metaapo.data import DataError, read_json, write_text
+from metaapo.doors import command_line
 from reports.collect import share
 
 if TYPE_CHECKING:
@@ -206,12 +207,5 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    """Command line: write a policy's model card."""
-    parser = argparse.ArgumentParser(prog="python -m reports.model_card", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

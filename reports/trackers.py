@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from metaapo.data import DataError, read_json, read_jsonl
+from metaapo.doors import command_line
 
 SETTINGS = ("method", "module", "budget", "seed", "world", "params", "train", "sampling")  # of run.json
 LONGEST_PARAM = 6000  # characters that MLflow keeps of a setting
@@ -215,12 +216,5 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    """Command line: send an experiment's runs to a tracker."""
-    parser = argparse.ArgumentParser(prog="python -m reports.trackers", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__spec__.name, __doc__, add_arguments, run))

@@ -15,14 +15,12 @@ import pytest
 import yaml
 from conftest import experiment_document
 
-from eval.alpacaeval2.score import main as alpacaeval2
-from eval.arenahard.score import main as arenahard
+import metaapo_cli
 from eval.judges import Comparison, Conversation
 from eval.judges.answers import Answer
 from eval.judges.config import read_judges
 from eval.judges.openai import _preference
 from eval.judges.replay import ReplayJudge
-from eval.mtbench.score import main as mtbench
 from eval.sample_logs import read_samples
 from metaapo.config import ConfigError
 from metaapo.data import DataError, read_json, read_records, write_json, write_jsonl
@@ -58,7 +56,7 @@ def said(i=0, model="m", **changes):
 def run_alpacaeval2(folder, rows, *more, text=None):
     path = folder / "annotations.json"
     path.write_bytes(text if text is not None else json.dumps(rows).encode())
-    return alpacaeval2(["score", "--annotations", str(path), *more])
+    return metaapo_cli.main(["score", "alpacaeval2", "--annotations", str(path), *more])
 
 
 def run_arenahard(folder, rows, answers=(), *more, text=None):
@@ -66,7 +64,9 @@ def run_arenahard(folder, rows, answers=(), *more, text=None):
     path.write_bytes(text if text is not None else json.dumps(rows).encode())
     (folder / "answers.json").write_text(json.dumps(list(answers)))
     given = ["--answers", str(folder / "answers.json")] if answers else []
-    return arenahard(["score", "--judgments", str(path), *given, "--baseline", "base", "--version", "v0.1-2024", *more])
+    return metaapo_cli.main(
+        ["score", "arenahard", "--judgments", str(path), *given, "--baseline", "base", "--version", "v0.1-2024", *more]
+    )
 
 
 def run_mtbench(folder, rows, answers=(), *more, text=None):
@@ -74,7 +74,7 @@ def run_mtbench(folder, rows, answers=(), *more, text=None):
     path.write_bytes(text if text is not None else json.dumps(rows).encode())
     (folder / "answers.json").write_text(json.dumps(list(answers)))
     given = ["--answers", str(folder / "answers.json")] if answers else []
-    return mtbench(["score", "--judgments", str(path), *given, *more])
+    return metaapo_cli.main(["score", "mtbench", "--judgments", str(path), *given, *more])
 
 
 ODD = {
@@ -208,11 +208,11 @@ def test_a_wrong_option_of_a_scorer_is_an_error_of_one_sentence(arguments, files
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("scorer", [alpacaeval2, arenahard, mtbench])
+@pytest.mark.parametrize("scorer", ["alpacaeval2", "arenahard", "mtbench"])
 @pytest.mark.parametrize("option", [["--seed", "-1"], ["--seed", "1.5"], ["--seed", str(2**40)]])
 def test_a_seed_is_a_whole_number_from_zero(scorer, option, capsys):
     with pytest.raises(SystemExit, match="2"):
-        scorer(["score", *option])
+        metaapo_cli.main(["score", scorer, *option])
     assert "argument --seed" in capsys.readouterr().err
 
 

@@ -61,6 +61,24 @@ def test_a_training_run_is_an_action_with_its_annotations_commit_and_packages(re
     assert "agent" not in action
 
 
+@pytest.mark.slow
+def test_the_validator_finds_nothing_to_correct(results, tmp_path):
+    services = pytest.importorskip(
+        "rocrate_validator.services", reason="pip install roc-validator; it fetches w3id.org"
+    )
+    from rocrate_validator.models import Severity
+
+    command("--run", results, "--out", tmp_path / "crate")
+    for profile in ("workflow-ro-crate", "process-run-crate", "workflow-run-crate"):
+        found = services.validate(
+            services.ValidationSettings(
+                rocrate_uri=str(tmp_path / "crate"), profile_identifier=profile,
+                requirement_severity=Severity.REQUIRED, skip_availability_check=True,
+            )
+        )  # fmt: skip
+        assert [issue.message for issue in found.get_issues()] == []
+
+
 def test_an_unfinished_experiment_has_no_crate(results, tmp_path, capsys):
     (results / "claims.json").unlink()
     with pytest.raises(DataError, match=r"claims.json is missing; finish the experiment first"):

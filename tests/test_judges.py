@@ -205,4 +205,6 @@ def test_a_judge_that_ranks_the_other_way_round_has_tau_minus_one():
     found = compare_judges(one, two | {("other",): {}})
     assert (found["tau"], found["n_models"], found["n_questions"]) == (-1, 5, 30)
     assert compare_judges(one, {("m0",): one[("m0",)]})["tau"] is None
+    tied = {model: dict.fromkeys(values, 0.0) for model, values in one.items()}
+    assert (compare_judges(one, tied)["tau"], compare_judges(one, tied)["ci_low"]) == (None, None)
     json.dumps(found, allow_nan=False)

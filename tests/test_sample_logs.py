@@ -1,12 +1,12 @@
 """Logs of other harnesses are read, and two models are compared on the questions they have in common."""
 
 import json
-import sys
 import zipfile
 
 import pytest
 import yaml
 
+import metaapo_cli
 from eval import sample_logs
 from eval.sample_logs import compare, read_samples
 from eval.score import items_csv
@@ -66,13 +66,12 @@ def write_items(path, values):
     write_bytes(path, items_csv([keys | {"question": str(q), "value": v} for q, v in enumerate(values)]))
 
 
-def test_this_projects_score_file_is_compared_with_another_tools_log(tmp_path, capsys, monkeypatch):
+def test_this_projects_score_file_is_compared_with_another_tools_log(tmp_path, capsys):
     write_items(tmp_path / "gold.items.csv.gz", [1.0, 0.5, 0.0, 1.0])
     write_jsonl(tmp_path / "samples_x.jsonl", [{"doc_id": q, "win": 0.5, "metrics": ["win"]} for q in range(1, 5)])
     files = [str(tmp_path / name) for name in ("gold.items.csv.gz", "samples_x.jsonl")]
     arguments = ["--a", files[0], "--a-model", "dpo/1.0/0/3", "--b", files[1], "--out", str(tmp_path / "out.json")]
-    monkeypatch.setattr(sys, "argv", ["eval.sample_logs", *arguments])
-    sample_logs.main()
+    metaapo_cli.main(["compare", *arguments])
     found = json.loads(capsys.readouterr().out)
     assert (found["n"], found["only_in_a"], found["only_in_b"]) == (3, 1, 1)
     assert found["difference"] == pytest.approx(0.0)

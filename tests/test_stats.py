@@ -171,10 +171,11 @@ def test_power_is_one_without_noise_and_for_huge_effects():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 @settings(deadline=None, max_examples=60)
-def test_holm_agrees_with_statsmodels(p_values):
+def test_holm_and_hochberg_agree_with_statsmodels(p_values):
     from statsmodels.stats.multitest import multipletests
 
     assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert stats.hochberg(p_values) == pytest.approx(multipletests(p_values, method="simes-hochberg")[1])
 
 
 @given(hnp.arrays(float, (2, 7), elements=st.integers(0, 5)))
@@ -212,6 +213,12 @@ def test_rank_stability_is_high_for_clear_rankings_and_uncertain_for_close_ones(
     close = stats.rank_stability(0.01 * skill + rng.random((8, 100)), 0.01 * skill + rng.random((8, 100)))
     assert (clear.value, clear.low, clear.high) == (1, 1, 1)
     assert close.high - close.low > 0.3
+
+
+def test_a_judge_that_ties_all_models_has_no_rank_stability():
+    found = stats.rank_stability(np.zeros((4, 30)), np.random.default_rng(12).random((4, 30)))
+    assert np.isnan([found.value, found.low, found.high]).all()
+    assert found.stderr is None
 
 
 def test_the_two_level_bootstrap_agrees_with_the_t_interval_when_seeds_are_many():

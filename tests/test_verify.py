@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from evaldata import shared
@@ -18,7 +21,6 @@ def test_every_published_number_is_reproduced(name, n):
     found = verify.published_modules()[name].comparisons(files)
     assert len(found) == n
     assert [c for c in found if not c.agrees] == []
-    assert files.fetched == []
 
 
 def test_the_benchmarks_with_published_numbers_are_found():
@@ -91,31 +93,55 @@ def test_a_model_without_a_score_does_not_agree():
 # --- fetching ---------------------------------------------------------------------------------------------------------
 
 
+class Remote(SimpleHTTPRequestHandler):
+    """Serves a folder without a log, and notes what was asked for."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture
-def source(tmp_path):
+def remote(tmp_path):
+    """A server of the folder `remote`."""
+    (tmp_path / "remote").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Remote, directory=tmp_path / "remote")) as server:
+        server.asked = []
+        threading.Thread(target=server.serve_forever).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def source(remote, tmp_path):
     content = b'{"a": 1}\n'
-    (tmp_path / "remote.jsonl").write_bytes(content)
-    return Source("rows.jsonl", (tmp_path / "remote.jsonl").as_uri(), hashlib.sha256(content).hexdigest())
+    (tmp_path / "remote" / "rows.jsonl").write_bytes(content)
+    url = f"http://127.0.0.1:{remote.server_port}/rows.jsonl"
+    return Source("folder/rows.jsonl", url, hashlib.sha256(content).hexdigest())
 
 
-def test_a_file_is_fetched_once_and_again_if_it_was_changed(tmp_path, source):
+def test_a_file_is_fetched_once_and_again_if_it_was_changed(tmp_path, remote, source):
     files = PublishedFiles(tmp_path / "cache", fetch=True)
     assert files.records(source) == files.records(source) == [{"a": 1}]
-    assert files.fetched == [source.url]
-    (tmp_path / "cache" / "rows.jsonl").write_text('{"a": 2}\n')
+    assert len(remote.asked) == 1
+    (tmp_path / "cache" / source.name).write_text('{"a": 2}\n')
     assert files.records(source) == [{"a": 1}]
-    assert files.fetched == [source.url] * 2
+    assert len(remote.asked) == 2
 
 
 def test_a_file_with_another_hash_is_refused_and_not_kept(tmp_path, source):
-    (tmp_path / "remote.jsonl").write_text('{"a": 2}\n')
-    with pytest.raises(DataError, match=f"expected {source.sha256}; the file is not the published one"):
+    (tmp_path / "remote" / "rows.jsonl").write_text('{"a": 2}\n')
+    with pytest.raises(DataError, match=f"not the published file, so nothing was scored .*{source.sha256}"):
         PublishedFiles(tmp_path / "cache", fetch=True).path(source)
-    assert not (tmp_path / "cache").exists()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_without_a_network_the_error_names_the_way_out(tmp_path):
-    missing = Source("rows.jsonl", (tmp_path / "absent").as_uri(), "0" * 64)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/rows.jsonl", "{source}.absent"])
+def test_without_the_file_the_error_names_the_way_out(tmp_path, source, url):
+    missing = Source("rows.jsonl", url.format(source=source.url), "0" * 64)
     with pytest.raises(DataError, match="could not be fetched .*--data"):
         PublishedFiles(tmp_path, fetch=True).path(missing)
 

@@ -2,6 +2,7 @@
 
 import sys
 
-from eval.alpacaeval2.score import main
+from eval.alpacaeval2 import score
+from metaapo.doors import command_line
 
-sys.exit(main())
+sys.exit(command_line("eval.alpacaeval2", score.__doc__, score.add_arguments, score.run, word="score"))

@@ -2,6 +2,7 @@
 
 import sys
 
-from eval.arenahard.score import main
+from eval.arenahard import score
+from metaapo.doors import command_line
 
-sys.exit(main())
+sys.exit(command_line("eval.arenahard", score.__doc__, score.add_arguments, score.run, word="score"))

@@ -407,11 +407,3 @@ def run(args: argparse.Namespace) -> int:
         ),
         args.out,
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; prints one JSON object. Returns the exit status: 0, or 2 for invalid input."""
-    parser = argparse.ArgumentParser(prog="python -m eval.arenahard", description=__doc__.split("\n")[0])
-    command = parser.add_subparsers(dest="command", required=True).add_parser("score", help="score judgments")
-    add_arguments(command)
-    return run(parser.parse_args(arguments))

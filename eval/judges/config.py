@@ -181,7 +181,8 @@ def read_judges(path: str | Path) -> dict[str, JudgeConfig]:
         ConfigError: the file is missing or an entry is wrong; the message names the entry and the key.
     """
     try:
-        document = read_yaml(path if Path(path).is_file() else PROJECT / path, "a list of judges")
+        expected = "a list of judges; work in a clone of the project, or set evaluation.judges_file"
+        document = read_yaml(path if Path(path).is_file() else PROJECT / path, expected)
     except DataError as error:
         raise ConfigError(str(error)) from error
     if not isinstance(document, dict) or not document:

@@ -2,6 +2,7 @@
 
 import sys
 
-from eval.mtbench.score import main
+from eval.mtbench import score
+from metaapo.doors import command_line
 
-sys.exit(main())
+sys.exit(command_line("eval.mtbench", score.__doc__, score.add_arguments, score.run, word="score"))

@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import model_validator
-
 from metaapo.config import CheckpointConfig, MethodConfig
 from metaapo.method import Declaration
 
@@ -28,12 +26,6 @@ class Params(MethodConfig):
     """Configuration keys of the checkpoint."""
 
     checkpoint: CheckpointConfig = CheckpointConfig()
-
-    @model_validator(mode="after")
-    def _is_given(self) -> Params:
-        if not self.checkpoint.path:
-            raise ValueError("checkpoint.path is required: a hub name or a folder")
-        return self
 
 
 def train(params: Params, context: RunContext) -> None:

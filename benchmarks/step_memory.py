@@ -7,60 +7,95 @@ Each size runs in its own process. The measured value is the peak resident size 
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from metaapo.estimate import Shape, step_memory
 
-PROMPT, RESPONSE = 60, 60  # tokens
-# name, shape, prompts per micro-batch, bf16, checkpointing
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from metaapo.models.logps import SequenceBatch
+
+PROMPT, RESPONSE, LONG = 60, 60, 400  # tokens
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training step: `long` of the micro-batch's prompts have responses as long as allowed."""
+
+    shape: Shape
+    prompts: int = 8
+    long: int = 0
+    bf16: bool = False
+    checkpointing: bool = False
+
+
+SMALL = Shape(384, 1024, 8, 6, 3, 8192, tied=True)
 CASES = {
-    "5M": (Shape(256, 768, 4, 4, 2, 4096, tied=True), 8, False, False),
-    "17M": (Shape(384, 1024, 8, 6, 3, 8192, tied=True), 8, False, False),
-    "42M": (Shape(512, 1536, 10, 8, 4, 16384, tied=True), 4, False, False),
-    "17M, checkpointing": (Shape(384, 1024, 8, 6, 3, 8192, tied=True), 8, False, True),
-    "17M, bf16": (Shape(384, 1024, 8, 6, 3, 8192, tied=True), 8, True, False),
+    "5M": Case(Shape(256, 768, 4, 4, 2, 4096, tied=True)),
+    "17M": Case(SMALL),
+    "42M": Case(Shape(512, 1536, 10, 8, 4, 16384, tied=True), prompts=4),
+    "17M, checkpointing": Case(SMALL, checkpointing=True),
+    "17M, bf16": Case(SMALL, bf16=True),
+    "17M, tail": Case(SMALL, prompts=4, long=2),
 }
 
 
-def peak(shape: Shape, prompts: int, bf16: bool, checkpointing: bool) -> tuple[float, int, int]:
-    """Run two DPO steps and return the peak increase in bytes, the batch's tokens, and those in responses."""
+def peak(case: Case) -> tuple[float, int, int]:
+    """Run two DPO steps and return the peak increase in bytes, the batch's tokens, and those in responses.
+
+    A tiny model takes the same steps first, so that what is imported or allocated once is not counted.
+    """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     from metaapo.models.load import use_threads_of_environment
-    from metaapo.models.logps import collate, sequence_logps
+    from metaapo.models.logps import collate
 
     use_threads_of_environment()
     generator = torch.Generator().manual_seed(0)
 
     def ids(length: int) -> list[int]:
-        return torch.randint(3, shape.vocabulary, (length,), generator=generator).tolist()
+        return torch.randint(3, case.shape.vocabulary, (length,), generator=generator).tolist()
 
-    contexts = [ids(PROMPT) for _ in range(prompts)]
-    batch = collate(contexts * 2, [ids(RESPONSE) for _ in range(2 * prompts)], 0)
-    sequence_logps(_model(LlamaConfig, LlamaForCausalLM, Shape(64, 64, 1, 2, 2, shape.vocabulary)), batch)  # warm-up
+    contexts = [ids(PROMPT) for _ in range(case.prompts)]
+    lengths = [LONG if number < case.long else RESPONSE for number in range(case.prompts)] * 2
+    batch = collate(contexts * 2, [ids(length) for length in lengths], 0)
+    _steps(replace(case, shape=Shape(64, 64, 1, 2, 2, case.shape.vocabulary)), batch)
+    gc.collect()
     _reset_peak()
     start = _resident("VmRSS")
-    model = _model(LlamaConfig, LlamaForCausalLM, shape).train()
-    if checkpointing:
+    _steps(case, batch)
+    return _resident("VmHWM") - start, batch.input_ids.numel(), sum(lengths)
+
+
+def _steps(case: Case, batch: SequenceBatch) -> None:
+    import torch
+
+    from metaapo.models.logps import sequence_logps
+
+    model = _model(case.shape).train()
+    if case.checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     for _ in range(2):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.bf16):
             chosen, rejected = sequence_logps(model, batch).chunk(2)
         (rejected - chosen).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    return _resident("VmHWM") - start, batch.input_ids.numel(), 2 * prompts * RESPONSE
 
 
-def _model(config_class: type, model_class: type, shape: Shape) -> object:
-    return model_class(
-        config_class(
+def _model(shape: Shape) -> PreTrainedModel:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=shape.vocabulary,
             hidden_size=shape.hidden,
             intermediate_size=shape.intermediate,
@@ -93,10 +128,10 @@ def measure(name: str) -> dict[str, float | str]:
 def main() -> None:
     """Command line: run one case by name, or all as a table."""
     if len(sys.argv) > 1:
-        shape, prompts, bf16, checkpointing = CASES[sys.argv[1]]
-        measured, tokens, responses = peak(shape, prompts, bf16, checkpointing)
-        predicted = step_memory(shape, tokens, responses, bf16, checkpointing)
-        row = {"name": sys.argv[1], "parameters": shape.parameters, "shape": asdict(shape), "measured": measured}
+        case = CASES[sys.argv[1]]
+        measured, tokens, responses = peak(case)
+        predicted = step_memory(case.shape, tokens, responses, case.bf16, case.checkpointing)
+        row = {"name": sys.argv[1], "case": asdict(case), "measured": measured}
         print(json.dumps(row | {"predicted": predicted, "ratio": predicted / measured}))
         return
     print(f"{'case':<20} {'measured MB':>12} {'predicted MB':>13} {'ratio':>6}")

@@ -4,7 +4,8 @@
 fetched or written. A finding is one sentence that ends with the way out.
 
 Checked of every checkpoint: it is here and complete, its weights share one type, its chat template ends a response with
-exactly one EOS, its vocabulary holds the tokenizer's, and a reward model has a trained head with one output.
+exactly one EOS, its tokenizer is the model's, and a reward model has a trained head with one output. The hub is asked
+about those that are not here.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from metaapo.experiment import Experiment
 from metaapo.provenance import git_commit
 
 LARGE = 1e9  # parameters of a policy that nobody trains on a CPU
-HEAD = "score.weight"  # of a sequence-classification model, (outputs, hidden)
-INDEX = "model.safetensors.index.json"
+HUB = "the hub"
+NAMED_ROWS = 0.9  # of an embedding: the share that a model's own tokenizer names at least; the rest is padding
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def _vllm(experiment: Experiment) -> Iterator[Finding]:
 
 def checkpoints(experiment: Experiment) -> Iterator[Finding]:
     """Checkpoints and datasets that the configuration names."""
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            return  # `packages` says so
     given = {
         "sft.checkpoint.path": experiment.sft.checkpoint,
         "reward_model.checkpoint.path": experiment.reward_model.checkpoint,
@@ -116,19 +120,34 @@ def checkpoints(experiment: Experiment) -> Iterator[Finding]:
     for name, method in experiment.methods.items():
         if isinstance(checkpoint := getattr(method, "checkpoint", None), CheckpointConfig):
             given[f"methods.{name}.checkpoint.path"] = checkpoint
+    reachable = True
     for asset in hub.of_experiment(experiment):
         try:
             source = asset.locate(experiment.assets_dir)
         except DataError as missing:
-            fetches = experiment.network and not asset.is_local
-            if fetches:
-                yield warning(asset.key, f"{asset.path} will be fetched; run `snakemake prefetch` to check it first")
-            else:
+            if asset.is_local:
                 yield error(asset.key, str(missing).removeprefix(f"{asset.key}: "))
+            elif reachable:
+                found = _on_the_hub(asset, experiment.network)
+                reachable = found.where != HUB
+                yield found
             continue
         if asset.kind == "model" and source.is_dir():
             rewards = asset.key.startswith("reward_model")
             yield from checkpoint_findings(asset.key, source, given[asset.key], experiment, rewards)
+
+
+def _on_the_hub(asset: hub.Asset, fetches: bool) -> Finding:
+    """What stops an asset that is not on this machine from being fetched; if nothing does, that it has to be."""
+    try:
+        hub.look_up(asset)
+    except hub.UnreachableError as silent:
+        return error(HUB, str(silent).removeprefix(f"{asset.key}: "))
+    except DataError as unavailable:
+        return error(asset.key, str(unavailable).removeprefix(f"{asset.key}: "))
+    if fetches:
+        return warning(asset.key, f"{asset.path} will be fetched; run `snakemake prefetch` to check it first")
+    return error(asset.key, f"{asset.path} is on the hub and not on this machine; run `snakemake prefetch`")
 
 
 def checkpoint_findings(
@@ -143,95 +162,51 @@ def checkpoint_findings(
         experiment: says how long the sequences are.
         rewards: whether it is the reward model.
     """
-    if not (source / "config.json").is_file():
-        yield error(key, f"{source} has no config.json; give a folder that save_pretrained wrote")
+    from metaapo.models.load import check_checkpoint, head_options, saved_dtypes
+
+    try:
+        check_checkpoint(source)
+        if len(types := saved_dtypes(source)) > 1:
+            yield error(key, f"{source}: the weights mix {', '.join(sorted(types))}; save the model in one type")
+        if rewards:
+            head_options(source)
+    except DataError as unusable:
+        yield error(key, str(unusable))
         return
     config = read_json(source / "config.json")
-    try:
-        shapes, types = _tensors(source)
-    except DataError as damaged:
-        yield error(key, str(damaged))
-        return
-    if len(types) > 1:
-        yield error(key, f"{source}: the weights mix {', '.join(sorted(types))}; save the model in one type")
     longest = config.get("max_position_embeddings")
     if longest and experiment.train.max_length > longest:
         yield error(
             key,
             f"{source} has {longest} positions, and train.max_length is {experiment.train.max_length}; lower it",
         )
-    if rewards:
-        yield from _head(key, source, shapes)
     yield from _tokenizer(key, source, checkpoint, config)
 
 
-def _tensors(folder: Path) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """Shapes of a checkpoint's weights by name, and their floating-point types, from the files' headers.
-
-    Raises:
-        DataError: a file is missing or damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    files = {file.name for file in folder.glob("*.safetensors")}
-    expected = set(read_json(folder / INDEX)["weight_map"].values()) if (folder / INDEX).is_file() else files
-    if not expected or expected - files:
-        absent = sorted(expected - files)[0] if expected else "*.safetensors"
-        raise DataError(
-            f"{folder}: {absent} is missing; fetch the checkpoint again, or convert it with save_pretrained"
-        )
-    shapes, types = {}, set()
-    for name in sorted(expected):
-        try:
-            with safe_open(folder / name, "numpy") as tensors:
-                for tensor in tensors.keys():  # noqa: SIM118 - no mapping
-                    part = tensors.get_slice(tensor)
-                    shapes[tensor] = tuple(part.get_shape())
-                    types.add(part.get_dtype())
-        except SafetensorError as damage:
-            raise DataError(f"{folder / name}: not a readable safetensors file ({damage}); fetch it again") from damage
-    return shapes, {name for name in types if name.startswith(("F", "BF"))}
-
-
-def _head(key: str, source: Path, shapes: dict[str, tuple[int, ...]]) -> Iterator[Finding]:
-    if HEAD not in shapes:
-        yield error(key, f"{source} has no trained head {HEAD}; give a sequence-classification model, not a policy")
-    elif shapes[HEAD][0] != 1:
-        yield error(key, f"{source}: the head has {shapes[HEAD][0]} outputs; give a reward model with one")
-
-
 def _tokenizer(key: str, source: Path, checkpoint: CheckpointConfig, config: dict[str, Any]) -> Iterator[Finding]:
-    """Read the tokenizer as the installed copy would be, and check its template and its size."""
-    from transformers import AutoTokenizer
-
-    from metaapo.models.load import check_chat_template
+    """Whether the tokenizer, as it will be installed, can be used, and whether it is the model's own."""
+    from metaapo.assets.checkpoints import installed_tokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=checkpoint.trust_remote_code)
+        tokenizer = installed_tokenizer(checkpoint, source, key)
+    except DataError as unusable:
+        yield error(key, str(unusable).removeprefix(f"{key}: "))
+        return
     except (OSError, ValueError, ImportError) as unreadable:
         reason = str(unreadable).splitlines()[0] if str(unreadable) else type(unreadable).__name__
         yield error(key, f"{source}: no readable tokenizer ({reason}); save the tokenizer beside the model")
         return
-    if checkpoint.eos_token:
-        if tokenizer.convert_tokens_to_ids(checkpoint.eos_token) in (None, tokenizer.unk_token_id):
-            yield error(key, f"eos_token {checkpoint.eos_token!r} is not in the vocabulary; check its spelling")
-            return
-        tokenizer.eos_token = checkpoint.eos_token
-    if tokenizer.chat_template is None:
-        yield error(key, f"{source}: the tokenizer has no chat template; set tokenizer.chat_template and save it again")
-        return
-    if tokenizer.eos_token_id is None:
-        yield error(key, f"{source}: the tokenizer has no EOS token, so no response could end; set eos_token")
-        return
-    try:
-        check_chat_template(tokenizer, key)
-    except DataError as unusable:
-        yield error(key, str(unusable).removeprefix(f"{key}: "))
-    if len(tokenizer) > config.get("vocab_size", len(tokenizer)):
+    rows = config.get("vocab_size", len(tokenizer))
+    if len(tokenizer) > rows:
         yield error(
             key,
-            f"{source}: the tokenizer has {len(tokenizer)} tokens and the model {config['vocab_size']}; "
-            "take both from one checkpoint",
+            f"{source}: the tokenizer has {len(tokenizer)} tokens and the model {rows}; take both from one checkpoint",
+        )
+    elif len(tokenizer) < NAMED_ROWS * rows:
+        yield warning(
+            key,
+            f"{source}: the model has {rows} tokens and the tokenizer only {len(tokenizer)}, so it may be another "
+            "model's; take both from one checkpoint",
         )
 
 
@@ -253,7 +228,7 @@ def cost(experiment: Experiment) -> Iterator[Finding]:
     if expected["disk_gb"] - present > free:
         yield error(
             "results_dir",
-            f"the experiment needs {expected['disk_gb']:,.0f} GB and {folder.resolve()} has {free:,.0f} GB free; "
+            f"the experiment needs {expected['disk_gb']:,.1f} GB and {folder.resolve()} has {free:,.1f} GB free; "
             "set results_dir to a larger disk, or train fewer runs",
         )
     if not expected["fits"]:
@@ -276,6 +251,19 @@ def hardware(experiment: Experiment) -> Iterator[Finding]:
     launcher = experiment.hardware.launcher
     if launcher and not (Path(launcher).is_file() or (PROJECT / launcher).is_file()):
         yield error("hardware.launcher", f"{launcher} does not exist; take one of config/accelerate/")
+    wanted, gpus = experiment.hardware.processes // experiment.hardware.nodes, experiment.hardware.train.gpus
+    if gpus and wanted > gpus:
+        yield error(
+            "hardware.train.gpus",
+            f"{wanted} training processes per node want a GPU each and the job gets {gpus}; change it, or "
+            "hardware.processes",
+        )
+    elif gpus > wanted:
+        yield warning(
+            "hardware.train.gpus",
+            f"the job gets {gpus} GPUs per node and {wanted} training processes use one each; change it, or "
+            "hardware.processes",
+        )
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     for stage in ("prepare", "train", "answer"):
         job = getattr(experiment.hardware, stage)

@@ -4,8 +4,11 @@
 
 Formulas, where N is a model's number of parameters (docs/scaling.md explains their sources and accuracy):
 
-    forward pass        2 N FLOPs per token, `padding` tokens computed for one of data
-    training            6 N FLOPs per token, 8 N with gradient checkpointing (the forward pass runs twice)
+    forward pass        2 N FLOPs per token, and 4 per layer, hidden unit and token of the row (the attention mask is
+                        dense); `padding` tokens are computed for one of data, and a prompt once for all its responses
+    passes              scoring: policy and reference on the offline pair; annotation: the reward model on all
+                        responses, the reference on the online pair; training: three forward passes, or four with
+                        gradient checkpointing
     decoding            a step of B sequences reads weights and caches once: (2 N + B c L) bytes, with c bytes of cache
                         per token and mean length L; or 2 N B FLOPs, whichever takes longer
     training memory     16 bytes per parameter (weights, gradients, two AdamW moments, all float32), sharded over the
@@ -41,7 +44,8 @@ SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once per
 MAX_SEQUENCES = 256  # vLLM's default number of sequences decoded in parallel
 LONG_PROMPTS = 2  # prompts of a micro-batch whose online responses are all as long as allowed, in the worst case
 ALLOCATOR = 1.08  # factor for cached blocks that do not fit the next tensor
-FORWARD, TRAIN, RECOMPUTE = 2, 6, 8  # FLOPs per parameter and token
+FORWARD = 2  # FLOPs per parameter and token
+TRAIN, RECOMPUTE = 3, 4  # forward passes that a training step costs; with gradient checkpointing
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,9 @@ def step_memory(
 
     What a layer stores for its backward pass was counted with torch's saved-tensor hooks: 11 numbers per hidden unit
     (norms, queries, keys and values repeated to all heads, rotations, residual stream; in bf16 seven of them stay
-    float32), 4 per intermediate unit and 3 per head. With checkpointing it is one float32 hidden state per layer, plus
-    one full layer at a time. The allocator's overhead was measured (benchmarks/step_memory.py).
+    float32), 4 per intermediate unit and 3 per head. With checkpointing it is one float32 hidden state per layer, and
+    one full layer at a time once the output layer's arrays are gone. The sums were compared with torch's
+    profiler and with resident memory (benchmarks/step_memory.py).
 
     Args:
         shape: of the policy.
@@ -163,14 +168,15 @@ def step_memory(
     """
     width = 2 if bf16 else 4
     layer = shape.hidden * (37 if bf16 else 44) + (4 * shape.intermediate + 3 * shape.heads) * width
-    kept = layer + shape.layers * shape.hidden * 4 if checkpointing else shape.layers * layer
-    activations = tokens * (kept + 2 * shape.hidden * 4)
-    # float32 logits plus four more arrays of that size while their gradient is computed; in bf16 also the raw logits
-    activations += response_tokens * shape.vocabulary * (5 * 4 + (2 if bf16 else 0))
+    stored = shape.layers * (4 * shape.hidden if checkpointing else layer) + 2 * 4 * shape.hidden
+    recomputed = layer if checkpointing else 0
+    # float32 logits and three more arrays of that size while their gradient is computed; in bf16 also the raw logits
+    outputs = response_tokens * shape.vocabulary * (4 * 4 + (2 if bf16 else 0))
     states = shape.parameters / spread
     copy = 2 * shape.parameters if bf16 else 0
-    forward = 12 * states + activations + copy
-    update = 16 * states + 2 * 4 * shape.vocabulary * shape.hidden / spread  # AdamW works tensor by tensor
+    forward = 12 * states + copy + tokens * stored + max(outputs, tokens * recomputed)
+    # once gradients are complete: the first layer's activations, or AdamW's two temporary arrays of its largest tensor
+    update = 16 * states + max(tokens * layer, 2 * 4 * shape.vocabulary * shape.hidden / spread)
     return ALLOCATOR * max(forward, update)
 
 
@@ -213,16 +219,21 @@ def run_seconds(experiment: Experiment, method: str, policy: Shape, reward_model
     prompts = experiment.world.pairs_per_iteration * experiment.iterations if trains else 0
     fraction, k = sampled_fraction(experiment, method)
     prompt, response = assumed.prompt_tokens, assumed.response_tokens
-    offline, online = prompt + 2 * response, 2 * response
-    passes = gpu.flops * assumed.utilisation / assumed.padding
+
+    def forward(shape: Shape, prompts: float, responses: int) -> float:
+        """Seconds for a forward pass over prompts that have so many responses each."""
+        tokens = prompt + responses * response
+        flops = FORWARD * shape.parameters + 4 * shape.layers * shape.hidden * tokens
+        return prompts * tokens * flops * assumed.padding / (gpu.flops * assumed.utilisation)
+
     step = RECOMPUTE if experiment.train_of(method).gradient_checkpointing else TRAIN
-    decoded = prompts * fraction * k * response
+    sampled = prompts * fraction
+    decoded = sampled * k * response
     return {
-        "score": FORWARD * policy.parameters * prompts * offline / passes,
+        "score": 2 * forward(policy, prompts, 2),
         "sample": decoded / decode_rate(policy, prompt + response / 2, gpu, assumed.decode_efficiency),
-        "annotate": FORWARD * reward_model.parameters * prompts * fraction * k * (prompt + response) / passes
-        + FORWARD * policy.parameters * prompts * fraction * online / passes,
-        "train": step * policy.parameters * prompts * (offline + fraction * online) / passes,
+        "annotate": forward(reward_model, sampled, k) + forward(policy, sampled, 2),
+        "train": step * (forward(policy, sampled, 4) + forward(policy, prompts - sampled, 2)),
         # scoring, sampling, annotating, training, and a second engine for the last probe
         "start": 5 * _seconds_a_start(experiment) * experiment.iterations * experiment.hardware.processes
         if prompts
@@ -248,6 +259,11 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
     hours["answer"] = _answer_hours(experiment, policy)
     hours["judge"], paid = _judging(experiment)
     total = sum(hours.values())
+    per_run = {
+        method: {stage: round(seconds / 3600, 2) for stage, seconds in runs[run_ids[0]].items()}
+        for method in experiment.methods
+        if (run_ids := experiment.run_ids(method))
+    }
     trains = any(declaration(experiment, method).trains for method in experiment.methods)
     usual, worst = _memory(experiment, policy) if trains else (0.0, 0.0)
     return {
@@ -257,6 +273,7 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
         "parameters": policy.parameters,
         "gpu_hours": {stage: round(value, 2) for stage, value in hours.items()},
         "gpu_hours_total": round(total, 1),
+        "gpu_hours_per_run": per_run,
         "dollars": round(total * assumed.dollars_per_gpu_hour + paid, 2),
         "dollars_for_judges": round(paid, 2),
         "disk_gb": round(_disk_bytes(experiment, policy, reward_model) / 1e9, 1),
@@ -387,6 +404,7 @@ def table(result: dict[str, Any], experiment: Experiment) -> str:
         f"{result['experiment']}: {result['runs']} runs of a policy of {result['parameters'] / 1e9:.3f} billion "
         f"parameters on {assumed.gpu} ({experiment.hardware.processes} processes per run)",
         *(f"  {stage:<9}{hours:>10.2f} GPU-hours" for stage, hours in result["gpu_hours"].items()),
+        *_per_run(result["gpu_hours_per_run"]),
         f"  {'total':<9}{result['gpu_hours_total']:>10.1f} GPU-hours, {result['dollars']:,.0f} dollars at "
         f"{assumed.dollars_per_gpu_hour} per hour",
         f"  disk {result['disk_gb']:,.1f} GB; a training step needs {result['step_memory_gb']:,.1f} GB per GPU, and "
@@ -396,6 +414,16 @@ def table(result: dict[str, Any], experiment: Experiment) -> str:
         f"{assumed.utilisation:.0%} of peak FLOPs, {assumed.decode_efficiency:.0%} of the decoding bound",
     ]
     return "\n".join(lines)
+
+
+def _per_run(methods: dict[str, dict[str, float]]) -> list[str]:
+    """Lines with the GPU-hours of one run of each method, by stage."""
+    widest = max(map(len, methods))
+    return [
+        f"    {method:<{widest}} {sum(stages.values()):8.2f} per run: "
+        + ", ".join(f"{stage} {hours:.2f}" for stage, hours in stages.items())
+        for method, stages in methods.items()
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

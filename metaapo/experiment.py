@@ -334,6 +334,18 @@ def _check_looks(experiment: Experiment) -> None:
             raise ConfigError(f"methods.{name}.seeds: none belongs to the first look; add one, or remove the key")
 
 
+def _check_processes(experiment: Experiment) -> None:
+    """Refuse batches that cannot be shared out equally among the training processes."""
+    processes = experiment.hardware.processes
+    for name, method in experiment.methods.items():
+        size = experiment.train_of(name).batch_size
+        if declaration_of(method.module or name).trains and size % processes:
+            raise ConfigError(
+                f"train.batch_size: {size} ({name}) is not a multiple of the {processes} training processes; change "
+                "it, or hardware.processes"
+            )
+
+
 def _at_reached_look(experiment: Experiment) -> Experiment:
     """The experiment as far as the look that `snakemake decide` has reached, which it keeps beside the results."""
     path = experiment.results / REACHED_LOOK
@@ -425,6 +437,7 @@ def resolve(document: Any) -> Experiment:
     _check_needs(experiment)
     _check_world(experiment)
     _check_looks(experiment)
+    _check_processes(experiment)
     return _at_reached_look(experiment)
 
 

@@ -40,12 +40,12 @@ class Panel:
 
 
 def panels(results: Results) -> list[Panel]:
-    """The paper's panel and ours; ours alone if the experiment does not train the paper's methods."""
+    """The paper's panel and ours; ours alone if the experiment neither trains MetaAPO nor evaluates a released one."""
     metric = _metric(results)
     ours = _ours(results, *metric)
     if ours is None:
         return []
-    both = metric == PAPERS_METRIC and "metaapo" in results.experiment.methods
+    both = metric == PAPERS_METRIC and {"metaapo", "released_metaapo"} & set(results.experiment.methods)
     return [_papers(), ours] if both else [ours]
 
 

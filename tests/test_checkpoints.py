@@ -2,13 +2,17 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+import yaml
 from conftest import make_policy, make_reward_model, make_tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from metaapo import PROJECT
 from metaapo.assets.checkpoints import make
 from metaapo.config import CheckpointConfig
 from metaapo.data import DataError, read_json
@@ -303,9 +307,15 @@ def test_a_released_policy_can_be_a_method_and_a_start(tmp_path):
         assert torch.equal(load_policy(path)[0](IDS).logits, make_policy(9)(IDS).logits)
 
 
-def test_a_released_method_needs_its_checkpoint():
-    from metaapo.config import ConfigError
-    from metaapo.experiment import resolve
-
-    with pytest.raises(ConfigError, match=r"methods\.theirs: checkpoint\.path is required"):
-        resolve({"experiment": "t", "seeds": [0], "methods": {"theirs": {"module": "released"}}})
+def test_a_released_checkpoint_whose_name_is_yet_to_be_entered_stops_before_anything_is_fetched(tmp_path):
+    """The name of the authors' MetaAPO is the user's to enter (config/*-released.yaml)."""
+    document = yaml.safe_load((PROJECT / "config" / "llama3.1-8b-released.yaml").read_text())
+    document |= {"assets_dir": str(tmp_path / "assets")}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "metaapo.assets.prefetch", "--config", str(config)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    expected = "error: methods.released_metaapo.checkpoint.path: no checkpoint is named; enter a hub name or a folder"
+    assert expected in done.stderr
+    assert "released_dpo" not in done.stderr

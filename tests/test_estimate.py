@@ -48,6 +48,27 @@ def test_larger_settings_are_estimated_to_cost_more():
     assert base["dollars"] == pytest.approx(base["gpu_hours_total"] * 3.0, rel=1e-2)
 
 
+def test_a_run_s_hours_are_counted_by_stage_as_documented():
+    assumed = {
+        "utilisation": 1.0,
+        "padding": 1.0,
+        "prompt_tokens": 100,
+        "response_tokens": 200,
+        "sampled": {"metaapo": 0.5},
+    }
+    document = REAL | {"iterations": 1, "methods": {"metaapo": {}}, "sampling": {"k": 8}, "estimate": assumed}
+    found = estimate(resolve(document))["gpu_hours_per_run"]["metaapo"]
+
+    def hours(prompts, responses):
+        tokens = 100 + responses * 200
+        return prompts * tokens * (2 * SHAPES["Llama-3.1"].parameters + 4 * 32 * 4096 * tokens) / 989e12 / 3600
+
+    assert found["score"] == pytest.approx(2 * hours(1000, 2), abs=0.006)
+    assert found["annotate"] == pytest.approx(hours(500, 8) + hours(500, 2), abs=0.006)
+    assert found["train"] == pytest.approx(3 * (hours(500, 4) + hours(500, 2)), abs=0.006)
+    assert table(estimate(resolve(document)), resolve(document)).count("per run: score") == 1
+
+
 def test_a_method_s_own_number_of_responses_counts():
     def hours(**ppo):
         world = REAL["world"] | {"pairs_per_iteration": 10**6}
@@ -75,8 +96,8 @@ def test_a_step_with_the_longest_responses_needs_more_memory_and_decides_whether
     train = {"precision": "bf16", "gradient_checkpointing": True, "micro_batch_size": 2, "batch_size": 128}
     train |= {"max_length": 4096}
     result = estimate(resolve(REAL | {"hardware": hardware, "train": train, "sampling": {"max_new_tokens": 2048}}))
-    assert result["step_memory_gb"] == pytest.approx(41.7, abs=0.1)
-    assert result["worst_step_memory_gb"] == pytest.approx(68.5, abs=0.1)
+    assert result["step_memory_gb"] == pytest.approx(39.3, abs=0.1)
+    assert result["worst_step_memory_gb"] == pytest.approx(60.3, abs=0.1)
     assert result["fits"]
     larger = estimate(resolve(REAL | {"hardware": hardware, "train": train, "sampling": {"max_new_tokens": 4096}}))
     assert larger["step_memory_gb"] == result["step_memory_gb"]
@@ -128,15 +149,16 @@ def test_checkpointing_and_bf16_need_less():
 def benchmark(name):
     spec = importlib.util.spec_from_file_location(name, PROJECT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["5M", "17M", "42M", "17M, checkpointing", "17M, bf16"])
-def test_peak_memory_of_a_step_is_predicted_within_a_fifth(case):
+@pytest.mark.parametrize("case", benchmark("step_memory").CASES)
+def test_peak_memory_of_a_step_is_predicted_within_15_percent(case):
     row = benchmark("step_memory").measure(case)
-    assert row["predicted"] == pytest.approx(row["measured"], rel=0.2)
+    assert row["predicted"] == pytest.approx(row["measured"], rel=0.15)
 
 
 @pytest.mark.slow

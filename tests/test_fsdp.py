@@ -134,8 +134,14 @@ def test_a_checkpoint_that_takes_long_to_write_is_complete_when_engines_read_it(
 
 def test_an_iteration_starts_at_most_two_engines_per_process(alone, two):
     """One samples for annotation and the run's first probe, one for the last probe from the new checkpoint."""
-    for (folder, _), processes in ((alone, 1), (two, 2)):
+    for (folder, experiment), processes in ((alone, 1), (two, 2)):
         assert len(starts_in(folder)) == STARTS * processes
+        recorded = read_json(experiment.run_path(RUN) / "run.json")["iterations"]
+        assert [iteration["loads"]["engine"] for iteration in recorded] == [2, 2]
+        assert [iteration["loads"]["policy"] for iteration in recorded] == [
+            2,
+            2,
+        ]  # to score, and to train after sampling
 
 
 def test_adapters_are_merged_from_the_shards(alone, two):

@@ -102,18 +102,16 @@ def test_an_error_ends_all_processes_with_one_sentence(tmp_path):
     assert not (experiment.run_path(RUN) / "run.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("started", "wanted", "batch_size", "message"),
-    [
-        (4, 4, 6, r"train\.batch_size 6 is not a multiple of 4 processes"),
-        (1, 2, 6, r"hardware\.processes is 2, but 1 started; check hardware\.launcher"),
-    ],
-)
-def test_a_global_batch_other_than_the_configured_one_is_an_error(started, wanted, batch_size, message):
+def test_a_global_batch_other_than_the_configured_one_is_an_error(tmp_path):
+    from metaapo.config import ConfigError
     from metaapo.loop.processes import check_processes
 
-    with pytest.raises(DataError, match=message):
-        check_processes(started, wanted, batch_size)
+    with pytest.raises(DataError, match=r"hardware\.processes is 2, but 1 started; check hardware\.launcher"):
+        check_processes(1, 2)
+    with pytest.raises(
+        ConfigError, match=r"train\.batch_size: 6 \(selm\) is not a multiple of the 4 training processes"
+    ):
+        experiment_in(tmp_path, hardware=TWO | {"processes": 4})
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "config" / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)

@@ -37,6 +37,18 @@ def cluster():
         pytest.skip(f"expected two idle nodes, found {shown.stdout or shown.stderr}")
 
 
+def through_slurm(config, *arguments, tools=()):
+    """Run Snakemake with the shipped profile; what it printed."""
+    paths = ":".join([*tools, str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = ["snakemake", "--workflow-profile", "profiles/slurm", "--configfile", str(config), "--retries", "0"]
+    command += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
+    command += ["--seconds-between-status-checks", "5", "--latency-wait", "5", *arguments]
+    environment = os.environ | {"PATH": paths, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
 def submitted(folder, changes):
     """Run the rule that trains DPO in the 8B experiment as a SLURM job, with a launcher that only takes notes."""
     document = load(PROJECT / "config" / "llama3.1-8b.yaml").dump() | {"results_dir": str(folder / "results")}
@@ -54,13 +66,7 @@ def submitted(folder, changes):
     tools.mkdir()
     (tools / "accelerate").write_text(LAUNCHER.format(folder=folder, run=run))
     (tools / "accelerate").chmod(0o755)
-    paths = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["snakemake", "--workflow-profile", "profiles/slurm", "--configfile", str(config), "--rerun-triggers"]
-    command += ["mtime", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
-    command += ["--latency-wait", "5", "--retries", "0", "--", str(run / "run.json")]
-    environment = os.environ | {"PATH": paths, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    through_slurm(config, "--rerun-triggers", "mtime", "--", str(run / "run.json"), tools=[str(tools)])
     return experiment
 
 
@@ -93,3 +99,27 @@ def test_a_job_on_two_nodes_starts_one_launcher_on_each(cluster, tmp_path):
     assert len({re.search(r"--main_process_ip (\S+) --main_process_port (\d+)", text)[0] for text in arguments}) == 1
     assert "--num_machines 2" in arguments[0]
     assert "--num_processes 16" in arguments[0]
+
+
+def test_the_whole_smoke_experiment_runs_from_nothing_to_its_report(cluster, tmp_path):
+    """All jobs but the local ones are SLURM's.
+
+    Two run at a time, since the made-up nodes share two cores; runs share jobs, since Snakemake starts twice for each.
+    """
+    document = load(PROJECT / "config" / "smoke.yaml").dump() | {"results_dir": str(tmp_path / "results")}
+    document["hardware"]["train"]["runs"] = 2
+    document["hardware"]["answer"]["runs"] = 64
+    experiment = resolve(document)
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(experiment.dump()))
+    said = through_slurm(config, "--jobs", "2")
+    results = experiment.results
+    assert (results / "report" / "index.html").is_file()
+    assert (results / "health.ok").is_file()
+    for run in experiment.runs():
+        assert (results / "runs" / run.id / "run.json").is_file()
+    total = int(re.search(r"^total +(\d+)$", said, re.MULTILINE)[1])
+    assert total > 20
+    local = len(re.findall(r"^localrule \w+:$", said, re.MULTILINE))
+    jobs = set(re.findall(r"submitted with SLURM jobid (\d+)", said))
+    assert len(jobs) + local == total

@@ -219,7 +219,7 @@ def find_judge(path: str | Path, name: str, today: datetime.date | None = None) 
     """
     judges = read_judges(path)
     today = today or datetime.date.today()
-    live = ", ".join(other for other, judge in judges.items() if judge.is_live(today))
+    live = ", ".join(other for other, judge in judges.items() if judge.is_live(today)) or "none"
     if name not in judges:
         raise ConfigError(f"judge {name!r}: not in {path}; live judges there: {live}")
     if not judges[name].is_live(today):

@@ -26,7 +26,6 @@ from metaapo.models.load import (
     load_as_saved,
     load_policy,
     load_reward_model,
-    load_tokenizer,
 )
 
 PARTS = ("sft", "reward_model")
@@ -81,7 +80,9 @@ def make(checkpoint: CheckpointConfig, source: Path, folder: Path, key: str, cla
         _link(source, partial)
     else:
         _join_shards(source, partial, checkpoint, classifies, key)
-    _fix_tokenizer(checkpoint, partial, key)
+    tokenizer = installed_tokenizer(checkpoint, partial, key)
+    if checkpoint.eos_token or checkpoint.bos != "template":
+        tokenizer.save_pretrained(partial)
     (load_reward_model if classifies else load_policy)(partial)  # complete, one dtype, one output
     shutil.rmtree(folder, ignore_errors=True)
     return partial.rename(folder)
@@ -155,19 +156,25 @@ def _check_same_logits(before: PreTrainedModel, after: PreTrainedModel, key: str
         raise DataError(f"{key}: the converted model's logits differ by {gap:.2g} from the GGUF file's; report a bug")
 
 
-def _fix_tokenizer(checkpoint: CheckpointConfig, folder: Path, key: str) -> None:
-    """Set the configured EOS token, decide who adds BOS, and check the chat template."""
+def installed_tokenizer(checkpoint: CheckpointConfig, source: Path, key: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder with the configured EOS token and the configured start of prompts.
+
+    Raises:
+        DataError: it has no chat template or one that does not fit, or lacks the tokens that are asked for.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=checkpoint.trust_remote_code)
     if checkpoint.eos_token:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=checkpoint.trust_remote_code)
         if tokenizer.convert_tokens_to_ids(checkpoint.eos_token) in (None, tokenizer.unk_token_id):
             raise DataError(f"{key}: eos_token {checkpoint.eos_token!r} is not in the vocabulary; check its spelling")
         tokenizer.eos_token = checkpoint.eos_token
-        tokenizer.save_pretrained(folder)
+    if tokenizer.chat_template is None:
+        raise DataError(f"{key}: the tokenizer has no chat template; set tokenizer.chat_template and save it again")
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{key}: the tokenizer has no EOS token, so no response could end; set eos_token next to path")
     if checkpoint.bos != "template":
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=checkpoint.trust_remote_code)
         (_prepend_bos if checkpoint.bos == "prepend" else _drop_bos)(tokenizer, key)
-        tokenizer.save_pretrained(folder)
-    check_chat_template(load_tokenizer(folder), key)
+    check_chat_template(tokenizer, key)
+    return tokenizer
 
 
 def _prepend_bos(tokenizer: PreTrainedTokenizerBase, key: str) -> None:

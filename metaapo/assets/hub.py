@@ -28,6 +28,11 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")  # no *.bin, *.pt: pickles can run code
 DATA_FILES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".csv")
 PACKAGE = "package:"
+PATIENCE = 30.0  # seconds within which the hub has to answer
+
+
+class UnreachableError(DataError):
+    """The hub does not answer, or not as a hub does."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,10 @@ class Asset:
         """Return the file or folder to read.
 
         Raises:
-            DataError: it is not on this machine.
+            DataError: it is not on this machine, or its name is yet to be entered.
         """
+        if not self.path:
+            raise DataError(f"{self.key}: no checkpoint is named; enter a hub name or a folder, or remove the entry")
         if self.path.startswith(PACKAGE):
             return _gguf_of_package(self.path.removeprefix(PACKAGE), self.key)
         if Path(self.path).exists():
@@ -115,10 +122,13 @@ def of_experiment(experiment: Experiment) -> list[Asset]:
             for number, files in enumerate(experiment.evaluation.files)
         ),
     ]
-    for name, method in experiment.methods.items():
-        if isinstance(checkpoint := getattr(method, "checkpoint", None), CheckpointConfig):
-            assets.append(of_checkpoint(f"methods.{name}.checkpoint.path", checkpoint))
-    named = {(a.kind, a.path, a.revision, a.split): a for a in reversed(assets) if a.path}
+    methods = [
+        of_checkpoint(f"methods.{name}.checkpoint.path", checkpoint)
+        for name, method in experiment.methods.items()
+        if isinstance(checkpoint := getattr(method, "checkpoint", None), CheckpointConfig)
+    ]
+    # elsewhere an empty path means that there is nothing to read
+    named = {(a.kind, a.path, a.revision, a.split): a for a in reversed([*(a for a in assets if a.path), *methods])}
     return list(reversed(named.values()))
 
 
@@ -161,20 +171,40 @@ def fetch(asset: Asset, assets: str | Path, api: HfApi | None = None) -> Path:
 
     api = api or HfApi()
     partial = folder.with_name(folder.name + ".partial")
+    commit, files = look_up(asset, api)
     try:
-        info = api.repo_info(asset.path, repo_type=asset.kind, revision=asset.revision or None, files_metadata=True)
-        files = {f.rfilename: f.size or 0 for f in info.siblings if _is_wanted(f.rfilename, asset)}
-        _check_files(asset, [f.rfilename for f in info.siblings], files)
         _check_space(asset, sum(files.values()), partial)
         api.snapshot_download(
-            asset.path, repo_type=asset.kind, revision=info.sha, local_dir=partial, allow_patterns=sorted(files)
+            asset.path, repo_type=asset.kind, revision=commit, local_dir=partial, allow_patterns=sorted(files)
         )
     except Exception as error:
         raise _explain(asset, error) from error
-    write_json(partial / "asset.json", {"path": asset.path, "revision": asset.revision or "main", "commit": info.sha})
+    write_json(partial / "asset.json", {"path": asset.path, "revision": asset.revision or "main", "commit": commit})
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def look_up(asset: Asset, api: HfApi | None = None) -> tuple[str, dict[str, int]]:
+    """Ask the hub for an asset.
+
+    Returns:
+        its commit, and the sizes in bytes of the files that `fetch` would download.
+
+    Raises:
+        DataError: as `fetch`.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        info = (api or HfApi()).repo_info(
+            asset.path, repo_type=asset.kind, revision=asset.revision or None, files_metadata=True, timeout=PATIENCE
+        )
+        files = {f.rfilename: f.size or 0 for f in info.siblings if _is_wanted(f.rfilename, asset)}
+        _check_files(asset, [f.rfilename for f in info.siblings], files)
+    except Exception as error:
+        raise _explain(asset, error) from error
+    return info.sha, files
 
 
 def _is_wanted(name: str, asset: Asset) -> bool:
@@ -232,4 +262,4 @@ def _explain(asset: Asset, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return DataError(f"{where}: the disk is full while fetching {name}; free some space or change assets_dir")
     reason = f"{type(error).__name__}: {error}".split("\n")[0]
-    return DataError(f"{where}: {name} cannot be fetched ({reason}); check the network, or give a local path")
+    return UnreachableError(f"{where}: {name} cannot be fetched ({reason}); check the network, or give a local path")

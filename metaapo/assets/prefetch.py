@@ -26,7 +26,9 @@ def main() -> None:
     try:
         experiment = load(arguments.config)
         record = []
-        for asset in of_experiment(experiment):
+        for asset in sorted(
+            of_experiment(experiment), key=lambda asset: not asset.is_local
+        ):  # what costs nothing first
             print(f"{asset.key}: {asset.path}", file=sys.stderr, flush=True)
             folder = fetch(asset, experiment.assets_dir)
             record.append({"key": asset.key, "path": asset.path, "revision": asset.revision, "place": str(folder)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Policies:
     """The policy, reference, SFT policy and reward model of a run.
 
     Attributes:
+        loads: how often the iteration has loaded each model from disk, and started an engine, in this process.
         checkpoint: the folder with the policy's current weights; None once they have been trained further.
         tokenizer: tokenizer of the policy, reference and SFT policy.
         reward_tokenizer: tokenizer of the reward model.
@@ -40,6 +42,7 @@ class Policies:
         self.frozen_dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
         self.tokenizer = load_tokenizer(context.sft)
         self.reward_tokenizer = load_tokenizer(context.reward_model)
+        self.loads: Counter[str] = Counter()
         self.checkpoint: Path | None = None
         self._reference_path = context.sft
         self._frozen: dict[Path, PreTrainedModel] = {}
@@ -51,6 +54,7 @@ class Policies:
         Raises:
             DataError: the disk has no room for the iteration's checkpoint.
         """
+        self.loads.clear()
         self.checkpoint = self.context.start_path(iteration)
         self._reference_path = self.context.reference_path(iteration)
         lasting = (self._reference_path, self.context.sft, self.context.reward_model)
@@ -71,6 +75,7 @@ class Policies:
             if self.checkpoint is None:
                 raise DataError(f"{self.context.run.id}: the policy is neither in memory nor on disk")
             lora = self.config.lora
+            self.loads["policy"] += 1
             model, _ = load_policy(self.checkpoint, self.frozen_dtype if lora.rank else torch.float32)
             if lora.rank:
                 add_adapters(model, lora, self.context.torch_seed(1, "lora"))
@@ -82,22 +87,23 @@ class Policies:
     @property
     def sft(self) -> PreTrainedModel:
         """The SFT policy, relative to which the KL divergence is measured."""
-        return self._frozen_model(self.context.sft, load_policy)
+        return self._frozen_model("sft", self.context.sft, load_policy)
 
     @property
     def reference(self) -> PreTrainedModel:
         """The frozen reference of the iteration."""
-        return self._frozen_model(self._reference_path, load_policy)
+        return self._frozen_model("reference", self._reference_path, load_policy)
 
     @property
     def reward_model(self) -> PreTrainedModel:
         """The annotator."""
-        return self._frozen_model(self.context.reward_model, load_reward_model)
+        return self._frozen_model("reward_model", self.context.reward_model, load_reward_model)
 
-    def _frozen_model(self, path: Path, load: Any) -> PreTrainedModel:
+    def _frozen_model(self, name: str, path: Path, load: Any) -> PreTrainedModel:
         if path not in self._frozen:
             if not self.resident:
                 self._evict_frozen()
+            self.loads[name] += 1
             model = load(path, self.frozen_dtype)[0].to(self.processes.device)
             self._frozen[path] = model.requires_grad_(False)
         return self._frozen[path]

@@ -37,20 +37,18 @@ def start_processes(train: TrainConfig, hardware: HardwareConfig) -> Processes:
     AcceleratorState._reset_state()  # of another run in this process, which may have had another precision
     precision = "bf16" if train.precision == "bf16" else "no"
     accelerator = Accelerator(cpu=no_gpu, mixed_precision=precision, kwargs_handlers=[timeout])
-    check_processes(accelerator.num_processes, hardware.processes, train.batch_size)
+    check_processes(accelerator.num_processes, hardware.processes)
     return Processes(accelerator)
 
 
-def check_processes(started: int, wanted: int, batch_size: int) -> None:
-    """Make sure that the global batch is what the configuration says, whatever the number of processes.
+def check_processes(started: int, wanted: int) -> None:
+    """Make sure that the global batch is what the configuration says, which counts on so many processes.
 
     Raises:
-        DataError: another number of processes was started, or the batch cannot be shared out among them.
+        DataError: another number of processes was started.
     """
     if started != wanted:
         raise DataError(f"hardware.processes is {wanted}, but {started} started; check hardware.launcher, or change it")
-    if batch_size % started:
-        raise DataError(f"train.batch_size {batch_size} is not a multiple of {started} processes; change either")
 
 
 class Processes:

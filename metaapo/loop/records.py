@@ -34,6 +34,7 @@ def summary(bench: Workbench, prompts: list[Prompt], probes: list[dict[str, Any]
         "annotation_ratio": spent.annotation_ratio(bench.context.experiment.sampling.k),
         **last_probe(probes),
         "seconds": clock.seconds,
+        "loads": dict(bench.policies.loads),
         "processes": bench.processes.n,
         "sampler": sampler_version(bench.sampling),
     }

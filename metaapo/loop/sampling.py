@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ class Sampler:
             try:
                 yield
             finally:
+                self.policies.loads["engine"] += self._engine.starts
                 self._engine = None
 
     @property
@@ -76,8 +77,8 @@ class Sampler:
 
     def _from_checkpoint(self, draw: Any, seed: int, share: Sequence[Prompt]) -> list[list[Response]]:
         messages = [prompt.messages for prompt in share]
-        model = self._engine or self.policies.checkpoint
-        return draw(model, conversations=messages, seed=seed, engine=self.settings.vllm)
+        with nullcontext() if self._engine else self.one_engine():
+            return draw(self._engine, conversations=messages, seed=seed)
 
     def _check(self) -> None:
         """Check that the policy can be sampled, and free memory for vLLM's engine."""

@@ -32,7 +32,12 @@ INDEX = "model.safetensors.index.json"  # of a checkpoint whose weights are in s
 PROBES = ("Yes, of course.", "1. One\n2. Two", "*Hm*: let me see!")
 
 
-def _check_checkpoint(path: str | Path) -> None:
+def check_checkpoint(path: str | Path) -> None:
+    """Check that a folder holds all files of a safetensors checkpoint.
+
+    Raises:
+        DataError: config.json or weights are missing.
+    """
     path = Path(path)
     if not (path / "config.json").is_file():
         raise DataError(f"{path}: no model here (config.json is missing); expected a transformers checkpoint folder")
@@ -71,7 +76,7 @@ def set_saved_dtype(folder: Path, dtype: str) -> None:
 
 def _loading_options(path: str | Path, dtype: torch.dtype | None) -> dict[str, Any]:
     """Options for from_pretrained; without a dtype, weights keep their saved dtype; mixed ones are an error."""
-    _check_checkpoint(path)
+    check_checkpoint(path)
     if dtype is None and len(dtypes := saved_dtypes(path)) > 1:
         raise DataError(
             f"{path}: the weights mix the types {', '.join(sorted(dtypes))}; save the model in one of them "
@@ -91,13 +96,13 @@ def load_as_saved(path: Path, classifies: bool, trust_remote_code: bool) -> PreT
     Raises:
         DataError: a weight file is missing, or the reward model has several outputs or none.
     """
-    _check_checkpoint(path)
+    check_checkpoint(path)
     auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     options = {"dtype": "auto", "use_safetensors": True, "trust_remote_code": trust_remote_code}
-    return auto.from_pretrained(path, **options, **(_head_options(path) if classifies else {}))
+    return auto.from_pretrained(path, **options, **(head_options(path) if classifies else {}))
 
 
-def _head_options(path: str | Path) -> dict[str, Any]:
+def head_options(path: str | Path) -> dict[str, Any]:
     """Options for from_pretrained by what the weights are rather than by what the configuration says of them.
 
     OpenRLHF saves no num_labels, which transformers takes for two, and may give the head a name of its own
@@ -201,8 +206,8 @@ def load_reward_model(
     Raises:
         DataError: the folder holds no safetensors checkpoint, or the model has several outputs, or no trained one.
     """
-    _check_checkpoint(path)
-    model, missing = _load(AutoModelForSequenceClassification, path, dtype, **_head_options(path))
+    check_checkpoint(path)
+    model, missing = _load(AutoModelForSequenceClassification, path, dtype, **head_options(path))
     if missing:
         raise DataError(f"{path}: the checkpoint lacks {sorted(missing)[0]}; expected a trained reward model")
     tokenizer = load_tokenizer(path)

@@ -74,6 +74,9 @@ class Engine:
     """vLLM on one checkpoint. It starts with the first request and serves all until it is closed.
 
     Starting takes about a minute at 8 billion parameters, so whoever asks several times keeps the engine.
+
+    Attributes:
+        starts: how often it was started; again if a request needs more room than the first one.
     """
 
     def __init__(self, checkpoint: Path, settings: VLLMConfig) -> None:
@@ -86,7 +89,7 @@ class Engine:
         self.checkpoint, self.settings = Path(checkpoint), settings
         self._process: subprocess.Popen[str] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._room = self._served = 0
+        self.starts = self._room = self._served = 0
 
     def __enter__(self) -> Self:
         """The engine, which is closed at the end of the block."""
@@ -130,6 +133,7 @@ class Engine:
 
     def _start(self, request: Request) -> None:
         self.close()
+        self.starts += 1
         # Twice what is asked first: the second turn of a conversation holds the first one and its answer.
         self._room = max(request.longest, min(2 * request.longest, context_of(self.checkpoint) or 2 * request.longest))
         self._folder = tempfile.TemporaryDirectory()

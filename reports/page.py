@@ -9,7 +9,6 @@ it.
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,8 +45,8 @@ from reports.timings import rule_seconds
 HERE = Path(__file__).parent
 SCRIPTS = ("what_if.js", "page.js")
 PREVIEW = "preview.png"
-EMBEDDED_WIDTH = 1000  # pixels of a figure in the page; the files beside it are larger
-EMBEDDED_COLORS = 96
+PREVIEW_COLORS = 96
+PIXELS_PER_POINT = 1.55  # of a figure in the page, where there is room
 
 
 def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = None) -> str:
@@ -80,7 +79,7 @@ def preview(folder: Path) -> None:
     sheet = Image.new("RGB", (1200, 630), "white")
     sheet.paste(picture, ((1200 - picture.width) // 2, (630 - picture.height) // 2))
     buffer = io.BytesIO()
-    sheet.quantize(EMBEDDED_COLORS).save(buffer, "PNG", optimize=True)
+    sheet.quantize(PREVIEW_COLORS).save(buffer, "PNG", optimize=True)
     write_bytes(folder / PREVIEW, buffer.getvalue())
 
 
@@ -144,6 +143,7 @@ def render(
         names_json=_script_json(names),
         what_if_json=_script_json(what_if.payload(results)),
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        plots=_styles(drawn),
         scripts=[Markup((HERE / name).read_text(encoding="utf-8")) for name in SCRIPTS],
     )
 
@@ -251,21 +251,15 @@ def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figure(drawn: drawing.Saved) -> dict[str, Any]:
-    """A figure for the page: smaller and in fewer colours than its file, which keeps the page small."""
-    picture = Image.open(io.BytesIO(drawn.png)).convert("RGB")
-    height = round(picture.height * EMBEDDED_WIDTH / picture.width)
-    small = picture.resize((EMBEDDED_WIDTH, height), Image.Resampling.LANCZOS).quantize(EMBEDDED_COLORS)
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    return {
-        "name": drawn.name,
-        "title": drawn.title,
-        "caption": drawn.caption,
-        "alt": drawn.alt,
-        "src": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
-        "width": round(96 * drawn.size[0] * 1.25),
-        "height": round(96 * drawn.size[1] * 1.25),
-    }
+    """A figure for the page: its panels, each wide enough for its text to be legible."""
+    shown = [{"svg": Markup(panel.svg), "width": round(PIXELS_PER_POINT * panel.width)} for panel in drawn.panels]
+    return {"name": drawn.name, "title": drawn.title, "caption": drawn.caption, "panels": shown}
+
+
+def _styles(drawn: Sequence[drawing.Saved]) -> Markup:
+    """The style sheet of all figures, whose classes are named after what they declare."""
+    styles = {slug: style for figure in drawn for panel in figure.panels for slug, style in panel.styles.items()}
+    return Markup("\n".join(f".plot .{slug}{{{styles[slug]}}}" for slug in sorted(styles)))
 
 
 def _table(table: tables.Table) -> dict[str, Any]:

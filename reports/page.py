@@ -51,12 +51,13 @@ PREVIEW_COLORS = 96
 PIXELS_PER_POINT = 1.55  # of a figure in the page, where there is room
 
 
-def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = None) -> str:
+def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = None, url: str = "") -> str:
     """Write the figures, tables and the page below report/; returns the page's HTML.
 
     Args:
         results: the experiment's results.
         early: waits for the figures of `figures.BEFORE_CLAIMS`, if they are being drawn already.
+        url: see `render`.
     """
     folder = results.folder / "report"
     early = early or drawing.save_all(results, figures.BEFORE_CLAIMS, folder)
@@ -65,7 +66,7 @@ def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = No
     for table in made:
         tables.save(table, folder)
     browser = samples.browse(results)
-    page = render(results, figures.in_order([*early(), *late()]), made, browser)
+    page = render(results, figures.in_order([*early(), *late()]), made, browser, url)
     write_text(folder / "index.html", page)
     preview(folder)
     return page
@@ -90,6 +91,7 @@ def render(
     drawn: Sequence[drawing.Saved],
     made: Sequence[tables.Table],
     browser: dict[str, Any],
+    url: str = "",
 ) -> str:
     """The page as HTML.
 
@@ -98,6 +100,8 @@ def render(
         drawn: the figures to show.
         made: the tables to show.
         browser: the sample browser's data (`samples.browse`).
+        url: where the report's folder will be published, so that the page can name its image for link previews, which
+            must be an absolute address; "" names none.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -137,7 +141,7 @@ def render(
         health=[health_view(name, document) for name, document in health.items()],
         runs=[run_view(run.id, record) for run, record in results.records.items()],
         provenance=embedded.provenance(results),
-        preview=PREVIEW,
+        preview=f"{url.rstrip('/')}/{PREVIEW}" if url else "",
         timings=rule_seconds(results.folder),
         browser=browser,
         rubric=results.gold_rubric,
@@ -278,7 +282,11 @@ def main() -> None:
     """Command line: python -m reports.page --config FILE."""
     parser = argparse.ArgumentParser(prog="python -m reports.page", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
-    build(Results.load(parser.parse_args().config))
+    parser.add_argument("--url", default="", help="where report/ will be published: names the image for link previews")
+    arguments = parser.parse_args()
+    if arguments.url and not arguments.url.startswith(("https://", "http://")):
+        parser.error(f"--url {arguments.url}: expected an address that begins with https://")
+    build(Results.load(arguments.config), url=arguments.url)
 
 
 if __name__ == "__main__":

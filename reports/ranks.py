@@ -103,8 +103,9 @@ def ranking(results: Results) -> dict[str, Any] | None:
     better = improvements(results)
     rows = [(f"{row['name']}: ahead in {row['ahead']} of {row['n']}", _of(row)) for row in better]
     colors = [look_of(row["method"], methods)["color"] for row in better]
-    share = _intervals("Probability of improvement", rows, colors, (0, 1), "probability", (0, 0.25, 0.5, 0.75, 1), 0.5)
-    return {"answer": _answer(order), "ranks": chart, "improvement": share if better else None}
+    scale = ((0, 1), "probability", (0, 0.25, 0.5, 0.75, 1), 0.5)
+    share = _intervals("Probability of improvement", rows, colors, *scale) if rows else None
+    return {"answer": _answer(order), "ranks": chart, "improvement": share}
 
 
 def _of(row: dict[str, Any]) -> Interval:

@@ -60,17 +60,20 @@ def test_the_probability_of_improvement_counts_worlds_with_an_exact_interval(res
     assert found["dpo"]["high"] == 1
 
 
+def test_without_the_method_under_test_there_are_ranks_alone(tmp_path):
+    results = made(tmp_path, methods={"dpo": FakeMethod(54, (0, 0, 0)), "ipo": FakeMethod(53, (0, 0, 0))}, questions=6)
+    found = ranks.ranking(results)
+    assert found["ranks"]
+    assert found["improvement"] is None
+    assert {question.id for question in questions.questions(results)} == {"tuned", "compute"}
+
+
 def test_an_experiment_of_one_method_has_no_ranking(tmp_path):
     assert ranks.ranking(made(tmp_path, methods={"dpo": FakeMethod(54, (0, 0, 0))}, questions=6)) is None
 
 
 def test_tuning_is_read_from_the_trials_and_a_setting_that_was_not_tried_is_named(tmp_path):
-    methods = {
-        "dpo": FakeMethod(54, (0, 0, 0)),
-        "online_dpo": FakeMethod(58),
-        "random": FakeMethod(57, (0.6, 0.5, 0.5)),
-    }
-    methods["online_dpo"] = FakeMethod(58, config={"train": {"lr": 0.123, "beta": 0.1}})
+    methods = {**BASIC, "online_dpo": FakeMethod(58, config={"train": {"lr": 0.123, "beta": 0.1}})}
     found = answer(made(tmp_path, methods=methods, questions=6), "tuned")
     assert "5 trials each" in found.answer
     assert "not among the trials" in found.answer

@@ -32,6 +32,7 @@ from reports import (
     mechanism,
     page,
     replay,
+    runs,
     samples,
     svg,
     tables,
@@ -513,6 +514,25 @@ def test_the_page_is_self_contained(html):
     others = [link for link in re.findall(r'href="([^"]*)"', html) if not link.startswith(("https://", "#", "data:,"))]
     assert others == []
     assert len(html.encode()) < 5_000_000
+
+
+def test_the_page_names_its_image_for_link_previews_only_by_an_absolute_address(results, html):
+    assert "og:image" not in html
+    assert (results.folder / "report" / "preview.png").exists()
+    published = page.render(results, [], [*tables.tables(results)], samples.browse(results), "https://example.org/a/")
+    assert '<meta property="og:image" content="https://example.org/a/preview.png">' in published
+
+
+def test_a_log_is_read_as_by_the_standard_library_or_refused_with_its_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lines = ['{"a": 1, "b": null}', '{"a": "\\ud800", "c": 1e999}', '{"a": "\\ud83d\\ude00 \u2028"}', "", '{"a": NaN}']
+    for text in ("\n".join(lines[:1]), "\n".join(lines[:4]), lines[2]):
+        write_text(path, text + "\n")
+        assert runs.read_log(path) == read_jsonl(path)
+    for text in ('{"a": 1}\n{"a": \n', "{}\n[1]\n"):
+        write_text(path, text)
+        with pytest.raises(DataError, match="log.jsonl"):
+            runs.read_log(path)
 
 
 def test_inner_links_lead_somewhere(html):

@@ -143,7 +143,7 @@ def _names(chart: svg.Chart, ends: list[End]) -> None:
     left_over = []
     for i, (px, py) in enumerate(points):
         text = _said(ends[i])
-        width = svg.CHAR * 12 * len(text)
+        width = 1.15 * svg.CHAR * 12 * len(text)  # names are bold
         middle = (px - width / 2, px + width / 2)
         sides = (
             (px + 9, py, "start", px + 9, px + 9 + width),

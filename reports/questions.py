@@ -68,7 +68,7 @@ def tuned_equally(results: Results) -> Question | None:
             borrowed.append(name_of(name))
         rates = ", ".join(f"{lr:g}" for lr in dict.fromkeys(lr for lr, _ in tried)) or "–"
         chosen = "–" if not tried else "yes" if used in tried else "no"
-        rows.append((name_of(name), str(len(tried)), rates, f"{train.lr:g}", f"{train.beta:g}", chosen))
+        rows.append((name_of(name), f"{train.lr:g}", f"{train.beta:g}", str(len(tried)), chosen, rates))
     clauses = [f"{listed(names)}: {n} trials each" for n, names in sorted(counts.items(), reverse=True)]
     start = "Yes, of those that were tuned: " if len(counts) == 1 else "No: " if counts else "None was tuned"
     text = f"{start}{'; '.join(clauses)}."
@@ -76,7 +76,7 @@ def tuned_equally(results: Results) -> Question | None:
         text += f" Without trials of their own: {listed(borrowed)}."
     if untried:
         text += f" With a setting that was not among the trials: {listed(untried)}."
-    heads = ("method", "trials", "learning rates tried", "learning rate here", "beta here", "among the trials")
+    heads = ("method", "learning rate here", "beta here", "trials", "among the trials", "learning rates tried")
     note = "Trials per module in config/tuning.yaml, each with the same seeds and scored on prompts used nowhere else."
     return Question("tuned", title, text, heads, rows, note)
 

@@ -36,7 +36,7 @@ def budget(results: Results) -> Drawn | None:
         return None
     shown = results.main(points)
     height = panel_height(shown["method"].nunique(), 3.3)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, height), width_ratios=(1.5, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, height), width_ratios=(1.15, 1))
     ends: dict[str, list[Any]] = {"left": [], "right": []}
     for method, group in shown.groupby("method", sort=False):
         look = look_of(method, list(results.experiment.methods))
@@ -247,7 +247,7 @@ def sweep(results: Results) -> Drawn | None:
         return None
     last = points[points["iteration"] == results.experiment.iterations]
     last = last[~last["method"].isin(set(results.variants) - set(swept))]
-    figure, axes = plt.subplots(figsize=(5.6, panel_height(last["method"].nunique(), 3.2)))
+    figure, axes = plt.subplots(figsize=(4.2, panel_height(last["method"].nunique(), 3.0)))
     ends = []
     for method, group in last.groupby("method", sort=False):
         cells = [(mean_and_half_width(c["spent"]), mean_and_half_width(c["value"])) for _, c in group.groupby("budget")]

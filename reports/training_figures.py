@@ -29,7 +29,7 @@ def meta_map(results: Results) -> Drawn | None:
         return None
     methods = list(dict.fromkeys(maps["method"]))[:3]
     figure, axes = plt.subplots(
-        2, len(methods), figsize=(max(4.8, 4.1 * len(methods)), 4.9), height_ratios=(1.7, 1), squeeze=False
+        2, len(methods), figsize=(4.1 * len(methods), 4.9), height_ratios=(1.7, 1), squeeze=False
     )
     ledger = results.at_full_budget(results.annotations)
     for (upper, lower), method in zip(axes.T, methods):

@@ -80,7 +80,7 @@ def test_tuning_is_read_from_the_trials_and_a_setting_that_was_not_tried_is_name
     assert "Online DPO" in found.answer.split("not among the trials:")[1]
     assert "Without trials of their own: Random selection." in found.answer
     rows = {row[0]: row for row in found.rows}
-    assert rows["Online DPO"][3] == "0.123"
+    assert rows["Online DPO"][1] == "0.123"
 
 
 def test_the_untrained_map_is_applied_to_the_scores_that_were_logged(results):

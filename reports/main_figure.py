@@ -143,7 +143,7 @@ def _names(chart: svg.Chart, ends: list[End]) -> None:
     left_over = []
     for i, (px, py) in enumerate(points):
         text = _said(ends[i])
-        width = 1.15 * svg.CHAR * 12 * len(text)  # names are bold
+        width = _width(text)
         middle = (px - width / 2, px + width / 2)
         sides = (
             (px + 9, py, "start", px + 9, px + 9 + width),
@@ -160,7 +160,8 @@ def _names(chart: svg.Chart, ends: list[End]) -> None:
                 break
         else:
             left_over.append(i)
-    column = chart.px(COLUMN)
+    widest = max((_width(_said(ends[i])) for i in left_over), default=0)
+    column = min(chart.px(COLUMN), chart.width - widest)
     heights = svg.apart([points[i][1] for i in left_over], 14, chart.margin[0] + 6, chart.height - chart.margin[2] - 4)
     free = [_clear(height, column, taken) for height in heights]
     for i, height in zip(left_over, svg.apart(free, 14, chart.margin[0] - 6, chart.height - chart.margin[2] - 4)):
@@ -173,6 +174,10 @@ def _names(chart: svg.Chart, ends: list[End]) -> None:
 
 def _said(end: End) -> str:
     return f"{end[0]} {number(end[2], signed=False)}"
+
+
+def _width(text: str) -> float:
+    return 1.15 * svg.CHAR * 12 * len(text)  # names are bold
 
 
 def _overlap(a: Box, b: Box) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def render(
         seen=first_screen.could_have_seen(results),
         panels=main_figure.panels(results),
         banner=banner(results),
-        failures=health_gate.failures(list(health.values())),
+        failures=[named(text, results) for text in health_gate.failures(list(health.values()))],
         endpoint=cards.endpoint_name(first["endpoint"]),
         replicates=first["replicates"],
         assay=assay_view(results),
@@ -138,7 +139,7 @@ def render(
         tables={table.name: _table(table) for table in made},
         judges=experiment.judges,
         cards=judge_cards(results),
-        health=[health_view(name, document) for name, document in health.items()],
+        health=[health_view(name, document, results) for name, document in health.items()],
         runs=[run_view(run.id, record) for run, record in results.records.items()],
         provenance=embedded.provenance(results),
         preview=f"{url.rstrip('/')}/{PREVIEW}" if url else "",
@@ -217,11 +218,18 @@ def _assay_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def health_view(name: str, document: Any) -> dict[str, Any]:
+def named(text: str, results: Results) -> str:
+    """A text with the display names of methods and benchmarks; `random`, which is also a plain word, stays as it is."""
+    names = {method: tables.name_of(method) for method in results.experiment.methods if method != "random"}
+    names |= tables.TITLES
+    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
+
+
+def health_view(name: str, document: Any, results: Results) -> dict[str, Any]:
     """A health record as a titled table: value and sane range of each check."""
     rows = [
         {
-            "name": row["name"],
+            "name": named(row["name"], results),
             "value": _plain(row.get("value")),
             "unit": row.get("unit") or "",
             "range": _range(row.get("low"), row.get("high")),

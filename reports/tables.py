@@ -83,7 +83,7 @@ class Cell:
         """Whether to show an interval; there is none for a single seed or if all seeds agree exactly."""
         if self.low is None or self.high is None:
             return self.low is not self.high  # one end is unbounded
-        return self.low < self.high
+        return self.low < self.high - 1e-9  # rounding leaves a little where all seeds agree
 
     def end(self, value: float | None) -> str:
         """An end of the interval; empty if unbounded."""

@@ -631,7 +631,7 @@ def test_sampling_by_quarter_of_the_score_is_taken_within_each_run_and_iteration
 def test_the_page_shows_health_and_what_is_out_of_range(html):
     health = html[html.index('id="health"') : html.index('id="samples"')]
     assert "reward model agrees with gold" in health
-    assert "dpo beats SFT" in health
+    assert "DPO beats SFT" in health
 
 
 def test_text_of_models_cannot_break_out_of_the_page(results):

@@ -78,9 +78,14 @@ def claim_view(claim: dict[str, Any], in_words: str = "") -> dict[str, Any]:
             "found": _found(deciding[:SHOWN]),
             "more": len(deciding) - SHOWN,
             "errors": _errors(claim),
-            "missing_words": readable("; ".join(claim["missing"])),
+            "missing_words": readable("; ".join(map(_missing, claim["missing"]))),
         }
     )
+
+
+def _missing(what: str) -> str:
+    """What a claim lacks, with a method by its display name."""
+    return name_of(what) if what.isidentifier() else what
 
 
 def _found(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -125,13 +125,13 @@ def _differences(left: Side, right: Side, mine: str, theirs: str) -> Iterator[Di
         if benchmark not in right.results.experiment.benchmarks:
             continue
         scale = BENCHMARKS[benchmark].item_scale
-        a, b = (scale * log._values(benchmark, method, RAW[benchmark]) for log, method in zip(logs, (mine, theirs)))
+        a, b = (scale * log.values(benchmark, method, RAW[benchmark]) for log, method in zip(logs, (mine, theirs)))
         a, b = a.align(b, join="inner")
         kept = ~(a.isna() | b.isna()).any()
         a, b = a.loc[:, kept], b.loc[:, kept]
         if not len(a) or a.shape[1] < 2:
             continue
-        table = logs[0]._by_world((a - b).to_numpy(), list(a.index))
+        table = logs[0].by_world((a - b).to_numpy(), list(a.index))
         means = float(a.to_numpy().mean()), float(b.to_numpy().mean())
         yield Difference(title, benchmark, *means, stats.mean_over_seeds_and_prompts(table), table.mean(axis=1))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,11 +20,13 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval import stats
 from metaapo.data import write_bytes, write_text
 from metaapo.method import known_declarations
+from reports import inline, svg
 from reports.runs import KEYS, Results
 
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -32,6 +34,8 @@ SFT_LOOK = ("#444444", "x")
 # For methods that declare no look; the others use the colours of Okabe & Ito (2008), except yellow (invisible on
 # white).
 SPARE_COLORS = ("#7f3b08", "#542788", "#1b7837", "#4d4d4d", "#b35806", "#2166ac", "#8c510a", "#762a83")
+LABEL_SIZE = 7.5  # points of a curve's name
+LABEL_HEIGHT = 9.5  # points from one name to the next
 SPARE_MARKERS = ("<", ">", "p", "h", "X", "*", "d", "8")
 
 
@@ -107,6 +111,30 @@ def shades(n: int) -> list[tuple[float, float, float, float]]:
     return [plt.get_cmap("cividis")(x) for x in np.linspace(0.0, 0.85, n + 1)]
 
 
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Mapping[str, str]]]) -> None:
+    """Name curves at the right of the axes, in the order of their ends, so that no legend must be decoded.
+
+    Args:
+        axes: with its final limits.
+        ends: (x, y, name, look) of each curve's last point; a thin line leads from it to its name.
+    """
+    height = axes.get_position().height * axes.figure.get_size_inches()[1] * 72
+    data_to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = [float(np.clip(data_to_axes.transform((x, y))[1], 0, 1)) for x, y, *_ in ends]
+    found = svg.apart(wanted, LABEL_HEIGHT / height, 0, 1)
+    for (x, y, name, look), level in zip(ends, found):
+        line = {"arrowstyle": "-", "color": look["color"], "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (x, y), (1.035, level), textcoords="axes fraction", arrowprops=line, annotation_clip=False)
+        mark = {"color": look["color"], "marker": look.get("marker", ""), "markersize": 4}
+        axes.plot(1.035, level, transform=axes.transAxes, clip_on=False, **mark)
+        axes.text(1.06, level, name, transform=axes.transAxes, fontsize=LABEL_SIZE, va="center")
+
+
+def panel_height(labels: int, least: float = 2.2) -> float:
+    """Inches of a panel that has room for that many labels at its side."""
+    return max(least, (labels + 4) * LABEL_HEIGHT / 72)
+
+
 def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]]) -> list[Drawn]:
     """Draw all figures for which the experiment has data."""
     with plt.style.context(STYLE):
@@ -116,27 +144,25 @@ def draw(results: Results, figures: Sequence[Callable[[Results], Drawn | None]])
     return made
 
 
-def save(drawn: Drawn, folder: Path) -> bytes:
-    """Write NAME.png, NAME.pdf and NAME.data.csv into `folder`; returns the PNG."""
+def save(drawn: Drawn, folder: Path) -> None:
+    """Write NAME.png, NAME.pdf and NAME.data.csv into `folder`."""
     png = drawn.png()
     drawn.figure.set_layout_engine("none")  # keeps the layout just made for the PNG
     write_bytes(folder / f"{drawn.name}.png", png)
     write_bytes(folder / f"{drawn.name}.pdf", drawn.pdf())
     write_text(folder / f"{drawn.name}.data.csv", _with_runs(drawn.data).to_csv(index=False, lineterminator="\n"))
-    return png
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A figure that was saved, as the page needs it; attributes as in `Drawn`, sizes in inches."""
+    """A figure that was saved, as the page needs it: attributes as in `Drawn`, and its panels."""
 
     name: str
     section: str
     title: str
     caption: str
     alt: str
-    size: tuple[float, float]
-    png: bytes
+    panels: list[inline.Panel]
 
 
 FigureOf = Callable[[Results], Drawn | None]
@@ -169,9 +195,10 @@ def _draw_inherited(number: int) -> Saved | None:
 
 def saved(drawn: Drawn, folder: Path) -> Saved:
     """Save a figure with its data."""
-    width, height = drawn.figure.get_size_inches()
-    words = (drawn.name, drawn.section, drawn.title, drawn.caption, drawn.alt)
-    return Saved(*words, (float(width), float(height)), save(drawn, folder))
+    save(drawn, folder)
+    with plt.style.context(STYLE):
+        panels = inline.panels(drawn.figure, drawn.name, drawn.alt)
+    return Saved(drawn.name, drawn.section, drawn.title, drawn.caption, drawn.alt, panels)
 
 
 def _with_runs(data: pd.DataFrame) -> pd.DataFrame:

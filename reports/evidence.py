@@ -101,17 +101,17 @@ class Logs:
         """
         if benchmark == OVERALL[0]:
             tables = [self.contrast(better, worse, b, RAW[b]) for b in self.experiment.benchmarks]
-            return None if any(t is None for t in tables) else _overall(tables, self.experiment.benchmarks)
+            return None if any(t is None for t in tables) else overall(tables, self.experiment.benchmarks)
         if benchmark not in self.experiment.benchmarks:
             return None
-        left, right = self._values(benchmark, better, metric), self._values(benchmark, worse, metric)
+        left, right = self.values(benchmark, better, metric), self.values(benchmark, worse, metric)
         seeds = left.index.intersection(right.index)
         questions = left.columns.intersection(right.columns)
         difference = (left.loc[seeds, questions] - right.loc[seeds, questions]).to_numpy() * POINTS[benchmark]
         difference = difference[:, ~np.isnan(difference).any(axis=0)]
         if min(difference.shape) < 1 or difference.shape[1] < 2:
             return None
-        return self._by_world(difference, seeds)
+        return self.by_world(difference, seeds)
 
     def within(self, method: str, ratio: float) -> str | None:
         """See `Evidence.within`: the largest capped budget within the ratio, else the run without a cap if its realised
@@ -147,7 +147,7 @@ class Logs:
         frame = frame[(frame["method"] == method) & frame["loss_gap"].notna()]
         means = frame.groupby(["iteration", "seed"])["loss_gap"].mean()
         return {
-            int(t): self._by_world(rows.to_numpy()[:, None], list(rows.index.get_level_values("seed"))).ravel().tolist()
+            int(t): self.by_world(rows.to_numpy()[:, None], list(rows.index.get_level_values("seed"))).ravel().tolist()
             for t, rows in means.groupby(level="iteration")
         }
 
@@ -163,7 +163,7 @@ class Logs:
     def scores(self, arm: str) -> dict[int, float]:
         """Score on the endpoint after the last iteration of each seed, or world if there are several."""
         names = [self.endpoint[0]] if self.endpoint != OVERALL else self.experiment.benchmarks
-        means = {name: POINTS[name] * self._values(name, arm, RAW[name]).mean(axis=1) for name in names}
+        means = {name: POINTS[name] * self.values(name, arm, RAW[name]).mean(axis=1) for name in names}
         if self.endpoint == OVERALL:
             ends = {name: BENCHMARKS[name].scale for name in names}
             means = {n: 100 * (means[n] - low) / (high - low) for n, (low, high) in ends.items()}
@@ -184,7 +184,7 @@ class Logs:
             worlds.setdefault(self.experiment.world_of(int(seed)), []).append(value)
         return {world: float(np.mean(values)) for world, values in worlds.items()}
 
-    def _values(self, benchmark: str, arm: str, metric: str) -> Any:
+    def values(self, benchmark: str, arm: str, metric: str) -> Any:
         """What averages to a metric of an arm after its last iteration: a data frame with seeds as rows and questions
         as columns; missing values throughout if the items do not have it. The items' plain value serves the raw metric
         where that is its mean."""
@@ -224,7 +224,7 @@ class Logs:
         """Values of a ledger as (seeds, prompts), prompts in log order, truncated to the shortest run."""
         rows = {seed: group["value"].to_numpy(float) for seed, group in frame.groupby("seed")}
         shortest = min(map(len, rows.values()))
-        return self._by_world(np.array([row[:shortest] for row in rows.values()]), list(rows))
+        return self.by_world(np.array([row[:shortest] for row in rows.values()]), list(rows))
 
     def _map_change(self, method: str, frame: Any) -> Table | None:
         maps = self.results.at_full_budget(self.results.maps)
@@ -240,7 +240,7 @@ class Logs:
             frame.loc[frame["seed"] == seed, "value"] = np.abs(after - before)
         return self._table(frame)
 
-    def _by_world(self, table: Table, seeds: Sequence[int]) -> Table:
+    def by_world(self, table: Table, seeds: Sequence[int]) -> Table:
         """Average rows within a world if there are several, since seeds that share a world are not independent."""
         if len(self.experiment.world.seeds) == 1:
             return table
@@ -325,7 +325,7 @@ def _changes(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]
     return {key: value for key, value in entry.items() if key not in ignored and value != reference.get(key)}
 
 
-def _overall(tables: list[Table], names: list[str]) -> Table:
+def overall(tables: list[Table], names: list[str]) -> Table:
     """Tables of several benchmarks side by side, on 0 to 100, scaled so that each benchmark has the same weight."""
     total = sum(table.shape[1] for table in tables)
     ends = [BENCHMARKS[benchmark].scale for benchmark in names]

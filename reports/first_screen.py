@@ -243,7 +243,11 @@ def _power(rows: dict[str, Record]) -> list[Record]:
 def _untestable(results: Results) -> list[Record]:
     found = [claim for claim in results.claims if claim["verdict"] == "untestable here"]
     return [
-        {"answer": f"Not for {claim['id']}", "slug": "loss", "text": f"{_short(claim['reason'])}."}
+        {
+            "answer": f"Not for {claim['id']}",
+            "slug": "loss",
+            "text": f"“{claim['statement'].rstrip('.')}” cannot be tested here, since {_short(claim['reason'])}.",
+        }
         for claim in found[:1]
     ]
 

@@ -6,6 +6,7 @@ annotations. Methods that were trained at several budgets are drawn as a curve t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from reports.tables import BENCHMARKS, name_of
 PAPERS_METRIC = ("alpacaeval2", "win_rate")
 
 End = tuple[str, float, float, float, float, dict[str, Any]]  # name, x, y, half widths of both, look
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+COLUMN = 108  # percent of annotations at which names without room beside their points begin
 NEAR = 5.0  # percent of annotations: points closer than this are drawn side by side
 
 
@@ -130,26 +133,64 @@ def _labelled(chart: svg.Chart, ends: list[End]) -> None:
         if dx:
             chart.line(max(x - dx, chart.x[0]), y, min(x + dx, chart.x[1]), y, look["color"])
         chart.point(x, y, look["color"], look["marker"])
-    top, _, bottom, _ = chart.margin
-    texts = [f"{name} {number(y, signed=False)}" for name, _, y, *_ in ends]
-    left = [_to_the_left(chart, ends, i, text) for i, text in enumerate(texts)]
-    for side in (False, True):
-        of = [i for i in range(len(ends)) if left[i] == side]
-        heights = svg.apart([chart.py(ends[i][2]) for i in of], 14, top + 6, chart.height - bottom - 4)
-        for i, height in zip(of, heights):
-            chart.text(
-                chart.px(ends[i][1]) + (-9 if side else 9), height + 4, texts[i], "end" if side else "start", "name"
-            )
+    _names(chart, ends)
 
 
-def _to_the_left(chart: svg.Chart, ends: list[End], i: int, text: str) -> bool:
-    """Whether a label stands to the left of its point, since on the right it would cover another or leave the chart."""
-    x, y = chart.px(ends[i][1]), chart.py(ends[i][2])
-    width = 9 + svg.CHAR * 12 * len(text)
-    if x + width > chart.width + 4:
-        return True
-    others = [(chart.px(end[1]), chart.py(end[2])) for j, end in enumerate(ends) if j != i]
-    return x > width and any(x < other < x + width and abs(y - height) < 9 for other, height in others)
+def _names(chart: svg.Chart, ends: list[End]) -> None:
+    """A name beside each point where there is room, else in a column on the right, with a line to its point."""
+    points = [(chart.px(x), chart.py(y)) for _, x, y, *_ in ends]
+    taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in points]
+    left_over = []
+    for i, (px, py) in enumerate(points):
+        text = _said(ends[i])
+        width = _width(text)
+        middle = (px - width / 2, px + width / 2)
+        sides = (
+            (px + 9, py, "start", px + 9, px + 9 + width),
+            (px - 9, py, "end", px - 9 - width, px - 9),
+            (px, py + 15, "middle", *middle),
+            (px, py - 15, "middle", *middle),
+        )
+        for x, y, anchor, low, high in sides:
+            box = (low, y - 7, high, y + 7)
+            others = [rect for j, rect in enumerate(taken) if j != i]
+            if low >= chart.margin[3] and high <= chart.width + 4 and not any(_overlap(box, rect) for rect in others):
+                chart.text(x, y + 4, text, anchor, "name")
+                taken.append(box)
+                break
+        else:
+            left_over.append(i)
+    widest = max((_width(_said(ends[i])) for i in left_over), default=0)
+    column = min(chart.px(COLUMN), chart.width - widest)
+    heights = svg.apart([points[i][1] for i in left_over], 14, chart.margin[0] + 6, chart.height - chart.margin[2] - 4)
+    free = [_clear(height, column, taken) for height in heights]
+    for i, height in zip(left_over, svg.apart(free, 14, chart.margin[0] - 6, chart.height - chart.margin[2] - 4)):
+        chart.marks.append(
+            f'<path d="M{points[i][0]} {points[i][1]}L{column - 3} {height}" fill="none" class="leader" '
+            f'stroke="{svg.ink(ends[i][-1]["color"])}"/>'
+        )
+        chart.text(column, height + 4, _said(ends[i]), "start", "name")
+
+
+def _said(end: End) -> str:
+    return f"{end[0]} {number(end[2], signed=False)}"
+
+
+def _width(text: str) -> float:
+    return 1.15 * svg.CHAR * 12 * len(text)  # names are bold
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _clear(height: float, column: float, taken: list[Box]) -> float:
+    """A height in the column at which a name covers nothing, the nearest one above or below."""
+    steps = [sign * step for step in range(0, 200, 2) for sign in (1, -1)]
+    clear = (
+        s for s in steps if not any(_overlap((column, height + s - 7, math.inf, height + s + 7), r) for r in taken)
+    )
+    return height + next(clear, 0)
 
 
 def _beside(chart: svg.Chart, ends: list[End]) -> list[End]:

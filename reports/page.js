@@ -85,9 +85,9 @@
     const digits = names.pairwise.includes(benchmark) ? 1 : 2;
     open(`${title(method)}: ${words(benchmark, metric)}`,
       make("p", `Judge ${judge || names.judges[0]}, after the last iteration; ${rows.length ? `${rows[0].n} questions, protocol ${rows[0].version}` : "no score"}. Each run with its 95 % interval over questions.`, "note"),
-      table("Runs", ["run", "where", "score", "95 % interval", "annotations, % of Online DPO", "note"], rows.map((s) => [runLink(runId(s)), where(s),
-        shown(Number(s.value), digits), s.ci_low === "" ? "–" : `${shown(Number(s.ci_low), digits)} to ${shown(Number(s.ci_high), digits)}`,
-        shown(100 * s.annotation_ratio_total), s.flag || ""])));
+      table("Runs", ["run", "where", "annotations, % of Online DPO", "score", "95 % interval", "note"], rows.map((s) => [runLink(runId(s)), where(s),
+        shown(100 * s.annotation_ratio_total), shown(Number(s.value), digits), s.ci_low === "" ? "–" : `${shown(Number(s.ci_low), digits)} to ${shown(Number(s.ci_high), digits)}`,
+        s.flag || ""])));
   };
 
   const showContrast = ([better, worse, benchmark, metric]) => {

@@ -9,8 +9,8 @@ it.
 from __future__ import annotations
 
 import argparse
-import base64
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from reports import (
     main_figure,
     mechanism,
     paper,
+    questions,
+    ranks,
     samples,
     stability,
     tables,
@@ -46,16 +48,17 @@ from reports.timings import rule_seconds
 HERE = Path(__file__).parent
 SCRIPTS = ("what_if.js", "page.js")
 PREVIEW = "preview.png"
-EMBEDDED_WIDTH = 1000  # pixels of a figure in the page; the files beside it are larger
-EMBEDDED_COLORS = 96
+PREVIEW_COLORS = 96
+PIXELS_PER_POINT = 1.55  # of a figure in the page, where there is room
 
 
-def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = None) -> str:
+def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = None, url: str = "") -> str:
     """Write the figures, tables and the page below report/; returns the page's HTML.
 
     Args:
         results: the experiment's results.
         early: waits for the figures of `figures.BEFORE_CLAIMS`, if they are being drawn already.
+        url: see `render`.
     """
     folder = results.folder / "report"
     early = early or drawing.save_all(results, figures.BEFORE_CLAIMS, folder)
@@ -64,7 +67,7 @@ def build(results: Results, early: Callable[[], list[drawing.Saved]] | None = No
     for table in made:
         tables.save(table, folder)
     browser = samples.browse(results)
-    page = render(results, figures.in_order([*early(), *late()]), made, browser)
+    page = render(results, figures.in_order([*early(), *late()]), made, browser, url)
     write_text(folder / "index.html", page)
     preview(folder)
     return page
@@ -80,7 +83,7 @@ def preview(folder: Path) -> None:
     sheet = Image.new("RGB", (1200, 630), "white")
     sheet.paste(picture, ((1200 - picture.width) // 2, (630 - picture.height) // 2))
     buffer = io.BytesIO()
-    sheet.quantize(EMBEDDED_COLORS).save(buffer, "PNG", optimize=True)
+    sheet.quantize(PREVIEW_COLORS).save(buffer, "PNG", optimize=True)
     write_bytes(folder / PREVIEW, buffer.getvalue())
 
 
@@ -89,6 +92,7 @@ def render(
     drawn: Sequence[drawing.Saved],
     made: Sequence[tables.Table],
     browser: dict[str, Any],
+    url: str = "",
 ) -> str:
     """The page as HTML.
 
@@ -97,6 +101,8 @@ def render(
         drawn: the figures to show.
         made: the tables to show.
         browser: the sample browser's data (`samples.browse`).
+        url: where the report's folder will be published, so that the page can name its image for link previews, which
+            must be an absolute address; "" names none.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -115,7 +121,7 @@ def render(
         seen=first_screen.could_have_seen(results),
         panels=main_figure.panels(results),
         banner=banner(results),
-        failures=health_gate.failures(list(health.values())),
+        failures=[named(text, results) for text in health_gate.failures(list(health.values()))],
         endpoint=cards.endpoint_name(first["endpoint"]),
         replicates=first["replicates"],
         assay=assay_view(results),
@@ -127,14 +133,16 @@ def render(
         worlds=stability.worlds(results),
         reference=stability.reference(results),
         specification=specification_view(results),
+        ranking=ranks.ranking(results),
+        asked=questions.questions(results),
         figures=[_figure(figure) for figure in drawn],
         tables={table.name: _table(table) for table in made},
         judges=experiment.judges,
         cards=judge_cards(results),
-        health=[health_view(name, document) for name, document in health.items()],
+        health=[health_view(name, document, results) for name, document in health.items()],
         runs=[run_view(run.id, record) for run, record in results.records.items()],
         provenance=embedded.provenance(results),
-        preview=PREVIEW,
+        preview=f"{url.rstrip('/')}/{PREVIEW}" if url else "",
         timings=rule_seconds(results.folder),
         browser=browser,
         rubric=results.gold_rubric,
@@ -144,6 +152,7 @@ def render(
         names_json=_script_json(names),
         what_if_json=_script_json(what_if.payload(results)),
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        plots=_styles(drawn),
         scripts=[Markup((HERE / name).read_text(encoding="utf-8")) for name in SCRIPTS],
     )
 
@@ -209,11 +218,18 @@ def _assay_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def health_view(name: str, document: Any) -> dict[str, Any]:
+def named(text: str, results: Results) -> str:
+    """A text with the display names of methods and benchmarks; `random`, which is also a plain word, stays as it is."""
+    names = {method: tables.name_of(method) for method in results.experiment.methods if method != "random"}
+    names |= tables.TITLES
+    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
+
+
+def health_view(name: str, document: Any, results: Results) -> dict[str, Any]:
     """A health record as a titled table: value and sane range of each check."""
     rows = [
         {
-            "name": row["name"],
+            "name": named(row["name"], results),
             "value": _plain(row.get("value")),
             "unit": row.get("unit") or "",
             "range": _range(row.get("low"), row.get("high")),
@@ -251,21 +267,15 @@ def run_view(id: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figure(drawn: drawing.Saved) -> dict[str, Any]:
-    """A figure for the page: smaller and in fewer colours than its file, which keeps the page small."""
-    picture = Image.open(io.BytesIO(drawn.png)).convert("RGB")
-    height = round(picture.height * EMBEDDED_WIDTH / picture.width)
-    small = picture.resize((EMBEDDED_WIDTH, height), Image.Resampling.LANCZOS).quantize(EMBEDDED_COLORS)
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    return {
-        "name": drawn.name,
-        "title": drawn.title,
-        "caption": drawn.caption,
-        "alt": drawn.alt,
-        "src": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
-        "width": round(96 * drawn.size[0] * 1.25),
-        "height": round(96 * drawn.size[1] * 1.25),
-    }
+    """A figure for the page: its panels, each wide enough for its text to be legible."""
+    shown = [{"svg": Markup(panel.svg), "width": round(PIXELS_PER_POINT * panel.width)} for panel in drawn.panels]
+    return {"name": drawn.name, "title": drawn.title, "caption": drawn.caption, "panels": shown}
+
+
+def _styles(drawn: Sequence[drawing.Saved]) -> Markup:
+    """The style sheet of all figures, whose classes are named after what they declare."""
+    styles = {slug: style for figure in drawn for panel in figure.panels for slug, style in panel.styles.items()}
+    return Markup("\n".join(f".plot .{slug}{{{styles[slug]}}}" for slug in sorted(styles)))
 
 
 def _table(table: tables.Table) -> dict[str, Any]:
@@ -280,7 +290,11 @@ def main() -> None:
     """Command line: python -m reports.page --config FILE."""
     parser = argparse.ArgumentParser(prog="python -m reports.page", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file of the experiment")
-    build(Results.load(parser.parse_args().config))
+    parser.add_argument("--url", default="", help="where report/ will be published: names the image for link previews")
+    arguments = parser.parse_args()
+    if arguments.url and not arguments.url.startswith(("https://", "http://")):
+        parser.error(f"--url {arguments.url}: expected an address that begins with https://")
+    build(Results.load(arguments.config), url=arguments.url)
 
 
 if __name__ == "__main__":

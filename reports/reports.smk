@@ -47,6 +47,7 @@ rule report:
         worlds=expand(f"{RESULTS}/world{{world}}/health.json", world=EXPERIMENT.world.seeds),
         aim=f"{RESULTS}/aim.csv" if aimed_runs(EXPERIMENT) else [],
         looks=[f"{FILES}/{name}" for name in ("page.html.j2", "page.css", "page.js", "what_if.js", "style.mplstyle")],
+        tuning=[os.path.relpath(path) for path in [PROJECT / "config" / "tuning.yaml"] if path.exists()],
     output:
         scores=report(f"{RESULTS}/scores.csv", caption="captions/scores.rst", category="Scores"),
         assay=report(f"{RESULTS}/assay.json", caption="captions/assay.rst", category="Sensitivity"),

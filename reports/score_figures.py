@@ -12,12 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from eval import stats
 from reports import roles
 from reports.collect import responses_per_prompt
-from reports.drawing import SFT_LOOK, Drawn, look_of, mean_and_half_width, offset
+from reports.drawing import SFT_LOOK, Drawn, label_ends, look_of, mean_and_half_width, offset, panel_height
+from reports.first_screen import metric_title
 from reports.runs import KEYS, Results
 from reports.tables import BENCHMARKS, TITLES, name_of
 
@@ -32,11 +34,14 @@ def budget(results: Results) -> Drawn | None:
     points = _spending(results, benchmark, metric)
     if not len(points):
         return None
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.5), width_ratios=(1.7, 1))
-    for method, group in results.main(points).groupby("method", sort=False):
+    shown = results.main(points)
+    height = panel_height(shown["method"].nunique(), 3.3)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, height), width_ratios=(1.15, 1))
+    ends: dict[str, list[Any]] = {"left": [], "right": []}
+    for method, group in shown.groupby("method", sort=False):
         look = look_of(method, list(results.experiment.methods))
-        _budget_curve(left, group, look, name_of(method))
-        _ratio_curve(right, group, look, offset(results, method))
+        ends["left"].append((*_budget_curve(left, group, look, name_of(method)), name_of(method), look))
+        ends["right"].append((*_ratio_curve(right, group, look, offset(results, method)), name_of(method), look))
     _baseline(left, results, benchmark, metric)
     left.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
     left.set_title("Score against annotations spent")
@@ -44,19 +49,12 @@ def budget(results: Results) -> Drawn | None:
     right.set(xlabel="iteration", ylabel="responses scored, % of Online DPO's")
     right.set_title("Annotations of each iteration")
     right.axhline(PAPER_RATIO, color="#777777", linestyle=":", linewidth=1)
-    right.text(
-        0.98,
-        PAPER_RATIO - 2,
-        "58 % (paper)",
-        color="#555555",
-        fontsize=7,
-        ha="right",
-        va="top",
-        transform=right.get_yaxis_transform(),
-    )
+    beside = {"color": "#555555", "fontsize": 7, "transform": right.get_yaxis_transform()}
+    right.text(0.02, PAPER_RATIO - 2, "58 % (paper)", va="top", **beside)
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_ylim(-6, max(106, right.get_ylim()[1]))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    label_ends(left, ends["left"])
+    label_ends(right, ends["right"])
     caption = (
         f"{_in_full(benchmark, metric)}, after each iteration (numbered) against the responses that the "
         "reward model had scored by then, from the annotation ledger, relative to Online DPO's total. "
@@ -71,7 +69,7 @@ def budget(results: Results) -> Drawn | None:
         caption,
         _budget_alt(results, points),
         figure,
-        results.main(points)[[*SCORE_COLUMNS, "annotations", "spent", "ratio"]],
+        shown[[*SCORE_COLUMNS, "annotations", "spent", "ratio"]],
     )
 
 
@@ -89,7 +87,8 @@ def full_annotations(results: Results) -> float:
     return max(1, responses_per_prompt(results.experiment) * prompts)
 
 
-def _budget_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], label: str) -> None:
+def _budget_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], label: str) -> tuple[float, float]:
+    """Draw a method's score against its annotations; returns its last point."""
     rows = []
     for iteration, cell in group.groupby("iteration"):
         (x, dx), (y, dy) = mean_and_half_width(cell["spent"]), mean_and_half_width(cell["value"])
@@ -99,19 +98,21 @@ def _budget_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], label: 
         )
         rows.append((iteration, x + shift, y, dx, dy))
     iteration, x, y, dx, dy = map(np.array, zip(*rows))
-    axes.errorbar(
-        x, y, yerr=dy, xerr=dx, label=label, elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.6, **look
-    )
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+    axes.errorbar(x, y, yerr=dy, xerr=dx, label=label, elinewidth=0.9, **edge, **look)
     for i, spent, score in zip(iteration, x, y):
-        axes.annotate(str(i), (spent, score), (4, 4), textcoords="offset points", fontsize=7, color=look["color"])
+        axes.annotate(str(i), (spent, score), (4, 4), textcoords="offset points", fontsize=7)
+    return float(x[-1]), float(y[-1])
 
 
-def _ratio_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], offset: float) -> None:
+def _ratio_curve(axes: Axes, group: pd.DataFrame, look: dict[str, str], offset: float) -> tuple[float, float]:
+    """Draw the annotations of each iteration; returns the last point."""
     rows = [(i, *mean_and_half_width(cell["ratio"])) for i, cell in group.groupby("iteration")]
     iteration, ratio, width = map(np.array, zip(*rows))
     axes.errorbar(
         iteration + offset, ratio, yerr=width, elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.6, **look
     )
+    return float(iteration[-1]) + offset, float(ratio[-1])
 
 
 def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None:
@@ -120,7 +121,9 @@ def _baseline(axes: Axes, results: Results, benchmark: str, metric: str) -> None
     sft = sft[sft["method"] == "sft"]["value"]
     level = sft.mean() if len(sft) else (50.0 if results.baseline(benchmark) == "sft" else None)
     if level is not None:
-        axes.axhline(level, color=SFT_LOOK[0], linestyle="--", linewidth=1, label="SFT policy")
+        axes.axhline(level, color=SFT_LOOK[0], linestyle="--", linewidth=1)
+        beside = {"transform": axes.get_yaxis_transform(), "fontsize": 7, "color": SFT_LOOK[0]}
+        axes.text(0.99, level, "SFT policy", ha="right", va="bottom", **beside)
 
 
 def _budget_alt(results: Results, points: pd.DataFrame) -> str:
@@ -135,23 +138,23 @@ def curves(results: Results) -> Drawn | None:
     benchmarks = [b for b in results.experiment.benchmarks if len(score_rows(results, b, RAW[b]))]
     if not benchmarks:
         return None
-    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks) + 0.3, 3.1), squeeze=False)
-    for ax, benchmark in zip(axes[0], benchmarks):
+    figure, panels = _panels(len(benchmarks), panel_height(results.scores["method"].nunique(), 2.5))
+    for ax, benchmark in zip(panels, benchmarks):
         frame = results.main(score_rows(results, benchmark, RAW[benchmark]))
+        ends = []
         for method, group in frame[frame["method"] != "sft"].groupby("method", sort=False):
             rows = [(i, *mean_and_half_width(cell["value"])) for i, cell in group.groupby("iteration")]
             i, y, dy = map(np.array, zip(*rows))
             look = look_of(method, list(results.experiment.methods))
-            ax.errorbar(i + offset(results, method), y, yerr=dy, label=name_of(method), elinewidth=0.9, **look)
+            ax.errorbar(i + offset(results, method), y, yerr=dy, elinewidth=0.9, **look)
+            ends.append((i[-1] + offset(results, method), y[-1], name_of(method), look))
         _baseline(ax, results, benchmark, RAW[benchmark])
         ax.set(xlabel="iteration", ylabel=_label(benchmark, RAW[benchmark], short=True))
         ax.set_title(TITLES[benchmark])
         low, high = BENCHMARKS[benchmark].scale
         ax.set_ylim(top=min(ax.get_ylim()[1], high + (high - low) / 100))  # room for a marker at the top
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(
-        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if len(benchmarks) > 1 else 2
-    )
+        label_ends(ax, ends)
     caption = (
         f"Raw score after each iteration on every benchmark. {_provenance(results, *benchmarks)} Bars: 95 % "
         "t-intervals over seeds; methods are shifted sideways so that bars do not cover each other."
@@ -176,35 +179,23 @@ def contrasts(results: Results) -> Drawn | None:
                 entry = rows.setdefault((part["label"], part["benchmark"], part["metric"]), {**part, "claims": []})
                 entry["claims"].append(claim["id"])
                 entry["decides"] = entry["decides"] or part["decides"]
-    panels = [p for p in ([r for r in rows.values() if r["unit"] == u] for u in ("points", "grade")) if p]
-    if not panels:
+    if not rows:
         return None
-    height = 0.24 * sum(map(len, panels)) + 0.55 * len(panels) + 0.5
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(6.8, height), height_ratios=[len(p) + 1 for p in panels], squeeze=False
-    )
-    for ax, panel in zip(axes[:, 0], panels):
-        for y, part in enumerate(panel):
-            color = look_of(part["label"].split(" - ")[1], list(results.experiment.methods))["color"]
-            alpha = 1.0 if part["decides"] else 0.45
-            ax.plot([part["ci_low"], part["ci_high"]], [y, y], color=color, linewidth=1.6, alpha=alpha)
-            ax.plot([part["effect"]], [y], marker="o", color=color, markersize=5, alpha=alpha)
-        ax.axvline(0, color="#333333", linewidth=0.9)
-        ax.axvline(max(part["margin"] for part in panel), color="#777777", linewidth=0.9, linestyle=":")
-        ax.set_yticks(range(len(panel)), [_contrast_label(part) for part in panel])
-        ax.set_ylim(len(panel) - 0.4, -0.6)
-        ax.set_xlabel(
-            "difference, points of win rate" if panel[0]["unit"] == "points" else "difference, MT-Bench grades"
-        )
-        ax.grid(axis="y", visible=False)
+    metrics = list(dict.fromkeys((part["benchmark"], part["metric"]) for part in rows.values()))
+    metrics.sort(key=lambda metric: not any(part["decides"] for part in rows.values() if _metric(part) == metric))
+    by_metric = {metric: [part for part in rows.values() if _metric(part) == metric] for metric in metrics}
+    figure, panels = _panels(len(metrics), 0.5 + 0.36 * max(map(len, by_metric.values())))
+    for ax, (metric, parts) in zip(panels, by_metric.items()):
+        _forest(ax, parts, list(results.experiment.methods))
+        ax.set_title(metric_title(*metric))
     n_seeds = max(part["n_seeds"] for part in rows.values())
     judge, replicates = results.claims[0]["judge"], results.claims[0]["replicates"]
     caption = (
         "Every comparison of scores behind the verdicts after the last iteration: difference and 95 % interval over "
         f"{n_seeds} {replicates} and the prompts together, paired, without the correction that the verdicts use. "
-        f"Dotted: the smallest gain that would matter. Judge: {judge}. In brackets: the claims that each comparison "
-        "belongs to; pale: secondary metrics, which decide nothing. 'Overall' is the mean of the benchmarks' raw "
-        "scores on 0 to 100."
+        f"Dotted: the smallest gain that would matter. Judge: {judge}. Bold, with the claims that it belongs to: a "
+        "comparison that decides; the others decide nothing. 'All benchmarks' is the mean of their raw scores on 0 to "
+        "100."
     )
     return Drawn(
         "contrasts",
@@ -217,13 +208,34 @@ def contrasts(results: Results) -> Drawn | None:
     )
 
 
-def _contrast_label(part: dict[str, Any]) -> str:
-    better, worse = part["label"].split(" - ")
-    short = {"length_controlled_winrate": "LC", "style_controlled_win_rate": "SC", "win_rate": "WR"}.get(
-        part["metric"], ""
-    )
-    where = "overall" if part["benchmark"] == "overall" else f"{TITLES[part['benchmark']]} {short}".strip()
-    return f"{name_of(better)} − {name_of(worse)}, {where} ({', '.join(part['claims'])})"
+def _metric(part: dict[str, Any]) -> tuple[str, str]:
+    return part["benchmark"], part["metric"]
+
+
+def _forest(axes: Axes, parts: list[dict[str, Any]], methods: list[str]) -> None:
+    """Differences with their intervals, each below what it compares, so that a narrow panel has room for long names."""
+    for y, part in enumerate(parts):
+        color = look_of(part["label"].split(" - ")[1].partition("@")[0], methods)["color"]
+        axes.plot([part["ci_low"], part["ci_high"]], [y, y], color=color, linewidth=1.8)
+        axes.plot([part["effect"]], [y], marker="o", color=color, markersize=5)
+        better, worse = part["label"].split(" - ")
+        claims = f" ({', '.join(part['claims'])})" if part["decides"] else ""
+        weight = "bold" if part["decides"] else "normal"
+        text = f"{name_of(better)} − {name_of(worse)}{claims}"
+        axes.text(0.01, y - 0.28, text, transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", weight=weight)
+    axes.axvline(0, color="#333333", linewidth=0.9)
+    axes.axvline(parts[0]["margin"], color="#777777", linewidth=0.9, linestyle=":")
+    axes.set(yticks=[], ylim=(len(parts) - 0.6, -0.7))
+    axes.set_xlabel("difference, points" if parts[0]["unit"] == "points" else "difference, grades")
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of that many panels in two columns."""
+    rows = math.ceil(count / 2)
+    figure, axes = plt.subplots(rows, min(2, count), figsize=(3.7 * min(2, count), height * rows), squeeze=False)
+    for spare in axes.flat[count:]:
+        spare.set_axis_off()
+    return figure, list(axes.flat[:count])
 
 
 def sweep(results: Results) -> Drawn | None:
@@ -235,17 +247,17 @@ def sweep(results: Results) -> Drawn | None:
         return None
     last = points[points["iteration"] == results.experiment.iterations]
     last = last[~last["method"].isin(set(results.variants) - set(swept))]
-    rows = math.ceil((last["method"].nunique() + 1) / 3)
-    figure, axes = plt.subplots(figsize=(6.4, 3.0 + 0.2 * rows))
+    figure, axes = plt.subplots(figsize=(4.2, panel_height(last["method"].nunique(), 3.0)))
+    ends = []
     for method, group in last.groupby("method", sort=False):
         cells = [(mean_and_half_width(c["spent"]), mean_and_half_width(c["value"])) for _, c in group.groupby("budget")]
         (x, dx), (y, dy) = (np.array(side).T for side in zip(*sorted(cells)))
-        axes.errorbar(
-            x, y, xerr=dx, yerr=dy, label=name_of(method), **look_of(method, list(results.experiment.methods))
-        )
+        look = look_of(method, list(results.experiment.methods))
+        axes.errorbar(x, y, xerr=dx, yerr=dy, **look)
+        ends.append((x[-1], y[-1], name_of(method), look))
     _baseline(axes, results, benchmark, metric)
     axes.set(xlabel="responses scored, % of Online DPO's total", ylabel=_label(benchmark, metric))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    label_ends(axes, ends)
     caption = (
         f"{_in_full(benchmark, metric)}, after the last iteration, at every trained budget. "
         f"Horizontal: the measured budget from the ledger, not the cap. {_provenance(results, benchmark)} Bars: 95 % "
@@ -270,10 +282,8 @@ def ablations(results: Results) -> Drawn | None:
     beside = [roles.first_that(results.experiment, test) for test in (roles.matched_random, roles.full_budget)]
     shown = ["metaapo", *variants, *[name for name in beside if name]]
     benchmarks = results.experiment.benchmarks
-    figure, axes = plt.subplots(
-        1, len(benchmarks), figsize=(2.2 * len(benchmarks) + 1.4, 0.27 * len(shown) + 1.1), sharey=True, squeeze=False
-    )
-    for ax, benchmark in zip(axes[0], benchmarks):
+    figure, panels = _panels(len(benchmarks), 0.22 * len(shown) + 0.9)
+    for ax, benchmark in zip(panels, benchmarks):
         frame = results.at_full_budget(score_rows(results, benchmark, RAW[benchmark]))
         frame = frame[frame["iteration"] == results.experiment.iterations]
         for y, method in enumerate(shown):
@@ -306,21 +316,23 @@ def judges(results: Results) -> Drawn | None:
     if len(names) < 2:
         return None
     benchmarks = results.experiment.benchmarks
-    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.5 * len(benchmarks), 2.9), squeeze=False)
-    for ax, benchmark in zip(axes[0], benchmarks):
+    figure, panels = _panels(len(benchmarks), panel_height(results.scores["method"].nunique(), 2.7))
+    for ax, benchmark in zip(panels, benchmarks):
+        ends = []
         a, b = (_model_scores(results, benchmark, judge) for judge in names[:2])
         both = a.index.intersection(b.index)
         for method, group in a[both].groupby("method", sort=False):
             if method != "sft":
                 look = look_of(method, list(results.experiment.methods))
-                ax.plot(group, b[group.index], linestyle="", alpha=0.7, label=name_of(method), **look)
+                ax.plot(group, b[group.index], linestyle="", alpha=0.7, **look)
+                ends.append((group.iloc[-1], b[group.index].iloc[-1], name_of(method), look))
         ax.set(xlabel=f"judge {names[0]}", ylabel=f"judge {names[1]}")
         tau = stats.kendall_tau(a[both], b[both]) if a[both].nunique() > 1 < b[both].nunique() else None
         ax.set_title(TITLES[benchmark])
         if tau:
             text = f"τ = {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
             ax.text(0.02, 0.98, text, transform=ax.transAxes, va="top", fontsize=7)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        label_ends(ax, ends)
     caption = (
         f"Each point is a model (method, seed, iteration); the same answers under the judges {names[0]} and "
         f"{names[1]}. Kendall's tau with its 95 % interval over models. Tables never mix judges."

@@ -97,9 +97,9 @@ class Specified(Logs):
         return super().budget(method)
 
     @cache  # noqa: B019
-    def _values(self, benchmark: str, arm: str, metric: str) -> pd.DataFrame:
-        """What averages to a metric of an arm, without seeds of which more answers than allowed were cut."""
-        values, shares = super()._values(benchmark, arm, metric), self._cut_shares()
+    def values(self, benchmark: str, arm: str, metric: str) -> pd.DataFrame:
+        """See `Logs.values`; without seeds of which more answers than allowed were cut."""
+        values, shares = super().values(benchmark, arm, metric), self._cut_shares()
         key = (*self._arm(arm), benchmark)
         worst = shares.loc[key] if key in shares.index else shares.iloc[:0]
         return values.drop(index=worst.index[worst > self.most_cut], errors="ignore")

@@ -25,6 +25,11 @@ PATHS = {  # marker -> outline on a square from -1 to 1; others are drawn as cir
 CHAR = 0.55  # mean width of a character, in font sizes
 
 
+def ink(color: str) -> str:
+    """A colour as the page shows it: mixed with white in dark mode, by the page's variable `--keep`."""
+    return f"color-mix(in srgb,{color} var(--keep),#fff)" if color.startswith("#") else color
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers between two ends.
 
@@ -39,16 +44,27 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near the wanted ones, at least `gap` apart and within the ends where there is room."""
+    """Positions as near as possible to the wanted ones, at least `gap` apart, within the ends where there is room.
+
+    >>> apart([1, 1, 5], 1, 0, 10)
+    [0.5, 1.5, 5.0]
+    """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    found = [0.0] * len(wanted)
-    last = -math.inf
+    groups: list[tuple[float, int]] = []  # centre and size of neighbours that touch
     for i in order:
-        last = found[i] = max(wanted[i], last + gap, low)
-    last = math.inf
-    for i in reversed(order):
-        last = found[i] = min(found[i], last - gap, high)
-    return found
+        groups.append((wanted[i], 1))
+        while True:
+            centre, n = groups.pop()
+            reach = gap * (n - 1) / 2
+            centre = max(min(centre, high - reach), low + reach)
+            if not groups or centre - reach >= groups[-1][0] + gap * (groups[-1][1] - 1) / 2 + gap - 1e-9:
+                groups.append((centre, n))
+                break
+            before, m = groups.pop()
+            groups.append(((before * m + centre * n) / (m + n), m + n))
+    spread = [centre + gap * (k - (n - 1) / 2) for centre, n in groups for k in range(n)]
+    found = dict(zip(order, spread))
+    return [float(found[i]) for i in range(len(wanted))]
 
 
 @dataclass
@@ -109,20 +125,20 @@ class Chart:
         self, x1: float, y1: float, x2: float, y2: float, color: str = "", kind: str = "", width: float = 2
     ) -> None:
         """A line between two points of the data."""
-        look = f' stroke="{color}" stroke-width="{width}"' if color else ""
+        look = f' stroke="{ink(color)}" stroke-width="{width}"' if color else ""
         ends = f'x1="{self.px(x1)}" y1="{self.py(y1)}" x2="{self.px(x2)}" y2="{self.py(y2)}"'
         self.marks.append(f'<line {ends} class="{kind}"{look}/>')
 
     def path(self, points: Sequence[tuple[float, float]], color: str, kind: str = "", width: float = 2) -> None:
         """A line through points."""
         d = "M" + "L".join(f"{self.px(x)} {self.py(y)}" for x, y in points)
-        self.marks.append(f'<path d="{d}" fill="none" stroke="{color}" stroke-width="{width}" class="{kind}"/>')
+        self.marks.append(f'<path d="{d}" fill="none" stroke="{ink(color)}" stroke-width="{width}" class="{kind}"/>')
 
     def point(self, x: float, y: float, color: str, marker: str = "o", size: float = 6, kind: str = "") -> None:
         """A marker."""
         at = f'transform="translate({self.px(x)} {self.py(y)}) scale({size:g})"'
         shape = f'<path d="{PATHS[marker]}"' if marker in PATHS else '<circle r="1"'
-        self.marks.append(f'{shape} {at} fill="{color}" class="mark {kind}"/>')
+        self.marks.append(f'{shape} {at} fill="{ink(color)}" class="mark {kind}"/>')
 
     def markup(self, kind: str = "chart") -> Markup:
         """The finished chart."""

@@ -1,7 +1,8 @@
 """The tables of the report, as data and as CSV, Markdown, LaTeX (booktabs) and HTML.
 
-The main table has the paper's layout: AlpacaEval 2 (LC, WR), Arena-Hard (SC, WR), MT-Bench. There is one table per
-judge; scores of different judges are never mixed. Every cell stores the runs that it averages.
+The main table has the paper's layout, AlpacaEval 2 (LC, WR), Arena-Hard (SC, WR), MT-Bench, after a column of
+annotations. There is one table per judge; scores of different judges are never mixed. Every cell stores the runs that
+it averages.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import csv
 import html
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from eval import stats
-from eval.benchmark import benchmarks
+from eval.benchmark import benchmarks, questions_of
+from eval.questions import load_questions
 from metaapo.data import write_text
 from metaapo.experiment import SFT, Run
 from metaapo.method import known_declarations
@@ -31,10 +35,14 @@ MAIN_COLUMNS = tuple(
     for name, declared in sorted(BENCHMARKS.items(), key=lambda item: not item[1].primary)
     for column in declared.columns
 )
+ANNOTATIONS = "annotations, % of Online DPO"  # the first column: what a score cost stands before the score
 CUT = "cut answers"  # stands for a metric in the columns of the main table
 PARTIAL = "†"
 PARTIAL_NOTE = " † partial: some judgments could not be read, or some seeds are missing."
 FLAGGED = "‡"
+SHOWN_CUT = 0.01  # share of cut answers from which it is shown beside sampled answers too
+LATEX_ROWS = 40  # lines of a table that fit on a page with their caption
+LATEX_HEAD = 12  # characters per line of a heading
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Cell:
         """Whether to show an interval; there is none for a single seed or if all seeds agree exactly."""
         if self.low is None or self.high is None:
             return self.low is not self.high  # one end is unbounded
-        return self.low < self.high
+        return self.low < self.high - 1e-9  # rounding leaves a little where all seeds agree
 
     def end(self, value: float | None) -> str:
         """An end of the interval; empty if unbounded."""
@@ -89,7 +97,7 @@ class Cell:
         return f"{self.prefix}{self.value:.{self.digits}f}{self.marks}{interval}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """A table of cells.
 
@@ -106,6 +114,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     note: str
+
+    def __repr__(self) -> str:
+        """Its name and size, since notebooks store it beside the Markdown."""
+        return f"Table({self.name!r}, {len(self.rows)} x {len(self.columns)})"
 
     def _repr_markdown_(self) -> str:
         """Rich display in notebooks."""
@@ -129,17 +141,31 @@ class Table:
         return "\n".join([*lines, "", self.note, ""])
 
     def to_latex(self) -> str:
-        """A booktabs table across both columns of an article, shrunk if it is wider; intervals stand below the values.
+        """A booktabs table across both columns of an article; a long one continues in further floats.
 
-        Needs \\usepackage{booktabs,graphicx}.
+        Intervals are below their values.
+
+        It is shrunk if it is wider than the page. Needs \\usepackage{booktabs,graphicx}.
         """
+        tall = any(cell.has_interval for _, cells in self.rows for cell in cells)
+        size = LATEX_ROWS // 2 if tall else LATEX_ROWS
+        chunks = [self.rows[i : i + size] for i in range(0, len(self.rows), size)] or [()]
+        return "\n".join(self._latex_float(rows, first=not i) for i, rows in enumerate(chunks))
+
+    def _latex_float(self, rows: Sequence[tuple[str, tuple[Cell, ...]]], first: bool) -> str:
         lines = [r"\begin{table*}", r"\centering", r"\small", r"\setlength{\tabcolsep}{3pt}"]
-        lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{"]
-        lines += [rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}", r"\toprule"]
-        lines += [" & ".join(["", *map(_latex_head, self.columns)]) + r" \\", r"\midrule"]
-        lines += [" & ".join([_latex(head), *map(_latex_cell, cells)]) + r" \\" for head, cells in self.rows]
-        lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}"]
-        return "\n".join([*lines, rf"\label{{tab:{self.name}}}", r"\end{table*}", ""])
+        lines += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]
+        lines += [
+            rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}",
+            r"\toprule",
+            *_latex_heads(self.columns),
+            r"\midrule",
+        ]
+        lines += [" & ".join([_latex(head), *map(_latex_cell, cells)]) + r" \\" for head, cells in rows]
+        caption = f"{_latex(self.title)}. {_latex(self.note)}" if first else f"{_latex(self.title)}, continued."
+        lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{caption}}}"]
+        lines += [rf"\label{{tab:{self.name}}}"] if first else []
+        return "\n".join([*lines, r"\end{table*}", ""])
 
     def to_html(self) -> str:
         """An HTML table; each cell links to the runs behind it."""
@@ -172,21 +198,41 @@ def _latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
+def _latex_heads(columns: Sequence[str]) -> list[str]:
+    """The heading: columns of the same benchmark under its title, long headings on several lines."""
+    titles = [_benchmark_in(column) for column in columns]
+    titles = [title if titles.count(title) > 1 else "" for title in titles]
+    shorts = [c.removeprefix(t).strip() or "score" if t else c for c, t in zip(columns, titles)]
+    above, rules, start = [], [], 2  # the first column holds the rows' headings
+    for title, group in groupby(titles):
+        n = len(list(group))
+        above.append(rf"\multicolumn{{{n}}}{{c}}{{{_latex(title)}}}" if title else " & ".join([""] * n))
+        rules += [rf"\cmidrule(lr){{{start}-{start + n - 1}}}"] if title else []
+        start += n
+    lines = [" & ".join(["", *map(_latex_head, shorts)]) + r" \\"]
+    return [" & ".join(["", *above]) + r" \\", "".join(rules), *lines] if rules else lines
+
+
+def _benchmark_in(column: str) -> str:
+    """The title of the benchmark with which a heading begins; "" if with none."""
+    return next((title for title in TITLES.values() if f"{column} ".startswith(f"{title} ")), "")
+
+
 def _latex_head(text: str) -> str:
-    """A heading on two lines if it is long."""
-    words = text.split(" ")
-    if len(text) <= 10 or len(words) < 2:
-        return _latex(text)
-    ends = [len(" ".join(words[:i])) for i in range(1, len(words))]
-    split = 1 + min(range(len(ends)), key=lambda i: abs(ends[i] - len(text) / 2))
-    halves = (_latex(" ".join(part)) for part in (words[:split], words[split:]))
-    return r"\shortstack[r]{" + r" \\ ".join(halves) + "}"
+    """A heading on several lines if it is long."""
+    lines = [_latex(line) for line in textwrap.wrap(text, LATEX_HEAD, break_long_words=False)]
+    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r" \\ ".join(lines) + "}"
 
 
 def _latex_cell(cell: Cell) -> str:
+    """The value, and its interval on a line below it."""
     value, _, ends = cell.text().partition(" [")
     # braces, because a bracket after a line break would be read as its length
-    return rf"\shortstack[r]{{{_latex(value)} \\ {{\scriptsize [{_latex(ends)}}}}}" if ends else _latex(value)
+    return (
+        rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{_latex(value)} \\ {{\scriptsize [{_latex(ends)}}}\end{{tabular}}"
+        if ends
+        else _latex(value)
+    )
 
 
 def name_of(method: str, budget: str | None = None) -> str:
@@ -231,9 +277,9 @@ def main_table(results: Results, judge: str) -> Table:
             else _score_cell(group, benchmark, metric, expected)
             for benchmark, metric, _ in columns
         ]
-        rows.append((name_of(method, budget), (*cells, _ratio_cell(results, group, method))))
+        rows.append((name_of(method, budget), (_ratio_cell(group), *cells)))
     title = f"Main comparison after iteration {results.experiment.iterations} (judge: {judge})"
-    heads = (*(head for _, _, head in columns), "annotations, % of Online DPO")
+    heads = (ANNOTATIONS, *(head for _, _, head in columns))
     partial = any(cell.partial for _, cells in rows for cell in cells)
     note = _main_note(results, last, judge, partial) + _flag_note(cell for _, cells in rows for cell in cells)
     return Table(f"main_{judge}", title, heads, tuple(rows), note)
@@ -248,13 +294,26 @@ def _last_scores(results: Results, judge: str) -> tuple[pd.DataFrame, list[tuple
 
 
 def _with_cuts(results: Results, columns: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """The columns, and after those of each benchmark its share of cut answers, where it was recorded."""
-    recorded = set(results.answers["benchmark"])
+    """The columns, and after those of a benchmark its share of cut answers, if decoding is greedy or many were cut."""
     found = []
     for benchmark in dict.fromkeys(column[0] for column in columns):
         found += [column for column in columns if column[0] == benchmark]
-        found += [(benchmark, CUT, f"{TITLES[benchmark]} cut, %")] if benchmark in recorded else []
+        shares = results.answers[results.answers["benchmark"] == benchmark]
+        shares = shares.groupby(["method", "budget", "iteration"])["cut"].mean()
+        if len(shares) and (shares.max() >= SHOWN_CUT or is_greedy(results, benchmark)):
+            found += [(benchmark, CUT, f"{TITLES[benchmark]} cut, %")]
     return found
+
+
+def is_greedy(results: Results, benchmark: str) -> bool:
+    """Whether some questions of a benchmark are answered by greedy decoding, which may loop until it is cut."""
+
+    def made() -> bool:
+        asked = load_questions(results.experiment, benchmark, results.experiment.world.seeds[0]).questions
+        temperature = questions_of(benchmark).temperature
+        return any(temperature(question, results.experiment.evaluation) == 0 for question in asked)
+
+    return results.once(("greedy", benchmark), made)
 
 
 def _cut_cell(results: Results, method: str, budget: str, benchmark: str) -> Cell:
@@ -301,7 +360,7 @@ def _flag_note(cells: Iterable[Cell]) -> str:
     return f" {FLAGGED} an extrapolation in at least one run: {'; '.join(flags)}." if flags else ""
 
 
-def _ratio_cell(results: Results, group: pd.DataFrame, method: str) -> Cell:
+def _ratio_cell(group: pd.DataFrame) -> Cell:
     group = group.drop_duplicates(["seed"])
     return mean_cell(100 * group["annotation_ratio_total"], _run_ids(group))
 
@@ -335,7 +394,10 @@ def _roles(results: Results) -> str:
     """Say which columns decide the claims, and what a cut answer is."""
     primary = [TITLES[name] for name in results.experiment.benchmarks if BENCHMARKS[name].primary]
     said = [f"{' and '.join(primary)}: the primary endpoint, which decides the claims; the others are secondary."]
-    cut = ["Cut: share of answers that reached the length limit, as loops do."]
+    cut = [
+        "Cut: share of answers that reached the length limit, as loops do; shown where answers are greedy, or where it "
+        f"is at least {100 * SHOWN_CUT:g} % for some method."
+    ]
     return " ".join([*(said if primary else []), *(cut if len(results.answers) else [])])
 
 
@@ -357,11 +419,16 @@ def seeds_table(results: Results, judge: str) -> Table:
         rows_of.setdefault((row["method"], row["budget"], row["seed"]), {})[row["benchmark"], row["metric"]] = row
     for model in _models(results, last):
         for method, budget, seed in sorted(run for run in rows_of if run[:2] == model):
-            cells = [_seed_cell(rows_of[method, budget, seed].get(column[:2])) for column in columns]
-            rows.append((f"{name_of(method, budget)}, {'world' if method == 'sft' else 'seed'} {seed}", tuple(cells)))
+            of = rows_of[method, budget, seed]
+            spent = 100 * next(iter(of.values()))["annotation_ratio_total"]
+            cells = [_seed_cell(of.get(column[:2])) for column in columns]
+            cells = (Cell(spent, n_seeds=1, runs=(_run_id(method, budget, seed),)), *cells)
+            rows.append((f"{name_of(method, budget)}, {'world' if method == 'sft' else 'seed'} {seed}", cells))
     note = f"Each run after its last iteration, with the 95 % interval over prompts. Judge: {judge}."
     note += _flag_note(cell for _, cells in rows for cell in cells)
-    return Table(f"seeds_{judge}", f"Single runs (judge: {judge})", tuple(c[2] for c in columns), tuple(rows), note)
+    return Table(
+        f"seeds_{judge}", f"Single runs (judge: {judge})", (ANNOTATIONS, *(c[2] for c in columns)), tuple(rows), note
+    )
 
 
 def _seed_cell(row: dict[str, Any] | None) -> Cell:

@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from reports.drawing import Drawn, look_of, mean_and_half_width, offset, shades
+from reports.drawing import Drawn, label_ends, look_of, mean_and_half_width, offset, panel_height, shades
+from reports.mechanism import METHOD
 from reports.runs import KEYS, Results
 from reports.tables import name_of
 
@@ -28,26 +29,23 @@ def meta_map(results: Results) -> Drawn | None:
         return None
     methods = list(dict.fromkeys(maps["method"]))[:3]
     figure, axes = plt.subplots(
-        2, len(methods), figsize=(max(4.6, 3.0 * len(methods)), 4.3), sharex=True, height_ratios=(2, 1), squeeze=False
+        2, len(methods), figsize=(4.1 * len(methods), 4.9), height_ratios=(1.7, 1), squeeze=False
     )
     ledger = results.at_full_budget(results.annotations)
-    low = 0.0
-    for column, method in zip(axes.T, methods):
+    for (upper, lower), method in zip(axes.T, methods):
         group = maps[maps["method"] == method]
         scores = ledger[ledger["method"] == method]
-        _draw_maps(column[0], group)
-        _draw_histogram(column[1], scores, results.experiment.iterations)
-        low = min(low, float(scores["offline_score"].quantile(0.002)))
-        column[0].set_title(name_of(method))
-        column[1].set_xlabel("score of the offline pair, log σ(βΔ), nats")
-    axes[0][0].set_ylabel(r"weight $w = h_\phi$(score)")
-    axes[1][0].set_ylabel("share of pairs")
-    for ax in axes[1]:  # a policy equal to its reference scores every pair log 1/2: one spike next to a wide curve
-        ax.set(yscale="log", ylim=(1e-3, 1.5))
-    for ax in axes[0]:
-        ax.set_ylim(0, 1)
-        ax.set_xlim(max(low * 1.1, maps["score"].min()), 0)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(methods))
+        low = min(0.0, float(scores["offline_score"].quantile(0.002)))
+        for ax in (upper, lower):
+            ax.set(xlim=(max(low * 1.1, maps["score"].min()), 0), xlabel="score of the offline pair, log σ(βΔ), nats")
+        upper.set(ylim=(0, 1), ylabel="weight w = hφ(score)")
+        upper.set_title(f"{name_of(method)}: the map")
+        # a policy equal to its reference scores every pair log 1/2: one spike next to a wide curve
+        lower.set(yscale="log", ylim=(0.1, 150), ylabel="pairs, %")
+        lower.yaxis.set_major_formatter("{x:g}")
+        lower.set_title(f"{name_of(method)}: the scores that it saw")
+        _draw_maps(upper, group)
+        _draw_histogram(lower, scores, results.experiment.iterations)
     seeds = maps["seed"].nunique()
     caption = (
         "The meta-learner's map at the start of training and after each iteration; thick: mean, thin: each of "
@@ -59,23 +57,30 @@ def meta_map(results: Results) -> Drawn | None:
 
 def _draw_maps(axes: Axes, maps: pd.DataFrame) -> None:
     colors = shades(int(maps["iteration"].max()))
+    ends = []
     for iteration, curves in maps.groupby("iteration"):
         style = "--" if iteration == 0 else "-"
         for _, curve in curves.groupby("seed"):
             axes.plot(curve["score"], curve["weight"], style, color=colors[iteration], linewidth=0.6, alpha=0.5)
         mean = curves.groupby("score")["weight"].mean()
-        label = "start" if iteration == 0 else f"after iteration {iteration}"
-        axes.plot(mean.index, mean, style, color=colors[iteration], linewidth=2, label=label)
+        axes.plot(mean.index, mean, style, color=colors[iteration], linewidth=2)
+        name = "start" if iteration == 0 else f"after iteration {iteration}"
+        ends.append((float(mean.index[-1]), float(mean.iloc[-1]), name, {"color": colors[iteration]}))
+    label_ends(axes, ends)
 
 
 def _draw_histogram(axes: Axes, scores: pd.DataFrame, iterations: int) -> None:
     colors = shades(iterations)
-    low = float(scores["offline_score"].quantile(0.002))
-    bins = np.linspace(min(low, -0.1), 0, 41)
+    bins = np.linspace(min(axes.get_xlim()[0], -0.1), 0, 41)
+    ends = []
     for iteration, group in scores.groupby("iteration"):
-        weights = np.full(len(group), 1 / len(group))
+        weights = np.full(len(group), 100 / len(group))
         values = group["offline_score"].clip(lower=bins[0])
-        axes.hist(values, bins, weights=weights, histtype="step", linewidth=1.3, color=colors[int(iteration)])
+        counts, *_ = axes.hist(
+            values, bins, weights=weights, histtype="step", linewidth=1.3, color=colors[int(iteration)]
+        )
+        ends.append((0.0, max(float(counts[-1]), 0.1), f"iteration {iteration}", {"color": colors[int(iteration)]}))
+    label_ends(axes, ends)
 
 
 def _map_alt(maps: pd.DataFrame) -> str:
@@ -90,26 +95,32 @@ def sampling_rate(results: Results) -> Drawn | None:
     chosen = [m for m, group in frame.groupby("method", sort=False) if 0 < group["sampling_rate"].mean() < 1]
     if not chosen:
         return None
+    shown = METHOD if METHOD in chosen else chosen[0]
     ledger = results.at_full_budget(results.annotations)
-    by_task = ledger[ledger["method"].isin(chosen[:1])]
-    tasks = by_task["task"].nunique() > 1 if "task" in by_task else False
-    figure, axes = plt.subplots(1, 2 if tasks else 1, figsize=(7.0 if tasks else 3.8, 3.2), squeeze=False)
+    by_task = ledger[ledger["method"] == shown]
+    tasks = by_task["task"].nunique() if "task" in by_task else 0
+    panels = 2 if tasks > 1 else 1
+    size = (3.9 * panels, panel_height(max(len(chosen), tasks), 3.0))
+    figure, axes = plt.subplots(1, panels, figsize=size, squeeze=False)
+    ends = []
     for method in chosen:
         group = frame[frame["method"] == method]
         rows = [(i, *mean_and_half_width(100 * cell["sampling_rate"])) for i, cell in group.groupby("iteration")]
         i, y, dy = map(np.array, zip(*rows))
         look = look_of(method, list(results.experiment.methods))
         i, faint = i + offset(results, method), group["iteration"] + offset(results, method)
-        axes[0][0].errorbar(i, y, yerr=dy, label=name_of(method), **look)
+        axes[0][0].errorbar(i, y, yerr=dy, **look)
         axes[0][0].plot(faint, 100 * group["sampling_rate"], linestyle="", alpha=0.3, markersize=3.5, **look)
+        ends.append((i[-1], y[-1], name_of(method), look))
     axes[0][0].set(xlabel="iteration", ylabel="prompts sampled online, %", ylim=(0, 102))
     axes[0][0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0][0].legend(loc="lower left")
-    if tasks:
-        _rate_by_task(axes[0][1], by_task, chosen[0])
+    axes[0][0].set_title("Sampled online")
+    label_ends(axes[0][0], ends)
+    if tasks > 1:
+        _rate_by_task(axes[0][1], by_task, shown)
     caption = (
         f"Left: share of prompts sampled online; bars: 95 % t-intervals over {frame['seed'].nunique()} seeds. "
-        + (f"Right: {name_of(chosen[0])}'s sampling by task, all seeds." if tasks else "")
+        + (f"Right: {name_of(shown)}'s sampling by task, mean over seeds." if tasks > 1 else "")
     )
     data = frame[frame["method"].isin(chosen)][[*KEYS, "iteration", "prompts", "sampled", "sampling_rate"]]
     alt = _rate_alt(frame, chosen)
@@ -118,16 +129,15 @@ def sampling_rate(results: Results) -> Drawn | None:
 
 def _rate_by_task(axes: Axes, ledger: pd.DataFrame, method: str) -> None:
     rates = 100 * ledger.groupby(["task", "iteration"])["sampled"].mean().unstack()
-    rates = rates.sort_values(rates.columns[0])
-    colors = shades(int(rates.columns.max()))
-    for iteration in rates.columns:
-        axes.plot(
-            rates[iteration], range(len(rates)), "o", color=colors[int(iteration)], label=f"iteration {iteration}"
-        )
-    axes.set_yticks(range(len(rates)), rates.index)
-    axes.set(xlabel="prompts sampled online, %", xlim=(0, 102))
+    rates = rates.sort_values(rates.columns[-1])
+    ends = []
+    for color, (task, row) in zip(shades(len(rates) - 1), rates.iterrows()):
+        axes.plot(row.index, row, "o-", color=color, markersize=3.5)
+        ends.append((float(row.index[-1]), float(row.iloc[-1]), str(task), {"color": color}))
+    axes.set(xlabel="iteration", ylabel="prompts sampled online, %", ylim=(0, 102))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"{name_of(method)}, by task")
-    axes.legend(loc="lower left")
+    label_ends(axes, ends)
 
 
 def _rate_alt(frame: pd.DataFrame, chosen: list[str]) -> str:
@@ -204,30 +214,32 @@ def _progress_figure(
         return None
     frame = results.main(frame)
     rows = math.ceil(len(columns) / 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(7.0, 2.2 * rows + 0.5), squeeze=False)
+    height = panel_height(frame["method"].nunique(), 2.3)
+    figure, axes = plt.subplots(rows, 2, figsize=(7.8, height * rows), squeeze=False)
     for ax, (column, label) in zip(axes.flat, columns.items()):
+        ends = []
         for method, group in frame.groupby("method", sort=False):
-            _progress_curve(ax, group, column, look_of(method, list(results.experiment.methods)), name_of(method))
+            look = look_of(method, list(results.experiment.methods))
+            last = _progress_curve(ax, group, column, look)
+            ends += [(*last, name_of(method), look)] if last else []
         for t in range(1, results.experiment.iterations):
             ax.axvline(t, color="#bbbbbb", linewidth=0.8)
         ax.set(xlabel="iterations done", ylabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        label_ends(ax, ends)
     for ax in axes.flat[len(columns) :]:
         ax.set_axis_off()
-    handles = {text: handle for ax in axes.flat for handle, text in zip(*ax.get_legend_handles_labels())}
-    order = [name for name in map(name_of, results.experiment.methods) if name in handles]
-    figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=4)
     seeds = frame["seed"].nunique()
     data = frame.groupby([*KEYS, "iteration", "step"], sort=False)[list(columns)].mean().reset_index()
     alt = f"Line charts of {', '.join(columns)}."
     return Drawn(name, "training", title, f"{how} {seeds} seeds.", alt, figure, data)
 
 
-def _progress_curve(axes: Axes, group: pd.DataFrame, column: str, look: dict[str, str], label: str) -> None:
-    """Mean over seeds of a column in bins of progress, with the seeds' range."""
+def _progress_curve(axes: Axes, group: pd.DataFrame, column: str, look: dict[str, str]) -> tuple[float, float] | None:
+    """Mean over seeds of a column in bins of progress, with the seeds' range; returns the last point, if any."""
     group = group[group[column].notna()]
     if not len(group):
-        return
+        return None
     points = group["progress"].nunique()
     progress = group["progress"].round(6)
     if points > BINS * 2:
@@ -236,8 +248,10 @@ def _progress_curve(axes: Axes, group: pd.DataFrame, column: str, look: dict[str
     table = group.groupby([progress, group["seed"]])[column].mean().unstack()
     line = {"color": look["color"], "linewidth": 1.5}
     marked = {"marker": look["marker"], "markevery": max(1, len(table) // 6), "markersize": 4}
-    axes.plot(table.index, table.mean(axis=1), label=label, **line, **marked)
+    mean = table.mean(axis=1)
+    axes.plot(mean.index, mean, **line, **marked)
     axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=look["color"], alpha=0.15, linewidth=0)
+    return float(mean.index[-1]), float(mean.iloc[-1])
 
 
 def overoptimisation(results: Results) -> Drawn | None:
@@ -248,16 +262,19 @@ def overoptimisation(results: Results) -> Drawn | None:
     frame = results.main(results.probes.assign(gold=gold))
     cells = frame.groupby([*KEYS, "iteration", "step"], sort=False)[["kl", "reward", "gold"]].mean().reset_index()
     cells["distance"] = np.sqrt(cells["kl"].clip(lower=0))
-    figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.3))
+    figure, axes = plt.subplots(1, 2, figsize=(7.8, panel_height(cells["method"].nunique(), 3.0)))
+    ends: dict[str, list[tuple[float, float, str, dict[str, str]]]] = {"reward": [], "gold": []}
     for method, group in cells.groupby("method", sort=False):
         look = look_of(method, list(results.experiment.methods))
         mean = group.groupby(["iteration", "step"])[["distance", "reward", "gold"]].mean()
         for ax, column in zip(axes, ("reward", "gold")):
             ax.plot(group["distance"], group[column], linestyle="", alpha=0.25, markersize=3.5, **look)
-            ax.plot(mean["distance"], mean[column], label=name_of(method), markersize=4, **look)
+            ax.plot(mean["distance"], mean[column], markersize=4, **look)
+            ends[column].append((mean["distance"].iloc[-1], mean[column].iloc[-1], name_of(method), look))
     axes[0].set(xlabel="√KL to the SFT policy", ylabel="reward model's score (proxy)")
     axes[1].set(xlabel="√KL to the SFT policy", ylabel="gold reward")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    for ax, column in zip(axes, ends):
+        label_ends(ax, ends[column])
     caption = (
         "Proxy and gold reward of sampled responses against the distance from the SFT policy, during training "
         f"(faint: single seeds, {cells['seed'].nunique()} of them). After Gao et al. (2022): where the proxy keeps "
@@ -277,23 +294,24 @@ def costs(results: Results) -> Drawn | None:
         [f"seconds_{s}" for s in stages] + ["responses_scored"]
     ].sum()
     means = totals.groupby("method", sort=False).mean()
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(7.0, 0.33 * len(means) + 1.5), sharey=True, width_ratios=(1.6, 1)
-    )
-    start = np.zeros(len(means))
-    greys = ("#222222", "#0072B2", "#56B4E9", "#E69F00")
-    for stage, color in zip(stages, greys):
-        left.barh(range(len(means)), means[f"seconds_{stage}"], left=start, color=color, label=stage, height=0.6)
-        start = start + means[f"seconds_{stage}"].to_numpy()
-    right.barh(range(len(means)), means["responses_scored"], color="#777777", height=0.6)
-    left.set_yticks(range(len(means)), [name_of(method) for method in means.index])
-    left.invert_yaxis()
-    left.set(xlabel="seconds per run")
-    right.set(xlabel="responses scored per run")
-    right.xaxis.set_major_locator(MaxNLocator(nbins=4))
-    for ax in (left, right):
+    shown = {f"seconds_{stage}": f"seconds per run: {stage}" for stage in stages}
+    means = means.assign(seconds=means[list(shown)].sum(axis=1))
+    shown = {"seconds": "seconds per run", **shown, "responses_scored": "responses scored per run"}
+    height = 0.22 * len(means) + 0.8
+    rows = math.ceil(len(shown) / 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(7.4, height * rows), squeeze=False)
+    names = [name_of(method) for method in means.index]
+    for ax, (column, title) in zip(axes.flat, shown.items()):
+        ax.barh(range(len(means)), means[column], color="#777777", height=0.6)
+        ax.set_yticks(range(len(means)), names)
+        ax.invert_yaxis()
+        ax.set_title(title)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
         ax.grid(axis="y", visible=False)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        if column != "responses_scored":
+            ax.set_xlim(0, means["seconds"].max() * 1.03)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
     caption = (
         f"Mean over {frame['seed'].nunique()} seeds; wall time of a training run by stage, each on its own "
         "machine, and responses scored by the reward model."

@@ -14,11 +14,10 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from reports.claims import CLAIMS, Claim, Contrast, estimate_parts, missing, rule_on_parts
-from reports.evidence import OVERALL, RAW, Table, endpoint_of
+from reports.evidence import OVERALL, RAW, Table, endpoint_of, overall
 from reports.first_screen import metric_title
 from reports.parts import ALPHA, MAX_DF_PER_SEED, Part
 from reports.runs import Results
@@ -40,21 +39,16 @@ class Without(Specified):
             return super().contrast(better, worse, benchmark, metric)
         names = [name for name in self.experiment.benchmarks if name != LEFT_OUT]
         tables = [super(Without, self).contrast(better, worse, name, RAW[name]) for name in names]
-        return None if not names or any(t is None for t in tables) else _overall(tables, names)
+        return None if not names or any(t is None for t in tables) else overall(tables, names)
 
     @cache  # noqa: B019
-    def _values(self, benchmark: str, arm: str, metric: str) -> pd.DataFrame:
-        values = super()._values(benchmark, arm, metric)
+    def values(self, benchmark: str, arm: str, metric: str) -> pd.DataFrame:
+        """See `Logs.values`; without the questions of the kind that is left out."""
+        values = super().values(benchmark, arm, metric)
         if BENCHMARKS[benchmark].world_questions != "all":
             return values
         kind = f"{BENCHMARKS[LEFT_OUT].world_questions}-"
         return values[[question for question in values.columns if not str(question).startswith(kind)]]
-
-
-def _overall(tables: list[Table], names: list[str]) -> Table:
-    total = sum(table.shape[1] for table in tables)
-    scales = [100 / (BENCHMARKS[name].scale[1] - BENCHMARKS[name].scale[0]) for name in names]
-    return np.hstack([t * s * total / (len(tables) * t.shape[1]) for t, s in zip(tables, scales)])
 
 
 def _claims_without(benchmark: str) -> tuple[Claim, ...]:

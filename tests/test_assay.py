@@ -306,7 +306,7 @@ def test_the_workflow_writes_the_whole_assay(finished):
     fixed = {"dose_response", "room_selection", "planted_0", "planted_3", "aa_supported", "aa_against"}
     assert names == fixed | {"spread_iter1", "aim_iter1", "smallest_effect"}
     page = (finished.folder / "report" / "index.html").read_text()
-    assert page.index("Could this experiment have seen it?") < page.index("Claim by claim")
+    assert page.index("Could this experiment have found otherwise?") < page.index("Claim by claim")
 
 
 def test_planted_answers_are_judged_and_scored_like_others(finished):

@@ -5,6 +5,7 @@ installs with the extra `browser`; skipped where one of them is missing.
 """
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
@@ -222,3 +223,27 @@ def test_the_print_is_a_summary(visit):
         assert v.page.is_visible("#claim-C1")
         for hidden in ("#questions", "#what-if", "#evidence"):
             assert not v.page.is_visible(hidden)
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_the_print_has_two_sheets(visit, paper):
+    with visit() as v:
+        printed = v.page.pdf(format=paper, margin=dict.fromkeys(("top", "bottom", "left", "right"), "11mm"))
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= 2
+
+
+def test_panels_of_a_figure_stack_on_a_phone_with_legible_text(visit):
+    with visit(viewport={"width": 390, "height": 844}) as v:
+        v.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        lefts = v.page.evaluate(
+            "[...document.querySelectorAll('.panels > div')].map((e) => e.getBoundingClientRect().left)"
+        )
+        sizes = v.page.evaluate(
+            """[...document.querySelectorAll("svg.plot text")].map((text) => {
+              const plot = text.closest("svg"), scale = plot.getBoundingClientRect().width / plot.viewBox.baseVal.width;
+              return parseFloat(getComputedStyle(text).fontSize) * scale;
+            })"""
+        )
+    assert len(lefts) > 10
+    assert {round(left) for left in lefts} == {round(lefts[0])}
+    assert min(sizes) >= 9

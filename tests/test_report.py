@@ -28,10 +28,13 @@ from reports import (
     figures,
     first_screen,
     health_gate,
+    inline,
     mechanism,
     page,
     replay,
+    runs,
     samples,
+    svg,
     tables,
 )
 from reports.__main__ import build
@@ -152,8 +155,8 @@ def test_a_missing_seed_makes_a_score_partial(tmp_path):
     frame = results.scores
     results.__dict__["scores"] = frame[~((frame["method"] == "dpo") & (frame["seed"] == 2))]
     cells = dict(tables.main_table(results, "gold").rows)
-    assert cells["DPO"][0].partial
-    assert not cells["MetaAPO"][0].partial
+    assert cells["DPO"][1].partial
+    assert not cells["MetaAPO"][1].partial
 
 
 def test_no_table_mixes_judges(tmp_path):
@@ -164,27 +167,70 @@ def test_no_table_mixes_judges(tmp_path):
     assert "other" not in mains["gold"].to_markdown()
     own = results.scores[(results.scores["judge"] == "other") & (results.scores["metric"] == "average")]
     own = own[(own["iteration"] == 3) & (own["method"] == "dpo")]["value"]
-    assert dict(mains["other"].rows)["DPO"][-2].value == pytest.approx(own.mean())
+    assert dict(mains["other"].rows)["DPO"][-1].value == pytest.approx(own.mean())
 
 
 def test_one_seed_gives_no_interval(tmp_path):
     cells = dict(tables.main_table(with_scores(tmp_path, seeds=(0,), questions=8), "gold").rows)["DPO"]
-    assert cells[0].low is None
-    assert "[" not in cells[0].text()
+    assert cells[1].low is None
+    assert "[" not in cells[1].text()
 
 
 def test_special_characters_are_escaped_for_latex(results):
     text = tables.main_table(results, "gold").to_latex()
     assert r"\toprule" in text
-    assert not re.search(r"(?<!\\)[%_#]", text.replace("tab:main_gold", ""))
+    text = text.replace("tab:main_gold", "").replace("{%\n", "{\n")
+    assert not re.search(r"(?<!\\)[%_#]", text)
+    assert text.count("{") == text.count("}")
+    assert not re.search(r"\\\\ *\[", text)  # LaTeX would read a bracket after a line break as its length
 
 
-def test_latex_tables_fit_a_page_of_two_columns(results):
-    for table in tables.tables(results):
-        text = table.to_latex()
-        assert r"\resizebox{\ifdim\width>\textwidth\textwidth" in text
-        assert text.count("{") == text.count("}")
-        assert not re.search(r"\\\\ *\[", text)  # LaTeX would read a bracket after a line break as its length
+def test_the_annotations_are_the_first_column(results):
+    for table in (tables.main_table(results, "gold"), tables.seeds_table(results, "gold")):
+        assert table.columns[0] == "annotations, % of Online DPO"
+        assert {cells[0].value for head, cells in table.rows if head.startswith("Online DPO")} == {100}
+
+
+def test_cut_answers_are_shown_beside_greedy_scores_alone_unless_there_are_many(tmp_path):
+    results = with_scores(tmp_path, questions=6)
+    for run in ("dpo/budget1.0/seed0", "sft/budget0.0/seed0"):
+        paths = {
+            f"elsewhere/answers/{benchmark}/{run}/iter{0 if run.startswith('sft') else 3}.jsonl": {
+                "n": 200,
+                "turns": 200,
+                "cut": 1,
+                "empty": 0,
+            }
+            for benchmark in ("alpacaeval2", "arenahard")
+        }
+        write_json(results.folder / "answers" / f"{run}.json", {"run": run, "answers": paths})
+    columns = tables.main_table(Results(results.experiment), "gold").columns
+    assert [column for column in columns if "cut" in column] == ["Arena-Hard cut, %"]
+
+
+PDFLATEX = shutil.which("pdflatex")
+BOOKTABS = bool(PDFLATEX) and not subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode
+
+
+@pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs here: apt-get install texlive-latex-recommended")
+@pytest.mark.parametrize("many", [False, True])
+def test_latex_tables_fit_an_article_of_two_columns(many, results, tmp_path):
+    """Compiled for real; those of few methods fit even without the box that shrinks a table wider than the page."""
+    if many:
+        methods = {
+            **everything(),
+            "metaapo": FakeMethod(60, (0.6, 0.6, 0.6), config={"budget": [0.1, 0.25, 0.58, 1.0]}),
+        }
+        benchmarks = ("pooled", "alpacaeval2", "arenahard", "mtbench")
+        results = with_scores(tmp_path, methods=methods, questions=6, benchmarks=benchmarks)
+    made = tables.tables(results)
+    packages = r"\usepackage{booktabs,graphicx}" + ("" if many else r"\renewcommand{\resizebox}[3]{#3}")
+    lines = [r"\documentclass[twocolumn]{article}", packages, r"\begin{document}", *(t.to_latex() for t in made)]
+    write_text(tmp_path / "all.tex", "\n".join([*lines, r"\end{document}", ""]))
+    command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.findall(r"Overfull.*|.*Float too large.*|.*Missing character.*", done.stdout)
 
 
 # --- figures -------------------------------------------------------------------------------------------------------
@@ -251,6 +297,37 @@ def test_captions_say_n_seeds_and_judge(results):
     )
 
 
+def test_the_page_shows_every_panel_of_a_figure_as_text_and_lines_of_its_own(results):
+    drawn = figures.budget(results)
+    drawn.pdf()
+    made = inline.panels(drawn.figure, "budget", drawn.alt)
+    assert [re.search(r'aria-label="([^.]*)\.', panel.svg)[1] for panel in made] == [
+        "Score against annotations spent",
+        "Annotations of each iteration",
+    ]
+    whole = "".join(panel.svg for panel in made)
+    ids = re.findall(r'\bid="([^"]+)"', whole)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', whole)) | set(re.findall(r"url\(#([^)]+)\)", whole)) == set(ids)
+    for panel in made:
+        texts = set(re.findall(r"<text[^>]*>([^<]+)</text>", panel.svg))
+        assert {"DPO", "Online DPO", "MetaAPO", "Random selection"} <= texts
+        assert "style=" not in panel.svg
+        assert set(re.findall(r'class="(m\w+)"', panel.svg)) == set(panel.styles)
+    ink = " ".join(style for panel in made for style in panel.styles.values())
+    assert "var(--ink)" in ink
+    assert "color-mix(in srgb,#d55e00 var(--keep),#fff)" in ink
+
+
+def test_labels_at_the_side_stay_apart_and_in_order():
+    found = svg.apart([5, 5.1, 0, 9, 9.05], 1, 0, 9)
+    assert sorted(range(5), key=lambda i: found[i]) == [2, 0, 1, 3, 4]
+    placed = sorted(found)
+    assert min(b - a for a, b in zip(placed, placed[1:])) >= 1 - 1e-9
+    assert placed[0] >= 0
+    assert placed[-1] <= 9
+
+
 def test_the_same_numbers_give_the_same_picture(results):
     first, second = (figures.draw(results, (figures.costs,))[0] for _ in range(2))
     assert first.png() == second.png()
@@ -313,7 +390,7 @@ def test_an_experiment_with_the_pooled_benchmark_decides_by_it(tmp_path):
     write_json(results.folder / "claims.json", list(records.values()))
     assert figures.budget(results).caption.startswith("Pooled questions, win rate")
     table = tables.main_table(results, "gold")
-    assert table.columns[0] == "Pooled questions"
+    assert table.columns[1] == "Pooled questions"
     assert "the primary endpoint, which decides the claims" in table.note
 
 
@@ -430,14 +507,32 @@ def test_another_judge_is_reported_next_to_the_first(tmp_path):
 
 def test_the_page_is_self_contained(html):
     """Nothing is loaded from elsewhere and no link leads to a neighbouring file, so that the page can be e-mailed."""
-    for source in re.findall(r'\bsrc="([^"]*)"', html):
-        assert source.startswith("data:image/png;base64,")
+    assert not re.search(r'\bsrc="', html)
     assert "@import" not in html
-    assert not re.search(r"url\(", html)
+    assert not re.search(r"url\((?!#plot-)", html)
     assert set(re.findall(r'href="(https?://[^"]*)"', html)) == {"https://arxiv.org/abs/2509.23371"}
     others = [link for link in re.findall(r'href="([^"]*)"', html) if not link.startswith(("https://", "#", "data:,"))]
     assert others == []
     assert len(html.encode()) < 5_000_000
+
+
+def test_the_page_names_its_image_for_link_previews_only_by_an_absolute_address(results, html):
+    assert "og:image" not in html
+    assert (results.folder / "report" / "preview.png").exists()
+    published = page.render(results, [], [*tables.tables(results)], samples.browse(results), "https://example.org/a/")
+    assert '<meta property="og:image" content="https://example.org/a/preview.png">' in published
+
+
+def test_a_log_is_read_as_by_the_standard_library_or_refused_with_its_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lines = ['{"a": 1, "b": null}', '{"a": "\\ud800", "c": 1e9}', '{"a": "\\ud83d\\ude00 \u2028"}', "", '{"a": NaN}']
+    for text in ("\n".join(lines[:1]), "\n".join(lines[:4]), lines[2]):
+        write_text(path, text + "\n")
+        assert runs.read_log(path) == read_jsonl(path)
+    for text in ('{"a": 1}\n{"a": \n', "{}\n[1]\n", '{"a": 1e999}\n'):
+        write_text(path, text)
+        with pytest.raises(DataError, match="log.jsonl"):
+            runs.read_log(path)
 
 
 def test_inner_links_lead_somewhere(html):
@@ -536,7 +631,7 @@ def test_sampling_by_quarter_of_the_score_is_taken_within_each_run_and_iteration
 def test_the_page_shows_health_and_what_is_out_of_range(html):
     health = html[html.index('id="health"') : html.index('id="samples"')]
     assert "reward model agrees with gold" in health
-    assert "dpo beats SFT" in health
+    assert "DPO beats SFT" in health
 
 
 def test_text_of_models_cannot_break_out_of_the_page(results):

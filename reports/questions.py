@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from reports.runs import Results
 from reports.tables import name_of
 
 METHOD = "metaapo"
-TUNING = PROJECT / "config" / "tuning.yaml"
+TUNING = [PROJECT / "config" / name for name in ("tuning.yaml", "tuning_full.yaml")]
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def tuned_equally(results: Results) -> Question | None:
     """How many settings of each method were tried, from the configuration of the tuning runs."""
     experiment = results.experiment
     title = "Was every method tuned equally?"
-    if experiment.world.name != "tiny" or not TUNING.exists():
-        text = "Not here: the tuning runs (config/tuning.yaml) are those of the small world."
+    if experiment.world.name != "tiny" or not all(path.exists() for path in TUNING):
+        text = "Not here: the tuning runs (config/tuning.yaml, tuning_full.yaml) are those of the small world."
         return Question("tuned", title, text)
-    trials = _trials(load(TUNING))
+    trials = _trials([load(path) for path in TUNING])
     rows, counts, untried, borrowed = [], {}, [], []
     for name in experiment.methods:
         module, train = module_of(name, experiment.methods[name]), experiment.train_of(name)
@@ -77,17 +78,21 @@ def tuned_equally(results: Results) -> Question | None:
     if untried:
         text += f" With a setting that was not among the trials: {listed(untried)}."
     heads = ("method", "learning rate here", "beta here", "trials", "among the trials", "learning rates tried")
-    note = "Trials per module in config/tuning.yaml, each with the same seeds and scored on prompts used nowhere else."
+    note = (
+        "Trials per module in config/tuning.yaml and tuning_full.yaml, each with the same seeds and scored on prompts "
+        "used nowhere else."
+    )
     return Question("tuned", title, text, heads, rows, note)
 
 
-def _trials(tuning: Experiment) -> dict[str, list[tuple[float, float]]]:
-    """Module -> (learning rate, beta) of each of its trials."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for name, entry in tuning.methods.items():
-        train = tuning.train_of(name)
-        found.setdefault(module_of(name, entry), []).append((train.lr, train.beta))
-    return found
+def _trials(tunings: Sequence[Experiment]) -> dict[str, list[tuple[float, float]]]:
+    """Module -> (learning rate, beta) of each of its trials; what two files have in common counts once."""
+    found: dict[str, dict[tuple[float, float], None]] = {}
+    for tuning in tunings:
+        for name, entry in tuning.methods.items():
+            train = tuning.train_of(name)
+            found.setdefault(module_of(name, entry), {})[train.lr, train.beta] = None
+    return {module: list(settings) for module, settings in found.items()}
 
 
 def untrained_sampling(results: Results) -> Question | None:

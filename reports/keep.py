@@ -100,7 +100,7 @@ def _claim_rows(results: Results) -> Iterator[tuple[str, ...]]:
 
 
 def _health_rows(results: Results) -> Iterator[tuple[str, ...]]:
-    for row in health_view("health", read_json(results.folder / "health.json"))["rows"]:
+    for row in health_view("health", read_json(results.folder / "health.json"), results)["rows"]:
         required = row["range"] + ("" if row["ok"] or not row["range"] else " (**no**)")
         yield row["name"], f"{row['value']} {row['unit']}".strip(), required, row["note"]
 

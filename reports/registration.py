@@ -19,12 +19,14 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eval.checkpoints import judged_runs, models_of_run
 from eval.records import score_digest
 from metaapo.command import errors_in_one_sentence
+from metaapo.config import ExperimentConfig
 from metaapo.data import DataError, read_json, sha256_file, write_json
 from metaapo.experiment import Experiment, load
 from metaapo.provenance import git_commit
@@ -109,9 +111,17 @@ def deviations(experiment: Experiment) -> list[str] | None:
     changed = [
         f"{key}: planned {_shown(planned, key)}, now {_shown(found, key)}"
         for key in dict.fromkeys([*planned, *found])
-        if planned.get(key) != found.get(key)
+        if planned.get(key) != found.get(key) and not (key not in planned and found[key] == _defaults().get(key))
     ]
     return [*_late(experiment, lock), *changed]
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """The configuration's defaults as a plan names them: a key that came after a plan was made, and says what was so
+    before, is no departure from it."""
+    plain = ExperimentConfig.model_validate({"experiment": "x", "seeds": [0], "methods": {"none": {}}})
+    return dict(leaves({"settings": plain.model_dump(mode="json")}))
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

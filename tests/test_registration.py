@@ -70,6 +70,23 @@ def test_where_it_runs_is_no_deviation(registered, config):
     assert deviations(changed(config, hardware={"train": {"runs": 2}}, estimate={"gpu": "H100-80GB"})) == []
 
 
+def test_a_key_that_came_after_the_plan_is_a_deviation_only_where_it_changes_something(registered, config, monkeypatch):
+    def without_shown(experiment):
+        plan = plan_of(experiment)
+        del plan["settings"]["world"]["shown"]
+        return plan
+
+    plan_of = registration.plan_of
+    with monkeypatch.context() as earlier:
+        earlier.setattr(registration, "plan_of", without_shown)
+        (registered.results / LOCK).unlink()
+        register(registered)
+    lock = read_json(registered.results / LOCK)
+    write_json(registered.results / LOCK, lock | {"runs_before": []})
+    assert deviations(registered) == []
+    assert deviations(changed(config, world={"shown": 0.75})) == ["settings.world.shown: planned nothing, now 0.75"]
+
+
 def test_a_changed_claim_is_a_deviation_beside_that_claim_alone(registered, monkeypatch):
     easier = [
         claims.replace(claim, statement="MetaAPO beats some baseline.") if claim.id == "C1" else claim

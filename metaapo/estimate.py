@@ -43,7 +43,7 @@ from metaapo.method import Declaration, declaration_of
 SECONDS_A_START = 60.0  # imports, loading weights, starting an engine: once per stage and iteration
 MAX_SEQUENCES = 256  # vLLM's default number of sequences decoded in parallel
 LONG_PROMPTS = 2  # prompts of a micro-batch whose online responses are all as long as allowed, in the worst case
-ALLOCATOR = 1.08  # factor for cached blocks that do not fit the next tensor
+ALLOCATOR = 1.08  # allowance for cached blocks that do not fit the next tensor
 FORWARD = 2  # FLOPs per parameter and token
 TRAIN, RECOMPUTE = 3, 4  # forward passes that a training step costs; with gradient checkpointing
 

@@ -9,8 +9,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from metaapo import PROJECT
+
+# A busy machine is slow without being wrong.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 WORDS = "list sort animals cat dog hen red ball blue and a the three 7 3 9 1 please say .".split()
 CHAT_TEMPLATE = (

@@ -33,7 +33,7 @@ tables = st.integers(2, 5).flatmap(
 
 
 @given(ratings, st.sampled_from(["nominal", "linear", "quadratic"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_kappa_equals_scikit_learns(pairs, weights):
     a, b = np.array(pairs).T
     labels = np.unique(np.concatenate([a, b]))
@@ -43,7 +43,7 @@ def test_kappa_equals_scikit_learns(pairs, weights):
 
 
 @given(ratings)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_kappa_ignores_names_of_categories_and_order_of_raters(pairs):
     a, b = np.array(pairs, float).T
     assert cohen_kappa(a, b) == pytest.approx(cohen_kappa(b, a), nan_ok=True)
@@ -90,7 +90,7 @@ def test_alpha_equals_krippendorffs_published_value(level, published):
 
 
 @given(tables, st.sampled_from(["nominal", "ordinal", "interval"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_alpha_equals_the_krippendorff_packages(table, level):
     pairable = table[:, (~np.isnan(table)).sum(axis=0) >= 2]
     assume(len(np.unique(pairable[~np.isnan(pairable)])) > 1)
@@ -183,7 +183,7 @@ def test_orders_fall_into_three_kinds():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_three_kinds_are_all_there_are(pairs):
     straight, swapped = np.array(pairs).T
     found = order_effects(straight, swapped, tie_width=0.1)

@@ -170,7 +170,7 @@ def test_power_is_one_without_noise_and_for_huge_effects():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_holm_and_hochberg_agree_with_statsmodels(p_values):
     from statsmodels.stats.multitest import multipletests
 
@@ -179,7 +179,7 @@ def test_holm_and_hochberg_agree_with_statsmodels(p_values):
 
 
 @given(hnp.arrays(float, (2, 7), elements=st.integers(0, 5)))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_kendalls_tau_agrees_with_scipy(scores):
     from scipy.stats import kendalltau
 

@@ -31,7 +31,7 @@ from metaapo.experiment import Experiment
 from metaapo.provenance import git_commit, machine
 from reports import series
 from reports.drawing import STYLE
-from reports.evidence import MARGINS, Logs
+from reports.evidence import MARGINS, Logs, endpoint_of
 from reports.runs import Results
 
 ADAPTIVE, ROOM = "adaptive", "room"  # the contrasts that the figure and the page are about
@@ -184,7 +184,6 @@ def analyse(worlds: pd.DataFrame, cells: pd.DataFrame, prediction: Mapping[str, 
     return {
         "n_cells": int(cells["cell"].nunique()),
         "n_worlds": int(worlds["world"].nunique()),
-        "margin": MARGINS["pooled"],
         "contrasts": {name: _division(cells[cells["quantity"] == name]) for name in contrasts},
         "effects": [row for name in contrasts for row in _effects(worlds, name)],
         "prediction": {name: _outcome(cells, prediction, name) for name in predicted},
@@ -268,7 +267,7 @@ def draw(cells: pd.DataFrame, prediction: Mapping[str, Any]) -> Figure:
 
 def page(found: Mapping[str, Any], cells: pd.DataFrame, made: Mapping[str, Any]) -> str:
     """The page for a reader with five minutes, in Markdown; every number on it comes from the files beside it."""
-    margin, adaptive, oracle = found["margin"], found["contrasts"][ADAPTIVE], found["contrasts"][ROOM]
+    margin, adaptive, oracle = made["margin"], found["contrasts"][ADAPTIVE], found["contrasts"][ROOM]
     outcome = found["prediction"]
     lines = [
         "# Where does adaptive selection matter?",
@@ -389,6 +388,7 @@ def main() -> None:
             "commit": git_commit(),
             "minutes": round(_minutes(found), 1),
             "machine": machine(),
+            "margin": MARGINS[endpoint_of(next(iter(found.cells.values())))[0]],
             "words": {name: contrast.words for name, contrast in found.contrasts.items()},
         }
         write_json(folder / "made.json", made)

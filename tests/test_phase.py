@@ -15,7 +15,7 @@ from reports import phase, series
 
 FOUND = series.read(PROJECT / "config" / "phase.yaml")
 WORDS = {name: contrast.words for name, contrast in FOUND.contrasts.items()}
-MADE = {"command": "x", "commit": "0" * 40, "minutes": 1.0, "machine": {}, "words": WORDS}
+MADE = {"command": "x", "commit": "0" * 40, "minutes": 1.0, "machine": {}, "margin": 1.0, "words": WORDS}
 
 
 def synthetic(mean=0.33, shown=-1.0, locality=0.8, noise=-0.4, error=0.0, seed=0):

@@ -753,8 +753,18 @@ def test_notebooks_are_clean_parametrised_and_read_through_the_public_functions(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["results", "budget", "compare"])
 def test_notebooks_run(name, results, tmp_path):
-    config = results.folder / "config.yaml"
-    command = [sys.executable, "-m", "papermill", "--cwd", ".", "-k", "python3", str(page.HERE / f"{name}.ipynb")]
+    """From a folder below the one that the configuration's path starts from, as a reader opens them, with no project."""
+    config = (results.folder / "config.yaml").relative_to(results.folder.parent)
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--cwd",
+        str(results.folder),
+        "-k",
+        "python3",
+        str(page.HERE / f"{name}.ipynb"),
+    ]
     parameters = ["-p", "config", str(config), *(["-p", "other", str(config)] if name == "compare" else [])]
     subprocess.run([*command, str(tmp_path / "out.ipynb"), *parameters], check=True)
     assert '"output_type": "error"' not in (tmp_path / "out.ipynb").read_text()

@@ -261,7 +261,7 @@ def draw(cells: pd.DataFrame, prediction: Mapping[str, Any]) -> Figure:
         "held-out cell (hollow)",
         "its prediction",
     ]
-    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    figure.legend(handles, names, loc="outside upper center", ncols=4)
     return figure
 
 

@@ -753,7 +753,7 @@ def test_notebooks_are_clean_parametrised_and_read_through_the_public_functions(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["results", "budget", "compare"])
 def test_notebooks_run(name, results, tmp_path):
-    """From a folder below the one that the configuration's path starts from, as a reader opens them, with no project."""
+    """From a folder below the one where the configuration's path starts, as a reader opens them, with no project."""
     config = (results.folder / "config.yaml").relative_to(results.folder.parent)
     command = [
         sys.executable,

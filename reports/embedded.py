@@ -23,7 +23,6 @@ FILES = (
     "plan.lock",
     "config.yaml",
 )
-TIMES = ("seconds", "processes", "sampler")  # of an iteration; shown once per run
 
 
 def files(results: Results) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,11 @@ def page(results: Results, out: Path, command: str) -> str:
         *(["![Win rate against annotation budget](budget.png)"] if (out / "budget.png").exists() else []),
         *((results.folder / "report" / f"main_{judge}.md").read_text().strip() for judge in experiment.judges),
         "## Could this experiment have seen it?",
-        _markdown(("question", "value", "95 % interval", "required", "note"), _assay_rows(results)),
+        markdown(("question", "value", "95 % interval", "required", "note"), _assay_rows(results)),
         "## Verdicts",
-        _markdown(("claim", "verdict", "why"), _claim_rows(results)),
+        markdown(("claim", "verdict", "why"), _claim_rows(results)),
         "## Health",
-        _markdown(("check", "value", "required", "note"), _health_rows(results)),
+        markdown(("check", "value", "required", "note"), _health_rows(results)),
         *([(out / "notes.md").read_text().strip()] if (out / "notes.md").exists() else []),
     ]
     return "\n\n".join(sections) + "\n"
@@ -105,7 +105,9 @@ def _health_rows(results: Results) -> Iterator[tuple[str, ...]]:
         yield row["name"], f"{row['value']} {row['unit']}".strip(), required, row["note"]
 
 
-def _markdown(columns: Sequence[str], rows: Iterator[tuple[str, ...]]) -> str:
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+
     def line(cells: Sequence[Any]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 

@@ -32,6 +32,7 @@ from reports import (
     paper,
     questions,
     ranks,
+    roles,
     samples,
     stability,
     tables,
@@ -219,8 +220,10 @@ def _assay_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def named(text: str, results: Results) -> str:
-    """A text with the display names of methods and benchmarks; `random`, which is also a plain word, stays as it is."""
-    names = {method: tables.name_of(method) for method in results.experiment.methods if method != "random"}
+    """A text with the display names of methods and benchmarks; the random control's is also a plain word, and stays."""
+    experiment = results.experiment
+    plain = [method for method in experiment.methods if roles.declaration(experiment, method).matched_random]
+    names = {method: tables.name_of(method) for method in experiment.methods if method not in plain}
     names |= tables.TITLES
     return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text)
 

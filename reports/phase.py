@@ -8,12 +8,12 @@ prediction for the held-out cells (prediction.json, never overwritten), runs the
 are on disk, so the same command resumes. The second makes everything but the tables again from the kept tables.
 
 Files: worlds.csv, a row per cell, world and contrast; cells.csv, a row per cell and contrast or other quantity;
-prediction.json; phase.json; phase.png and phase.pdf; README.md.
+prediction.json; made.json, how the cells were made; phase.json; phase.png, phase.pdf and their data;
+README.md.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from metaapo.data import DataError, read_json, sha256_file, write_bytes, write_j
 from metaapo.experiment import Experiment
 from metaapo.provenance import git_commit, machine
 from reports import series
-from reports.drawing import STYLE
+from reports.drawing import STYLE, Drawn, save
 from reports.evidence import MARGINS, Logs, endpoint_of
+from reports.keep import markdown
 from reports.runs import Results
+from reports.timings import rule_seconds
 
 ADAPTIVE, ROOM = "adaptive", "room"  # the contrasts that the figure and the page are about
 # Factor -> (its name in words, its levels in words)
@@ -272,8 +274,9 @@ def page(found: Mapping[str, Any], cells: pd.DataFrame, made: Mapping[str, Any])
     lines = [
         "# Where does adaptive selection matter?",
         (
-            f"Made with `{made['command']}` at commit {made['commit'][:12]}, in {made['minutes']:.0f} minutes on "
-            f"{made['machine'].get('cores', '?')} cores of {made['machine'].get('processor', 'an unknown processor')}. "
+            f"Made with `{made['command']}` at commit {made['commit'][:12]}, on "
+            f"{made['machine'].get('cores', '?')} cores of {made['machine'].get('processor', 'an unknown processor')}: "
+            f"{made['minutes']:.0f} minutes of jobs, of which several run at a time. "
             "`python -m reports.phase --kept docs/results/phase` makes this page again from the tables beside it."
         ),
         (
@@ -318,7 +321,7 @@ def _effects_table(effects: Sequence[Mapping[str, Any]], words: Mapping[str, str
     }
     by = {(row["contrast"], row["factor"]): row for row in effects}
     cells = [[title, *(_number(by[contrast, row]) for contrast in words)] for row, title in rows.items()]
-    return _table(["", *words.values()], cells)
+    return markdown(["", *words.values()], cells)
 
 
 def _cells_table(cells: pd.DataFrame, words: Mapping[str, str]) -> str:
@@ -330,12 +333,7 @@ def _cells_table(cells: pd.DataFrame, words: Mapping[str, str]) -> str:
         values = [_number(by[name]) if name in by else "–" for name in columns]
         rows.append([*levels, "held out" if first["held_out"] else "fitted", *values])
     titles = [*words.values(), *columns[len(words) :]]
-    return _table(["shown", "locality", "annotator", "half", *titles], rows)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(["shown", "locality", "annotator", "half", *titles], rows)
 
 
 def _number(row: Mapping[str, Any]) -> str:
@@ -346,23 +344,31 @@ def _number(row: Mapping[str, Any]) -> str:
 # Command line
 
 
-def write(folder: Path, worlds: pd.DataFrame, cells: pd.DataFrame) -> None:
-    """Write what follows from the tables, prediction.json and made.json of a folder."""
+def write(folder: Path) -> None:
+    """Write what follows from the tables, prediction.json and made.json of a folder.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    missing = [name for name in ("worlds.csv", "cells.csv") if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder / missing[0]}: no such file; name a folder that a finished series was kept in")
+    worlds, cells = (pd.read_csv(folder / name) for name in ("worlds.csv", "cells.csv"))
     prediction, made = read_json(folder / "prediction.json"), read_json(folder / "made.json")
     found = analyse(worlds, cells, prediction)
     write_json(folder / "phase.json", found)
     with plt.style.context(STYLE):
         figure = draw(cells, prediction)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        write_bytes(folder / "phase.png", buffer.getvalue())
-        plt.close(figure)
+    plt.close(figure)  # removes it from pyplot; it can still be saved
+    title = "Where does adaptive selection matter?"
+    caption = alt = (
+        "Gain of adaptive selection and of an oracle over random selection in every cell, with 95 % intervals."
+    )
+    save(Drawn("phase", "results", title, caption, alt, figure, cells), folder)
     write_text(folder / "README.md", page(found, cells, made))
 
 
 def _minutes(found: series.Series) -> float:
-    from reports.timings import rule_seconds
-
     return sum(row["seconds"] for cell in found.cells.values() for row in rule_seconds(cell.results)) / 60
 
 
@@ -372,9 +378,7 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     with errors_in_one_sentence():
         if arguments.kept:
-            folder = arguments.kept
-            worlds, cells = (pd.read_csv(folder / f"{name}.csv") for name in ("worlds", "cells"))
-            write(folder, worlds, cells)
+            write(arguments.kept)
             return
         found = series.read(arguments.config)
         series.run([found.cells[name] for name in found.fitted], arguments.at_once, options)
@@ -394,7 +398,7 @@ def main() -> None:
         write_json(folder / "made.json", made)
         for name, frame in (("worlds", worlds), ("cells", cells)):
             write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-        write(folder, *(pd.read_csv(folder / f"{name}.csv") for name in ("worlds", "cells")))
+        write(folder)
 
 
 if __name__ == "__main__":

@@ -144,12 +144,23 @@ def run(experiments: Iterable[Experiment], at_once: int, options: Sequence[str])
         raise DataError(f"{failed[0]}: the workflow failed, see there; afterwards the same command goes on")
 
 
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of cells; expected 1 or more")
+    return count
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """Build the command-line parser of a series' analysis."""
     parser = argparse.ArgumentParser(description=description, epilog="Further options go to snakemake.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", help="the series' file: run what is missing, then analyse")
     source.add_argument("--kept", type=Path, help="a folder with kept tables: analyse these again, run nothing")
-    parser.add_argument("--at-once", type=int, default=1, help="cells that run at a time, each on one core")
+    parser.add_argument(
+        "--at-once",
+        type=_count,
+        default=1,
+        help="cells that run at a time, each on one core",
+    )
     parser.add_argument("--out", type=Path, help="also keep tables, figure and page in this folder")
     return parser

@@ -15,7 +15,6 @@ OTHER_MEANINGS = {
     "metaapo/method.py": {"dpo", "ipo", "simpo", "kto"},  # objectives: functions of metaapo.losses, named by papers
     # objectives; `select: random`, a rule of sampling; and the official code's start, an entry of the configuration
     "metaapo/metaapo.py": {"dpo", "simpo", "random"},
-    "reports/page.py": {"random"},  # also a plain word, which stays as it is in sentences
     "reports/paper.py": {"online_dpo", "selm"},  # what the paper printed of them
 }
 CORE = [path for folder in ("metaapo", "eval", "reports") for path in sorted((PROJECT / folder).rglob("*.py"))]

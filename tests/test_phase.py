@@ -90,10 +90,15 @@ def test_kept_tables_give_the_same_bytes_again(tmp_path):
         frame.to_csv(once / f"{name}.csv", index=False)
     shutil.copytree(once, again)
     for folder in (once, again):
-        phase.write(folder, *(pd.read_csv(folder / f"{name}.csv") for name in ("worlds", "cells")))
+        phase.write(folder)
     for file in sorted(once.iterdir()):
         assert file.read_bytes() == (again / file.name).read_bytes(), file.name
     assert "adaptive less random" in (once / "README.md").read_text()
+
+
+def test_a_folder_without_kept_tables_is_reported_in_a_sentence(tmp_path):
+    with pytest.raises(DataError, match=r"worlds.csv: no such file; name a folder"):
+        phase.write(tmp_path)
 
 
 def test_a_prediction_is_made_once(tmp_path, monkeypatch):
